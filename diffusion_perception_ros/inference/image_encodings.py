@@ -1,0 +1,245 @@
+"""Image messages to arrays: every encoding cameras publish, raw or compressed, to RGB; depth images to metres.
+
+Works on the fields of `sensor_msgs/Image` and `sensor_msgs/CompressedImage`, wherever they come from (a topic, a bag),
+with NumPy views and OpenCV. What cannot be decoded is an `InputError` that names both sides of the disagreement.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import FloatImage, UInt8Image
+
+
+MAX_PIXELS = 1 << 26
+"""Larger images are refused: no camera makes them, and a wrong header must not cost gigabytes."""
+
+
+class _Packing(NamedTuple):
+    """How the pixels of one encoding lie in memory."""
+
+    conversion: int | None
+    """OpenCV's conversion code to RGB, None if it is RGB already."""
+    channels: int = 1
+    kind: str = "u1"
+    """NumPy's name of the value type."""
+    planes: float = 1.0
+    """Rows stored per image row: 1.5 for 4:2:0 formats with a half-height chroma plane."""
+    even: bool = False
+    """Chroma is shared between neighbours, so that the width must be even."""
+
+
+_MONO8 = _Packing(cv2.COLOR_GRAY2RGB)
+_MONO16 = _Packing(cv2.COLOR_GRAY2RGB, kind="u2")
+_BGR8 = _Packing(cv2.COLOR_BGR2RGB, 3)
+_UYVY = _Packing(cv2.COLOR_YUV2RGB_UYVY, 2, even=True)
+_YUYV = _Packing(cv2.COLOR_YUV2RGB_YUY2, 2, even=True)
+_BAYER = {
+    "rggb": cv2.COLOR_BayerRGGB2RGB,
+    "bggr": cv2.COLOR_BayerBGGR2RGB,
+    "gbrg": cv2.COLOR_BayerGBRG2RGB,
+    "grbg": cv2.COLOR_BayerGRBG2RGB,
+}
+
+_ENCODINGS: dict[str, _Packing] = {
+    "rgb8": _Packing(None, 3),
+    "bgr8": _BGR8,
+    "8UC3": _BGR8,  # OpenCV's own type names come from OpenCV code, which thinks in BGR
+    "rgba8": _Packing(cv2.COLOR_RGBA2RGB, 4),
+    "bgra8": _Packing(cv2.COLOR_BGRA2RGB, 4),
+    "mono8": _MONO8,
+    "8UC1": _MONO8,
+    "mono16": _MONO16,
+    "16UC1": _MONO16,
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": _Packing(cv2.COLOR_YUV2RGB_NV12, planes=1.5, even=True),
+    "nv21": _Packing(cv2.COLOR_YUV2RGB_NV21, planes=1.5, even=True),
+    **{f"bayer_{order}8": _Packing(code) for order, code in _BAYER.items()},
+    **{f"bayer_{order}16": _Packing(code, kind="u2") for order, code in _BAYER.items()},
+}
+
+COLOR_ENCODINGS = tuple(_ENCODINGS)
+"""What `decode_image` understands."""
+
+
+def decode_image(
+    data: Any, encoding: str, width: int, height: int, step: int, is_bigendian: bool | int = False
+) -> UInt8Image:
+    """RGB picture of an Image message.
+
+    16-bit encodings are taken as full range (value / 256), YUV as BT.601 limited range, as OpenCV and cv_bridge do.
+
+    Args:
+        data: bytes-like (bytes, array.array, memoryview, uint8 array).
+        encoding: one of `COLOR_ENCODINGS`.
+        width: pixels.
+        height: pixels.
+        step: bytes from one row to the next, padding included.
+        is_bigendian: byte order of 16-bit values.
+
+    Returns:
+        (H, W, 3) uint8. For rgb8 it is a view of `data`.
+
+    Raises:
+        InputError: unknown encoding, or size, step and data disagree.
+    """
+    packing = _ENCODINGS.get(encoding)
+    if packing is None:
+        raise InputError(f"image encoding '{encoding}' is unknown; known are {', '.join(COLOR_ENCODINGS)}")
+    _check_size(width, height, encoding)
+    if packing.even and width % 2:
+        raise InputError(f"{encoding} image of {width}x{height}: the width must be even")
+    if packing.planes > 1 and height % 2:
+        raise InputError(f"{encoding} image of {width}x{height}: the height must be even")
+    rows = int(height * packing.planes)
+    image = _pixels(data, encoding, packing.kind, width, rows, step, is_bigendian, packing.channels)
+    return _to_rgb(_to_8_bit(image), packing.conversion)
+
+
+def decode_depth(
+    data: Any, encoding: str, width: int, height: int, step: int, is_bigendian: bool | int = False
+) -> FloatImage:
+    """Metres of a depth Image message (REP 118): 16UC1 or mono16 in millimetres (0 = none), 32FC1 in metres.
+
+    Returns:
+        (H, W) float32, own memory; NaN where there is no measurement, +Inf (too far) stays.
+
+    Raises:
+        InputError: unknown encoding, or size, step and data disagree.
+    """
+    _check_size(width, height, encoding)
+    if encoding in ("16UC1", "mono16"):
+        depth = _pixels(data, encoding, "u2", width, height, step, is_bigendian).astype(np.float32)
+        depth *= np.float32(0.001)
+    elif encoding == "32FC1":
+        depth = _pixels(data, encoding, "f4", width, height, step, is_bigendian).astype(np.float32)
+    else:
+        raise InputError(
+            f"depth encoding '{encoding}' is unknown; known are 16UC1, mono16 (millimetres), 32FC1 (metres)"
+        )
+    depth[~(depth > 0)] = np.nan
+    return depth
+
+
+def decode_compressed(data: Any, format: str) -> UInt8Image:
+    """RGB picture of a CompressedImage message: JPEG or PNG, 8 or 16 bit, grey, colour or a Bayer mosaic.
+
+    Args:
+        data: bytes-like, the JPEG or PNG file.
+        format: as image_transport writes it, `<source encoding>; <codec> compressed <stored encoding>`, or the codec.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: another codec, a truncated or damaged file, an absurd size.
+    """
+    stream = _as_bytes(data, f"compressed image of format '{format}'")
+    _check_complete(stream, format)
+    # IMREAD_UNCHANGED also keeps OpenCV from turning the picture as its EXIF tag says: it must fit camera_info.
+    image: npt.NDArray[Any] | None = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise InputError(
+            f"compressed image of format '{format}' is damaged: OpenCV cannot decode its {stream.size} bytes"
+        )
+    image = _to_8_bit(image)
+    source, _, stored = format.partition(";")
+    if image.ndim == 2:
+        mosaic = _ENCODINGS.get(source.strip()) if source.startswith("bayer_") else None
+        return _to_rgb(image, (mosaic or _MONO8).conversion)
+    if image.shape[2] == 4:
+        return _to_rgb(image, cv2.COLOR_BGRA2RGB)
+    # A publisher that stored RGB as if it were BGR says so, and OpenCV's swap has already undone it.
+    return _to_rgb(image, None if "compressed rgb" in stored else cv2.COLOR_BGR2RGB)
+
+
+def _check_size(width: int, height: int, what: str) -> None:
+    if width <= 0 or height <= 0:
+        raise InputError(f"{what} image has no pixels: its size is {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{what} image of {width}x{height} is larger than the {MAX_PIXELS} pixels that are accepted")
+
+
+def _as_bytes(data: Any, what: str) -> npt.NDArray[np.uint8]:
+    if len(data) == 0:
+        raise InputError(f"{what} has no data")
+    return np.frombuffer(data, np.uint8)
+
+
+def _pixels(
+    data: Any,
+    encoding: str,
+    kind: str,
+    width: int,
+    rows: int,
+    step: int,
+    is_bigendian: bool | int,
+    channels: int = 1,
+) -> npt.NDArray[Any]:
+    """View (rows, width) or (rows, width, channels) of `data` with values of a NumPy kind ("u1", "u2", "f4")."""
+    dtype = np.dtype(kind).newbyteorder(">" if is_bigendian else "<")
+    size = dtype.itemsize
+    row = width * channels * size
+    if step < row:
+        raise InputError(f"{encoding} image: step {step} is shorter than a row of {width} pixels = {row} bytes")
+    available = _as_bytes(data, f"{encoding} image")
+    if available.size < rows * step:
+        expected = f"{rows} rows x step {step} = {rows * step}"
+        raise InputError(f"{encoding} image: {available.size} bytes of data are fewer than {expected}")
+    if channels == 1:
+        return np.ndarray((rows, width), dtype, available, strides=(step, size))
+    return np.ndarray((rows, width, channels), dtype, available, strides=(step, size * channels, size))
+
+
+def _to_8_bit(image: npt.NDArray[Any]) -> UInt8Image:
+    return (image >> 8).astype(np.uint8) if image.dtype.itemsize == 2 else image
+
+
+def _to_rgb(image: npt.NDArray[Any], conversion: int | None) -> UInt8Image:
+    if conversion is None:
+        return image
+    return np.asarray(cv2.cvtColor(image, conversion), np.uint8)
+
+
+def _check_complete(stream: npt.NDArray[np.uint8], format: str) -> None:
+    """Refuses what is cut off (some decoders silently fill it with grey) and what would not fit into memory."""
+    head = stream[:24].tobytes()
+    if head.startswith(b"\xff\xd8"):
+        # Entropy-coded data cannot hold the end marker; cameras may pad the file with zeros after it.
+        tail = stream[-4096:].tobytes().rstrip(b"\0")
+        complete, size = tail.endswith(b"\xff\xd9"), _jpeg_size(stream)
+    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
+        complete = b"IEND\xaeB`\x82" in stream[-4096:].tobytes()
+        size = struct.unpack(">II", head[16:24]) if len(head) == 24 else None
+    else:
+        raise InputError(f"compressed image of format '{format}' holds neither JPEG nor PNG data")
+    if not complete or size is None:
+        raise InputError(f"compressed image of format '{format}' is truncated after {stream.size} bytes")
+    _check_size(*size, "compressed")
+
+
+def _jpeg_size(stream: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
+    """(width, height) of the frame header, None if the file ends before it."""
+    data = memoryview(stream.data)
+    position = 2
+    while position + 9 <= len(data):
+        marker = data[position + 1]
+        if data[position] != 0xFF:
+            return None
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return width, height
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
