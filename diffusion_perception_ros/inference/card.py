@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from diffusion_perception_ros.errors import InputError
 
+
 CARD_NAME = "model.yaml"
 SCHEMA_VERSION = 1
 
@@ -142,7 +143,7 @@ class DepthOutput(_Strict):
     quantity: Literal["metric_depth", "relative_depth", "relative_disparity"]
     tensor: str
     range: tuple[float, float]
-    """Smallest and largest value the tensor can take. Relative quantities are published as (value - low) / (high - low)."""
+    """Smallest and largest value the tensor can take. Relative quantities become (value - low) / (high - low)."""
     unit: Literal["m"] | None = None
     """`m` for metric depth, absent for relative quantities."""
     focal_scale: float | None = Field(default=None, gt=0)
@@ -250,7 +251,8 @@ class ModelCard(_Strict):
         version = fields.get("schema_version") if isinstance(fields, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version {version} is newer than this package understands ({SCHEMA_VERSION}): upgrade the package"
+                f"schema_version {version} is newer than this package understands ({SCHEMA_VERSION}): "
+                "upgrade the package"
             )
         return fields
 

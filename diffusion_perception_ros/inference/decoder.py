@@ -1,0 +1,149 @@
+"""From the graph's output tensors to one `Prediction`: which tensors a task needs, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.card import (
+    DepthOutput,
+    InstancesOutput,
+    ModelCard,
+    NormalsOutput,
+    SemanticOutput,
+)
+from diffusion_perception_ros.inference.instances import enlarge_instances, find_instances
+from diffusion_perception_ros.inference.postprocess import (
+    ClassScores,
+    Size,
+    class_scores,
+    confidence_map,
+    depth_map,
+    normal_map,
+    semantic_map,
+)
+from diffusion_perception_ros.sample import Intrinsics, Prediction
+
+
+SKY_GROUP = "sky"
+"""Labels of this group have no depth: where they win, metric depth is +Inf."""
+
+_Output = TypeVar("_Output", DepthOutput, NormalsOutput, SemanticOutput, InstancesOutput)
+
+
+class Decoder:
+    """Decodes the outputs of one model, as its card describes them."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self._labels = card.labels
+        self._depth = _output(card, DepthOutput)
+        self._normals = _output(card, NormalsOutput)
+        self._semantic = _output(card, SemanticOutput)
+        self._instances = _output(card, InstancesOutput)
+        self._sky = {channel for channel, label in enumerate(card.labels) if label.group == SKY_GROUP}
+        self._things = {channel for channel, label in enumerate(card.labels) if label.is_thing}
+
+    def tensors_for(self, tasks: Set[str]) -> list[str]:
+        """Names of the graph outputs that `tasks` need; all others can stay uncomputed."""
+        names = []
+        if self._depth and "depth" in tasks:
+            names.append(self._depth.tensor)
+            if self._depth.confidence_tensor:
+                names.append(self._depth.confidence_tensor)
+        if self._normals and "normals" in tasks:
+            names.append(self._normals.tensor)
+        if self._semantic and ("semantic" in tasks or "instances" in tasks or self._needs_sky(tasks)):
+            names.append(self._semantic.tensor)
+        if self._instances and "instances" in tasks:
+            names.append(self._instances.tensor)
+        return names
+
+    def __call__(
+        self,
+        tensors: Mapping[str, FloatTensor],
+        tasks: Set[str],
+        size: Size,
+        input_size: Size,
+        intrinsics: Intrinsics | None,
+    ) -> Prediction:
+        """Makes the prediction.
+
+        Args:
+            tensors: What `tensors_for(tasks)` named, (C, h, w) each.
+            tasks: What to put into the prediction.
+            size: Width and height of the picture, and of every map of the prediction.
+            input_size: Width and height of the graph's input.
+            intrinsics: Of the picture, if known.
+        """
+        prediction = Prediction()
+        scores = None
+        if self._semantic and self._semantic.tensor in tensors:
+            scores = class_scores(tensors[self._semantic.tensor])
+        if self._depth and "depth" in tasks:
+            values = tensors[self._depth.tensor][0]
+            focal = _mean_focal(intrinsics, input_size)
+            sky = self._sky_mask(scores, values.shape) if scores and self._needs_sky(tasks) else None
+            depth, prediction.depth_quantity = depth_map(self._depth, values, size, focal, sky)
+            if prediction.depth_quantity == "metric_depth":
+                prediction.depth = depth
+            else:
+                prediction.depth_relative = depth
+            if self._depth.confidence_tensor:
+                prediction.confidence = confidence_map(tensors[self._depth.confidence_tensor][0], size)
+        if self._normals and "normals" in tasks:
+            prediction.normals = normal_map(self._normals.axes, tensors[self._normals.tensor], size)
+        if scores and ("semantic" in tasks or "instances" in tasks):
+            self._put_classes(prediction, scores, tensors, tasks, size, input_size)
+        return prediction
+
+    def _put_classes(
+        self,
+        prediction: Prediction,
+        scores: ClassScores,
+        tensors: Mapping[str, FloatTensor],
+        tasks: Set[str],
+        size: Size,
+        input_size: Size,
+    ) -> None:
+        semantic, confidence = semantic_map(scores, self._labels, size)
+        if "semantic" in tasks:
+            prediction.semantic, prediction.semantic_confidence = semantic, confidence
+        if self._instances and "instances" in tasks:
+            tensor = tensors[self._instances.tensor]
+            _, height, width = tensor.shape
+            cells = np.array([width / input_size[0], height / input_size[1]], np.float32)
+            offsets = tensor * (cells * np.float32(self._instances.offset_scale))[:, None, None]
+            winner = _resize_nearest(scores.winner, width, height)
+            ids, channels = find_instances(winner, offsets, self._things)
+            label_ids = [label.id for label in self._labels]
+            prediction.instances = enlarge_instances(ids, channels, semantic, label_ids)
+
+    def _needs_sky(self, tasks: Set[str]) -> bool:
+        metric = self._depth is not None and self._depth.quantity == "metric_depth"
+        return metric and "depth" in tasks and bool(self._sky)
+
+    def _sky_mask(self, scores: ClassScores, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        return np.isin(_resize_nearest(scores.winner, shape[1], shape[0]), list(self._sky))
+
+
+def _output(card: ModelCard, kind: type[_Output]) -> _Output | None:
+    return next((output for output in card.outputs if isinstance(output, kind)), None)
+
+
+def _mean_focal(intrinsics: Intrinsics | None, input_size: Size) -> float | None:
+    """Mean focal length in pixels of the graph's input."""
+    if intrinsics is None:
+        return None
+    resized = intrinsics.resized(*input_size)
+    return (resized.fx + resized.fy) / 2
+
+
+def _resize_nearest(channels: npt.NDArray[np.int32], width: int, height: int) -> npt.NDArray[np.int32]:
+    if channels.shape == (height, width):
+        return channels
+    return cv2.resize(channels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[return-value]

@@ -1,0 +1,156 @@
+"""The graph's output tensors → maps of the picture's size, in the units and the axes of `Prediction`.
+
+What is not linear (softmax, thresholds, holes) is done at the graph's resolution and then resized: there are 4 to 16
+times fewer pixels there. Maps are kept as separate planes until the end, which is what OpenCV resizes fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.card import Axis, DepthOutput, Label
+from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
+
+
+Size = tuple[int, int]
+"""(width, height), OpenCV's order."""
+
+_OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
+    "right": (0, 1.0),
+    "left": (0, -1.0),
+    "down": (1, 1.0),
+    "up": (1, -1.0),
+    "forward": (2, 1.0),
+    "backward": (2, -1.0),
+}
+"""Direction in which a channel grows → optical axis (x right, y down, z forward) and sign."""
+
+
+def depth_map(
+    output: DepthOutput, values: FloatImage, size: Size, focal: float | None, sky: npt.NDArray[np.bool_] | None
+) -> tuple[FloatImage, str]:
+    """Depth or disparity in the picture's size, and the quantity that it is.
+
+    Args:
+        output: What the card says about the tensor.
+        values: (h, w), the raw tensor.
+        size: Width and height of the picture.
+        focal: Mean focal length in pixels of the *graph input*, None if unknown. A metric model with `focal_scale`
+            needs it; without, its depth is only relative.
+        sky: (h, w), where there is sky; metric depth is +Inf there.
+
+    Returns:
+        Either metres and `metric_depth`: NaN where the model gives no positive depth, +Inf for sky and from the
+        upper end of the card's range on. Or values in [0, 1] (NaN where invalid) and the relative quantity.
+    """
+    low, high = output.range
+    if output.quantity != "metric_depth" or (output.focal_scale is not None and focal is None):
+        relative = np.clip((values - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+        return _resize_with_holes(relative, size), output.quantity.replace("metric", "relative")
+    metres = values if output.focal_scale is None else values * np.float32(output.focal_scale * (focal or 0.0))
+    beyond = values >= high if sky is None else (values >= high) | sky
+    metres = np.where(beyond, np.float32(np.inf), np.where(values > 0, metres, np.float32(np.nan)))
+    return _resize_with_holes(metres, size), "metric_depth"
+
+
+def confidence_map(values: FloatImage, size: Size) -> FloatImage:
+    """(h, w) → picture's size, in [0, 1]; what is not a number is not sure at all (0)."""
+    return _resize(np.clip(np.nan_to_num(values), 0.0, 1.0), size)
+
+
+def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -> FloatImage:
+    """(3, h, w) in the card's axes → (H, W, 3) unit vectors in the optical frame, NaN where a vector has no direction.
+
+    The sign is the model's: a normal that faces away from the camera (n_z > 0) is left as predicted, since turning it
+    would make a grazing surface jump.
+    """
+    planes: list[FloatImage] = [np.empty(0, np.float32)] * 3
+    signs = [1.0, 1.0, 1.0]
+    length = np.sqrt(np.einsum("chw,chw->hw", tensor, tensor))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = tensor / length  # before resizing, so that neighbours of different length count the same
+    for channel, axis in enumerate(axes):
+        target, signs[target] = _OPTICAL_AXES[axis]
+        planes[target] = _resize(unit[channel], size)
+    squares = planes[0] * planes[0] + planes[1] * planes[1] + planes[2] * planes[2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.float32(1.0) / np.sqrt(squares)
+    inverse[~np.isfinite(inverse)] = np.nan
+    scaled = [cv2.multiply(plane, inverse, scale=sign) for plane, sign in zip(planes, signs, strict=True)]
+    return cast(FloatImage, cv2.merge(scaled))
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Softmax of a semantic head at its own resolution, for the classes that win at least one pixel."""
+
+    channels: tuple[int, ...]
+    """Channels of the tensor that win somewhere, ascending."""
+    probabilities: FloatTensor
+    """(len(channels), h, w) in [0, 1]."""
+    winner: npt.NDArray[np.int32]
+    """(h, w), channel with the highest score, -1 where the scores are not numbers."""
+
+    def mask(self, channels: set[int]) -> npt.NDArray[np.bool_]:
+        """(h, w), where one of `channels` wins."""
+        return np.isin(self.winner, list(channels))
+
+
+def class_scores(logits: FloatTensor) -> ClassScores:
+    """(C, h, w) → the classes that occur in the picture with their probabilities."""
+    highest = logits.max(axis=0)
+    wins = logits == highest
+    channels = tuple(int(channel) for channel in np.flatnonzero(wins.any(axis=(1, 2))))
+    winner = np.full(highest.shape, -1, np.int32)
+    for channel in reversed(channels):  # the first of equals wins, as in argmax
+        winner[wins[channel]] = channel
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits - highest)
+    probabilities = exponentials[list(channels)] / exponentials.sum(axis=0)
+    return ClassScores(channels, np.nan_to_num(probabilities, copy=False), winner)
+
+
+def semantic_map(
+    scores: ClassScores, labels: tuple[Label, ...], size: Size
+) -> tuple[UInt8Image | UInt16Image, FloatImage]:
+    """Label ids and their probabilities in the picture's size.
+
+    The probabilities are enlarged and compared, rather than the ids, so that outlines are smooth. Only classes that
+    win somewhere at the graph's resolution are looked at.
+
+    Returns:
+        ids: (H, W) uint8, or uint16 if the labels' ids go beyond 254; the type's highest value where there is none.
+        confidence: (H, W) float32 in [0, 1].
+    """
+    width, height = size
+    dtype = np.uint8 if max(label.id for label in labels) < 255 else np.uint16
+    ids = np.full((height, width), np.iinfo(dtype).max, dtype)
+    best = np.zeros((height, width), np.float32)
+    constant = np.empty_like(ids)
+    for channel, probability in zip(scores.channels, scores.probabilities, strict=True):
+        enlarged = _resize(probability, size)
+        constant.fill(labels[channel].id)
+        cv2.copyTo(constant, cv2.compare(enlarged, best, cv2.CMP_GT), ids)
+        cv2.max(enlarged, best, dst=best)
+    return ids, best
+
+
+def _resize(values: FloatImage, size: Size, interpolation: int = cv2.INTER_LINEAR) -> FloatImage:
+    return cast(FloatImage, cv2.resize(values, size, interpolation=interpolation))
+
+
+def _resize_with_holes(values: FloatImage, size: Size) -> FloatImage:
+    """Linear resize of (h, w) in which NaN and Inf do not spread: they keep their own cells, others ignore them."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return _resize(values, size)
+    weights = _resize(finite.astype(np.float32), size)
+    sums = _resize(np.where(finite, values, np.float32(0.0)), size)
+    own = _resize(values, size, cv2.INTER_NEAREST_EXACT)
+    return np.where(np.isfinite(own), sums / np.maximum(weights, np.float32(1e-6)), own)

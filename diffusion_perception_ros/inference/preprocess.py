@@ -1,0 +1,88 @@
+"""RGB picture of any size → the graph's input tensor, as the model card says."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.card import ImageInput, NoiseInput
+from diffusion_perception_ros.sample import UInt8Image
+
+
+MAX_PIXELS = 1 << 26
+"""67 megapixels. Every map of a prediction has the picture's size: beyond this they outgrow a robot's memory."""
+
+_INTERPOLATION = {
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+
+
+def check_picture(rgb: UInt8Image) -> None:
+    """Checks that `rgb` is a picture that can be predicted on: uint8, (H, W, 3), not empty, at most `MAX_PIXELS`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8:
+        kind = rgb.dtype if isinstance(rgb, np.ndarray) else type(rgb).__name__
+        raise InputError(f"a picture must be a uint8 array, got {kind}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise InputError(f"a picture must have the shape (height, width, 3), got {rgb.shape}")
+    height, width = rgb.shape[:2]
+    if height == 0 or width == 0:
+        raise InputError(f"the picture is empty: {width}x{height} pixels")
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"the picture has {width}x{height} pixels; predictions are limited to {MAX_PIXELS} pixels: shrink it first"
+        )
+
+
+class Preprocessor:
+    """Resizes and normalises pictures into one reused buffer: a result is valid until the next call."""
+
+    def __init__(self, image: ImageInput) -> None:
+        self._size = image.size
+        mean, std = np.array(image.mean), np.array(image.std)
+        self._scale = (1.0 / (255.0 * std)).astype(np.float32)
+        self._shift = (-mean / std).astype(np.float32)
+        self._tensor: FloatTensor = np.empty((1, 3, 0, 0), np.float32)
+
+    def __call__(self, rgb: UInt8Image) -> FloatTensor:
+        """(H, W, 3) uint8 → (1, 3, h, w) float32, (pixel / 255 - mean) / std."""
+        height, width = rgb.shape[:2]
+        out_width, out_height = self._size.size_for(width, height)
+        interpolation = _INTERPOLATION[self._size.interpolation]
+        if interpolation == cv2.INTER_AREA and (out_width > width or out_height > height):
+            interpolation = cv2.INTER_LINEAR
+        if (out_width, out_height) != (width, height):
+            rgb = cast(UInt8Image, cv2.resize(rgb, (out_width, out_height), interpolation=interpolation))
+        if self._tensor.shape[2:] != (out_height, out_width):
+            self._tensor = np.empty((1, 3, out_height, out_width), np.float32)
+        for channel, plane in enumerate(cv2.split(rgb)):
+            target = self._tensor[0, channel]
+            np.multiply(plane, self._scale[channel], out=target)
+            np.add(target, self._shift[channel], out=target)
+        return self._tensor
+
+
+class NoiseSource:
+    """Standard normal noise of a fixed seed, so that the same picture always gives the same prediction."""
+
+    def __init__(self, noise: NoiseInput) -> None:
+        self._noise = noise
+        self._tensor: FloatTensor = np.empty((1, noise.channels, 0, 0), np.float32)
+
+    def __call__(self, width: int, height: int) -> FloatTensor:
+        """(1, channels, height / downscale, width / downscale) float32 for a graph input of width x height."""
+        shape = (1, self._noise.channels, height // self._noise.downscale, width // self._noise.downscale)
+        if self._tensor.shape != shape:
+            generator = np.random.default_rng(self._noise.seed)
+            self._tensor = generator.standard_normal(shape, dtype=np.float32)
+        return self._tensor
