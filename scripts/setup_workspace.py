@@ -1,0 +1,301 @@
+"""Make `.venv` and the built ROS 2 workspace from nothing, or find that they are up to date.
+
+    python3 scripts/setup_workspace.py          what `diffusion-perception` and the nodes need
+    python3 scripts/setup_workspace.py --test   also training and the tools of the test suite
+
+Without a ROS 2 installation, rclpy and the message generators come as wheels and `.venv` is all there is to ROS 2.
+Where a ROS 2 installation is sourced, `.venv` is laid over it and holds only what it lacks.
+
+Each of the two layers (the packages, the messages built from `msg/`) is recorded in `.venv/setup.json` once it is
+complete, with a hash of all it was made from; an interrupted or outdated layer is made again. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from machine import (
+    Python,
+    Ros,
+    SetupError,
+    check_machine,
+    check_packages_reachable,
+    clean_environment,
+    find_python,
+    find_ros,
+)
+
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+INSTALL = ROOT / "install"
+RECORD = VENV / "setup.json"
+ENVIRONMENT_SCRIPT = VENV / "workspace.sh"
+CONSTRAINTS = ROOT / "constraints.txt"
+PACKAGE = "diffusion_perception_ros"
+
+GIGABYTES = {False: 2.0, True: 5.0}
+"""Free disk space that an installation without and with the training packages asks for."""
+
+NUMPY_BOUND = re.compile(r"(numpy|opencv-python-headless|scipy|contourpy|matplotlib)==")
+"""Pins that a ROS 2 installation overrules: its compiled modules need the NumPy they were built with."""
+
+
+class Setup:
+    """One run: which Python, which ROS 2, which packages."""
+
+    def __init__(self, python: Python, ros: Ros | None, test: bool) -> None:
+        self.python, self.ros = python, ros
+        extras = ([] if ros else ["ros"]) + (["train", "dev"] if test else [])
+        self.requirement = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+        self.test = test
+        self.environment = build_environment(with_ros=ros is not None)
+
+    def origin(self) -> str:
+        """Changes when `.venv` has to be made anew."""
+        return fingerprint([], f"{ROOT} {self.python} {self.ros}")
+
+    def packages_hash(self) -> str:
+        """Changes when pip has to be called again."""
+        return fingerprint([CONSTRAINTS, ROOT / "pyproject.toml", ROOT / "setup.py"], self.origin())
+
+    def messages_hash(self) -> str:
+        """Changes when colcon has to build again: new contents of what is compiled, new names of what is copied."""
+        compiled = [ROOT / "package.xml", ROOT / "CMakeLists.txt", *sorted((ROOT / "scripts").glob("*.in"))]
+        compiled += sorted((ROOT / "msg").glob("*.msg"))
+        copied = [path for name in ("launch", "config", "models", "demo") for path in sorted((ROOT / name).rglob("*"))]
+        return fingerprint(compiled, self.packages_hash() + "\n".join(map(str, copied)))
+
+    def python_in_venv(self, *arguments: str) -> None:
+        self.run([str(VENV / "bin" / "python"), *arguments])
+
+    def run(self, command: list[str]) -> None:
+        """Run a step of the installation; what it prints to stderr is shown."""
+        try:
+            subprocess.run(command, cwd=ROOT, env=self.environment, check=True)
+        except subprocess.CalledProcessError as error:
+            raise SetupError(
+                f"This step failed (exit status {error.returncode}), see above for the reason: {' '.join(command)}"
+            ) from None
+
+
+def build_environment(with_ros: bool) -> dict[str, str]:
+    """The environment that pip and colcon run in: the sourced ROS 2 or the wheels, and no earlier build of ours."""
+    environment = clean_environment()
+    if not with_ros:
+        environment.pop("PYTHONPATH", None)
+        environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = str(VENV)
+    for name in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "COLCON_PREFIX_PATH", "PYTHONPATH", "LD_LIBRARY_PATH"):
+        parts = [part for part in environment.get(name, "").split(os.pathsep) if not part.startswith(str(INSTALL))]
+        if name in environment:
+            environment[name] = os.pathsep.join(parts)
+    environment["PATH"] = os.pathsep.join([str(VENV / "bin"), environment.get("PATH", os.defpath)])
+    return environment
+
+
+def fingerprint(files: list[Path], text: str) -> str:
+    """SHA-256 over the contents of files and a text."""
+    digest = hashlib.sha256(text.encode())
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def read_record() -> dict[str, str]:
+    """What earlier runs completed: layer → hash; empty when there is none or it cannot be read."""
+    try:
+        record = json.loads(RECORD.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(record: dict[str, str]) -> None:
+    """Replace the record in one step, so that an interruption leaves the old one or the new one."""
+    temporary = RECORD.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=2))
+    os.replace(temporary, RECORD)
+
+
+def install_packages(setup: Setup, record: dict[str, str]) -> None:
+    """Make `.venv` if there is no complete one from this Python, and bring its packages up to date."""
+    check_machine(ROOT, GIGABYTES[setup.test], setup.ros)
+    if record.get("origin") != setup.origin():
+        record = {"origin": setup.origin()}
+        make_venv(setup)
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-input", "--quiet"]
+    with constraints_file(setup) as constraints, step(f"installing the packages{' with PyTorch' * setup.test}"):
+        # Until pip is through there is no record: an interrupted installation is not repaired but started over.
+        RECORD.unlink(missing_ok=True)
+        # colcon and the editable installation use this setuptools; without it pip would fetch one of any version.
+        setup.python_in_venv(*pip, "-c", constraints, "setuptools", "wheel")
+        build_tools = [] if shutil.which("cmake") else ["cmake"]
+        build_tools += [] if shutil.which("colcon") or not setup.ros else ["colcon-common-extensions"]
+        setup.python_in_venv(
+            *pip, "-c", constraints, "--no-build-isolation", *build_tools, "--editable", setup.requirement
+        )
+    if not setup.ros:
+        repair_cmake_exports(setup)
+    layers = ["packages", "test"] if setup.test else ["packages"]
+    write_record({**record, **dict.fromkeys(layers, setup.packages_hash())})
+
+
+def make_venv(setup: Setup) -> None:
+    """An empty `.venv`; where pip turns out to reach nothing, none."""
+    shutil.rmtree(VENV, ignore_errors=True)
+    with step(f"making .venv with Python {setup.python.label}"):
+        layered = ["--system-site-packages"] if setup.ros else []
+        setup.run([setup.python.executable, "-m", "venv", *layered, str(VENV)])
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+                check_packages_reachable(pip, "iniconfig", Path(folder))
+        except SetupError:
+            shutil.rmtree(VENV)
+            raise
+
+
+@contextlib.contextmanager
+def constraints_file(setup: Setup) -> Iterator[str]:
+    """`constraints.txt`, less what a ROS 2 installation has a say in."""
+    if not setup.ros:
+        yield str(CONSTRAINTS)
+        return
+    probe = "import numpy; print(numpy.__version__.split('.')[0])"
+    answer = subprocess.run([setup.python.executable, "-c", probe], capture_output=True, text=True)
+    numpy_bound = ["numpy<2"] if answer.stdout.strip() == "1" else []
+    lines = [line for line in CONSTRAINTS.read_text().splitlines() if not NUMPY_BOUND.match(line)]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join([*lines, *numpy_bound]) + "\n")
+        file.flush()
+        yield file.name
+
+
+def repair_cmake_exports(setup: Setup) -> None:
+    """The wheels' CMake files name include folders of the machine that built them; put ours there."""
+    probe = "import numpy, sysconfig; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
+    answer = subprocess.run(
+        [str(VENV / "bin" / "python"), "-c", probe], capture_output=True, text=True, check=True, env=setup.environment
+    )
+    python_include, numpy_include = answer.stdout.split("\n")[:2]
+    for file in sorted((VENV / "share").glob("*/cmake/*Export*.cmake")):
+        text = file.read_text()
+        repaired = re.sub(r'/opt/python/[^;"]*/numpy/_core/include', numpy_include, text)
+        repaired = re.sub(r'/opt/python/[^;"]*/include/python3\.\d+', python_include, repaired)
+        if repaired != text:
+            file.write_text(repaired)
+
+
+def build_messages(setup: Setup) -> None:
+    """Build the package with colcon into `install` and let the virtual environment see the result."""
+    for folder in (ROOT / "build", INSTALL):
+        shutil.rmtree(folder, ignore_errors=True)
+    with step("building the ROS 2 messages"):
+        # Without tests: their CMake side asks for linters that the wheels lack, and pytest runs them anyway.
+        setup.run(
+            [
+                *("colcon", "--log-level", "error", "build", "--paths", str(ROOT), "--merge-install"),
+                *("--event-handlers", "console_cohesion-", "status-", "console_stderr+"),
+                *("--cmake-args", "-DBUILD_TESTING=OFF", "--no-warn-unused-cli"),
+                f"-DPython3_EXECUTABLE={VENV / 'bin' / 'python'}",
+            ]
+        )
+    (generated,) = INSTALL.glob(f"lib/python3*/site-packages/{PACKAGE}/msg")
+    (site_packages,) = VENV.glob("lib/python3*/site-packages")
+    # The source tree comes first; `__init__.py` of the package adds the generated `msg` of the built one.
+    paths = f"{ROOT}\n{generated.parent.parent}\n"
+    (site_packages / f"{PACKAGE}_workspace.pth").write_text(paths)
+    if setup.ros:
+        write_launcher()
+    else:
+        link_libraries()
+
+
+def link_libraries() -> None:
+    """The wheels search `.venv/lib` for type support at run time; with these links nobody has to source anything."""
+    for library in (VENV / "lib").glob(f"lib{PACKAGE}__*.so"):
+        library.unlink()
+    for library in (INSTALL / "lib").glob(f"lib{PACKAGE}__*.so"):
+        (VENV / "lib" / library.name).symlink_to(library)
+
+
+def write_launcher() -> None:
+    """On a ROS 2 installation: let `.venv/bin/diffusion-perception` source the workspace (and ROS 2 below it)."""
+    ENVIRONMENT_SCRIPT.write_text(f'COLCON_CURRENT_PREFIX="{INSTALL}"\n. "{INSTALL}/setup.sh"\n')
+    launcher = VENV / "bin" / "diffusion-perception"
+    launcher.write_text(f'#!/bin/sh\n. "{ENVIRONMENT_SCRIPT}"\nexec "{VENV}/bin/python" -m {PACKAGE}.cli.main "$@"\n')
+    launcher.chmod(0o755)
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Say what takes time, and how much it took."""
+    print(f"setup: {title} ...", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    yield
+    print(f"setup: {title}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def only_one_at_a_time() -> Iterator[None]:
+    """Two terminals may both run `make`; the second waits until the first has set up."""
+    with open(ROOT / "constraints.txt") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("setup: waiting for another 'make' in this folder ...", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def bring_up_to_date(test: bool) -> None:
+    """Do what is missing, and nothing else.
+
+    Raises:
+        SetupError: the machine lacks something, or a step failed.
+    """
+    ros = find_ros(ROOT)
+    setup = Setup(ros.python if ros else find_python(), ros, test)
+    record = read_record()
+    wanted = ["packages", "test"] if test else ["packages"]
+    complete = (VENV / "bin" / "python").exists()
+    if not complete or any(record.get(layer) != setup.packages_hash() for layer in wanted):
+        install_packages(setup, record if complete else {})
+        record = read_record()
+    if record.get("messages") != setup.messages_hash() or not INSTALL.is_dir():
+        build_messages(setup)
+        write_record({**record, "messages": setup.messages_hash()})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make .venv and the built ROS 2 workspace, or bring them up to date.")
+    parser.add_argument("--test", action="store_true", help="also what training and the test suite need")
+    arguments = parser.parse_args()
+    try:
+        with only_one_at_a_time():
+            bring_up_to_date(arguments.test)
+    except SetupError as error:
+        for line in str(error).splitlines():
+            print(f"setup: {line}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("setup: interrupted; the same command takes it up again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
