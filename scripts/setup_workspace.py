@@ -141,7 +141,7 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
         # Until pip is through there is no record: an interrupted installation is not repaired but started over.
         RECORD.unlink(missing_ok=True)
         # colcon and the editable installation use this setuptools; without it pip would fetch one of any version.
-        setup.python_in_venv(*pip, "-c", constraints, "setuptools", "wheel")
+        setup.python_in_venv(*pip, "-c", constraints, "setuptools")
         build_tools = [] if shutil.which("cmake") else ["cmake"]
         build_tools += [] if shutil.which("colcon") or not setup.ros else ["colcon-common-extensions"]
         setup.python_in_venv(
