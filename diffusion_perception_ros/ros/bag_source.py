@@ -19,8 +19,8 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from diffusion_perception_ros.bag_salvage import salvage
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.ros.bag_salvage import salvage
 from diffusion_perception_ros.ros.messages import image_message
 
 
