@@ -1,0 +1,124 @@
+"""An evaluation run: every picture of a data set through a model, scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
+from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
+from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
+
+
+class Predictor(Protocol):
+    """`inference.Estimator`, or anything that predicts like it (a network in training)."""
+
+    card: ModelCard
+
+    def predict(
+        self, rgb: UInt8Image, intrinsics: Intrinsics | None = None, tasks: Collection[str] | None = None
+    ) -> Prediction: ...
+
+
+@dataclass
+class Frame:
+    """A picture to show: its ground truth and its prediction."""
+
+    sample: EvaluationSample
+    prediction: Prediction
+
+
+@dataclass
+class Evaluation:
+    """The outcome of a run."""
+
+    data: str
+    model: ModelCard
+    images: list[ImageScores] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    """Pictures whose files could not be used."""
+    failed: list[Skipped] = field(default_factory=list)
+    """Pictures on which the model failed."""
+    frames: list[Frame] = field(default_factory=list)
+    """Pictures kept for a report."""
+
+    @property
+    def summary(self) -> Summary:
+        return summarise(self.images)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the pictures, for JSON."""
+        stages = dict.fromkeys(stage for image in self.images for stage in image.timings)
+        return {
+            "data": self.data,
+            "model": {
+                "name": self.model.name,
+                "family": self.model.family,
+                "tasks": list(self.model.tasks),
+                "precision": self.model.precision,
+                "licence": self.model.licence,
+            },
+            "tasks": self.summary,
+            "class_iou": class_iou(self.images),
+            "stage_ms": {
+                stage: percentiles([1000 * image.timings[stage] for image in self.images if stage in image.timings])
+                for stage in stages
+            },
+            "images": [{"name": image.name, "group": image.group, "scores": image.scores} for image in self.images],
+            "skipped": [vars(entry) for entry in self.skipped],
+            "failed": [vars(entry) for entry in self.failed],
+        }
+
+
+def evaluate(
+    dataset: EvaluationDataset,
+    predictor: Predictor,
+    show: int = 0,
+    on_image: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Predicts and scores every usable picture.
+
+    Args:
+        show: Number of pictures to keep for a report, spread over the groups.
+        on_image: Called with the index of every picture that is done (progress bars).
+
+    Raises:
+        InputError: not one picture could be scored.
+    """
+    result = Evaluation(dataset.name, predictor.card)
+    kept = set(spread([dataset.group_of(index) for index in range(len(dataset))], show))
+    for index, sample in dataset.usable():
+        try:
+            prediction = predictor.predict(sample.rgb, sample.intrinsics)
+        except (InputError, RuntimeError) as error:
+            result.failed.append(Skipped(sample.name, str(error)))
+            continue
+        result.images.append(score_image(sample, prediction, predictor.card.labels))
+        if index in kept:
+            result.frames.append(Frame(sample, prediction))
+        if on_image:
+            on_image(index)
+    result.skipped = list(dataset.skipped)
+    if not result.images:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in (result.skipped + result.failed)[:3])
+        raise InputError(f"not one picture of {dataset.name} could be scored ({reasons or 'it is empty'})")
+    return result
+
+
+def spread(groups: Sequence[str], count: int) -> list[int]:
+    """`count` indices, in order: as evenly over the groups as they allow, and evenly over each group."""
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    quota = dict.fromkeys(members, 0)
+    for _ in range(min(count, len(groups))):
+        open_groups = [group for group in members if quota[group] < len(members[group])]
+        quota[min(open_groups, key=quota.__getitem__)] += 1
+    chosen = []
+    for group, indices in members.items():
+        chosen += [indices[(2 * step + 1) * len(indices) // (2 * quota[group])] for step in range(quota[group])]
+    return sorted(chosen)

@@ -1,0 +1,131 @@
+"""The tables that `evaluate` and the demo print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary
+
+
+TASK_TITLES = {"depth": "Depth", "normals": "Surface normals", "semantic": "Segmentation", "instances": "Instances"}
+METHOD_TITLES = {
+    "model_metric": "model, metres as they are",
+    "model_scale": "model, scale-aligned",
+    "model_affine": "model, affine-aligned",
+    "model": "model",
+    "constant": "constant",
+    "row_plane": "row plane",
+    "row_plane_inverse_depth": "row plane in 1/depth",
+    "facing_camera": "facing the camera",
+    "row_gradient": "row gradient",
+    "majority_class": "majority class",
+    "majority_class_per_row": "majority class per row",
+    "one_instance": "one instance",
+}
+METRIC_TITLES = {
+    "absrel": ("AbsRel", -1),
+    "rmse": ("RMSE m", -1),
+    "delta1": ("δ1", 1),
+    "delta2": ("δ2", 1),
+    "delta3": ("δ3", 1),
+    "mean": ("mean °", -1),
+    "median": ("median °", -1),
+    "below_11.25": ("< 11.25°", 1),
+    "below_22.5": ("< 22.5°", 1),
+    "below_30": ("< 30°", 1),
+    "miou": ("mIoU", 1),
+    "set_miou": ("mIoU of the set", 1),
+    "accuracy": ("pixel accuracy", 1),
+    "boundary_f1": ("boundary F1", 1),
+    "coverage": ("coverage", 1),
+    "found": ("found", 1),
+}
+"""Title and direction: 1 = larger is better."""
+HEADLINE = {
+    "depth": ("absrel", "delta1"),
+    "normals": ("mean", "below_11.25"),
+    "semantic": ("miou", "boundary_f1"),
+    "instances": ("coverage", "found"),
+}
+"""The two metrics of the table per group."""
+
+
+def is_model(method: str) -> bool:
+    """Whether a method is the model under one of its alignments, and not a baseline."""
+    return method == "model" or method.startswith("model_")
+
+
+def metric_columns(task: str, rows: MethodScores) -> list[str]:
+    """Metrics of a task's table; `coverage` of depth only where it says something."""
+    names = [name for name in METRIC_TITLES if any(name in scores for scores in rows.values())]
+    if task == "depth" and all(scores.get("coverage", 1.0) == 1.0 for scores in rows.values()):
+        names.remove("coverage")
+    return names
+
+
+def best_value(metric: str, rows: MethodScores) -> float:
+    """The best mean of a metric over all methods; NaN if none has one."""
+    values = [scores[metric] for scores in rows.values() if math.isfinite(scores.get(metric, math.nan))]
+    if not values:
+        return math.nan
+    return max(values) if METRIC_TITLES[metric][1] > 0 else min(values)
+
+
+def format_value(metric: str, value: float) -> str:
+    """Three decimals for shares and metres, one for degrees; a dash for what is not defined."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.1f}" if metric in ("mean", "median") else f"{value:.3f}"
+
+
+def tables(summary: Summary) -> Iterator[RenderableType]:
+    """For every task a table of methods by metrics over all pictures, and one of groups by methods."""
+    for task, groups in summary.items():
+        yield _overview(task, groups[ALL])
+        if len(groups) > 2:
+            yield _per_group(task, groups)
+
+
+def _overview(task: str, rows: MethodScores) -> Table:
+    images = max(int(scores["images"]) for scores in rows.values())
+    table = Table(title=f"{TASK_TITLES[task]}, mean over {images} pictures", title_justify="left", title_style="bold")
+    table.add_column("")
+    columns = metric_columns(task, rows)
+    for metric in columns:
+        title, direction = METRIC_TITLES[metric]
+        table.add_column(f"{title} {'↑' if direction > 0 else '↓'}", justify="right")
+    for method, scores in rows.items():
+        cells = []
+        for metric in columns:
+            value = scores.get(metric, math.nan)
+            text = format_value(metric, value)
+            cells.append(f"[bold]{text}[/bold]" if value == best_value(metric, rows) else text)
+        table.add_row(METHOD_TITLES[method], *cells, style=None if is_model(method) else "dim")
+    return table
+
+
+def _per_group(task: str, groups: dict[str, MethodScores]) -> Table:
+    first, second = HEADLINE[task]
+    title = f"{TASK_TITLES[task]} per group: {METRIC_TITLES[first][0]} / {METRIC_TITLES[second][0]}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("group")
+    table.add_column("pictures", justify="right")
+    methods = list(groups[ALL])
+    for method in methods:
+        table.add_column(METHOD_TITLES[method], justify="right", style=None if is_model(method) else "dim")
+    for group, rows in groups.items():
+        if group == ALL:
+            table.add_section()
+        cells = [
+            f"{format_value(first, rows[method][first])} / {format_value(second, rows[method][second])}"
+            if method in rows
+            else "–"
+            for method in methods
+        ]
+        images = max(int(scores["images"]) for scores in rows.values())
+        table.add_row(group, str(images), *cells, style="bold" if group == ALL else None)
+    return table
