@@ -1,0 +1,227 @@
+"""From samples to batches of tensors: a resumable order, augmentation, targets, and a thread that keeps ahead.
+
+The order of the samples and every random number of the augmentation follow from the seed, the epoch and the position
+in it. A cut run that continues at a stored position therefore sees exactly the batches that it would have seen.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_perception_ros.datasets.augment import (
+    AugmentationConfig,
+    random_colours,
+    random_view,
+    resize_sample,
+)
+from diffusion_perception_ros.sample import UNLABELLED, Sample, UInt16Image
+from diffusion_perception_ros.training.network import OFFSET_SCALE
+
+
+@dataclass
+class Batch:
+    """N pictures of H x W pixels and their ground truth."""
+
+    image: Tensor
+    """(N, 3, H, W) in [-1, 1], channels last."""
+    depth: Tensor
+    """(N, H, W) metres, +Inf sky, NaN unknown."""
+    normals: Tensor
+    """(N, 3, H, W), optical frame, zero where unknown."""
+    semantic: Tensor
+    """(N, H/2, W/2) int64 class ids, `UNLABELLED` where unknown."""
+    offsets: Tensor
+    """(N, 2, H/2, W/2) to the centre of the object, in units of `OFFSET_SCALE` pixels; NaN where there is none."""
+    intrinsics: Tensor
+    """(N, 4) fx fy cx cy in pixels of this image, NaN where unknown."""
+    names: list[str]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        tensors = {key: value.to(device, non_blocking=True) for key, value in vars(self).items() if key != "names"}
+        return Batch(names=self.names, **tensors)
+
+    @property
+    def focal(self) -> Tensor:
+        """(N,) mean focal length in pixels, NaN where unknown."""
+        return self.intrinsics[:, :2].mean(1)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples of one size. Modalities that a sample lacks count as unknown everywhere."""
+    image = torch.from_numpy(np.stack([sample.rgb for sample in samples])).permute(0, 3, 1, 2)  # keeps NHWC in memory
+    semantic, offsets = zip(*(_labels(sample) for sample in samples), strict=True)
+    return Batch(
+        image=image.float().div_(127.5).sub_(1.0),
+        depth=torch.from_numpy(np.stack([_depth(sample) for sample in samples])),
+        normals=torch.from_numpy(np.stack([_normals(sample) for sample in samples])),
+        semantic=torch.from_numpy(np.stack(semantic)),
+        offsets=torch.from_numpy(np.stack(offsets)),
+        intrinsics=torch.tensor([_intrinsics(sample) for sample in samples]),
+        names=[sample.name for sample in samples],
+    )
+
+
+def _depth(sample: Sample) -> np.ndarray:
+    return np.full(sample.rgb.shape[:2], np.nan, np.float32) if sample.depth is None else sample.depth
+
+
+def _normals(sample: Sample) -> np.ndarray:
+    """(3, H, W), zero where unknown."""
+    if sample.normals is None:
+        return np.zeros((3, *sample.rgb.shape[:2]), np.float32)
+    normals = np.ascontiguousarray(sample.normals.transpose(2, 0, 1))
+    np.nan_to_num(normals, copy=False)
+    return normals
+
+
+def _intrinsics(sample: Sample) -> tuple[float, float, float, float]:
+    camera = sample.intrinsics
+    return (float("nan"),) * 4 if camera is None else (camera.fx, camera.fy, camera.cx, camera.cy)
+
+
+def _labels(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Semantic ids (H/2, W/2) int64 and instance offsets (2, H/2, W/2) float32."""
+    height, width = sample.rgb.shape[0] // 2, sample.rgb.shape[1] // 2
+    semantic = np.full((height, width), UNLABELLED, np.int64)
+    if sample.semantic is not None:
+        semantic[:] = sample.semantic[1::2, 1::2]
+    offsets = np.full((2, height, width), np.nan, np.float32)
+    if sample.instances is not None:
+        offsets[:] = instance_offsets(sample.instances[1::2, 1::2])
+    return semantic, offsets
+
+
+def instance_offsets(instances: UInt16Image) -> np.ndarray:
+    """(2, h, w) float32: (right, down) from every pixel of a half-resolution map to the mean position of its object.
+
+    In units of `OFFSET_SCALE` pixels of full resolution; NaN where there is no instance (id 0).
+    """
+    _, ids = np.unique(instances, return_inverse=True)
+    ids = ids.reshape(-1)
+    area = np.bincount(ids)
+    offsets = np.empty((2, *instances.shape), np.float32)
+    for axis, positions in enumerate((np.arange(instances.shape[1])[None], np.arange(instances.shape[0])[:, None])):
+        grid = np.broadcast_to(positions, instances.shape)
+        centres = np.bincount(ids, grid.reshape(-1)) / area
+        offsets[axis] = (centres[ids].reshape(instances.shape) - grid) * (2.0 / OFFSET_SCALE)
+    offsets[:, instances == 0] = np.nan
+    return offsets
+
+
+@dataclass
+class Position:
+    """Where the order of samples stands; stored in checkpoints."""
+
+    epoch: int = 0
+    start: int = 0
+    """Samples of this epoch that were used."""
+    length: int = 0
+    """Samples that this epoch has: what is added to the data later joins in the next epoch."""
+
+    def as_dict(self) -> dict[str, int]:
+        """For a checkpoint; `Position(**…)` is the way back."""
+        return asdict(self)
+
+
+class BatchStream:
+    """An endless, resumable stream of augmented batches, each with the position to continue from after it.
+
+    Args:
+        open_dataset: opens the samples; called again at every epoch, so that new data is found.
+        batch_size: samples per batch of this process.
+        sizes: (width, height) choices; every batch draws one.
+        rank, world: this process takes every `world`-th sample of the common order.
+    """
+
+    def __init__(
+        self,
+        open_dataset: Callable[[], Sequence[Sample]],
+        batch_size: int,
+        sizes: Sequence[tuple[int, int]],
+        augmentation: AugmentationConfig,
+        seed: int,
+        position: Position | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._open_dataset, self._batch_size, self._sizes = open_dataset, batch_size, sizes
+        self._augmentation, self._seed = augmentation, seed
+        self._position = position or Position()
+        self._rank, self._world = rank, world
+
+    def __iter__(self) -> Iterator[tuple[Batch, Position]]:
+        dataset = self._open_dataset()
+        epoch, start, length = self._position.epoch, self._position.start, self._position.length or len(dataset)
+        stride = self._batch_size * self._world
+        while True:
+            order = np.random.default_rng([self._seed, epoch]).permutation(length)
+            while start + stride <= max(length, stride):
+                size = self._sizes[np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes))]
+                picks = start + self._rank + np.arange(self._batch_size) * self._world
+                samples = [self._augmented(dataset, order, epoch, int(pick), size) for pick in picks]
+                start += stride
+                yield collate(samples), Position(epoch, start, length)
+            dataset = self._open_dataset()
+            epoch, start, length = epoch + 1, 0, len(dataset)
+
+    def _augmented(
+        self, dataset: Sequence[Sample], order: np.ndarray, epoch: int, pick: int, size: tuple[int, int]
+    ) -> Sample:
+        rng = np.random.default_rng([self._seed, epoch, pick, 1])
+        # Fewer samples than a batch has: go round.
+        view = random_view(dataset[int(order[pick % len(order)])], *size, rng, self._augmentation)
+        view.rgb = random_colours(view.rgb, rng, self._augmentation)
+        return view
+
+
+def whole_pictures(
+    dataset: Sequence[Sample], indices: Sequence[int], width: int, height: int, batch_size: int
+) -> Iterator[Batch]:
+    """The samples named by `indices` without augmentation, resized, in order."""
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        yield collate([resize_sample(dataset[index], width, height) for index in chosen])
+
+
+class Ahead(Iterator[Any]):
+    """Runs an iterator in a thread, up to `depth` items ahead; its exceptions come out here. Close it when done."""
+
+    def __init__(self, source: Iterator[Any], depth: int = 4) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._feed, args=(source,), daemon=True, name="batches")
+        self._thread.start()
+
+    def __next__(self) -> Any:
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _feed(self, source: Iterator[Any]) -> None:
+        try:
+            for item in source:
+                self._queue.put(item)
+                if self._closed.is_set():
+                    return
+            self._queue.put(StopIteration())
+        except Exception as error:  # handed to the consumer, who can act on it
+            self._queue.put(error)

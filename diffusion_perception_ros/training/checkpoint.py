@@ -1,0 +1,151 @@
+"""Checkpoints: a folder of safetensors and one JSON file, there as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+
+
+STATE = "checkpoint.json"
+WEIGHTS, AVERAGED, OPTIMISER = "network.safetensors", "ema.safetensors", "optimiser.safetensors"
+_KEPT = 2
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint folder that was found and understood."""
+
+    folder: Path
+    network: NetworkConfig
+    state: dict[str, Any]
+    """What the trainer stored: step, seconds, position, best score, config, evaluation, …"""
+
+    def averaged_network(self) -> OneStepNet:
+        """The network with the averaged weights, in evaluation mode.
+
+        Raises:
+            InputError: the weights are missing, damaged, or of another network.
+        """
+        network = OneStepNet(self.network)
+        load_weights(network, self.folder / AVERAGED)
+        return network.eval()
+
+
+def write_checkpoint(
+    folder: Path, network: NetworkConfig, state: dict[str, Any], files: dict[str, dict[str, Tensor]]
+) -> None:
+    """Writes `folder` in one step; `files` are tensors by the name of their file.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind and an older folder of this name is untouched.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        for name, tensors in files.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
+        fields = {"network": network.model_dump(), **state}
+        (temporary / STATE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
+        replaced = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(temporary, folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except safetensors.SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads the state of a checkpoint folder, not yet its tensors.
+
+    Raises:
+        InputError: it is not a checkpoint.
+    """
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        return Checkpoint(folder, NetworkConfig.model_validate(state.pop("network")), state)
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a checkpoint: it has no {STATE}") from None
+    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fills a network from a safetensors file.
+
+    Raises:
+        InputError: the file is missing, damaged, or belongs to another network; names the first difference.
+    """
+    tensors = load_tensors(path)
+    own = network.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        theirs, ours = tensors.get(name), own.get(name)
+        if theirs is None or ours is None or theirs.shape != ours.shape:
+            sizes = [("nothing" if t is None else "x".join(map(str, t.shape)) or "a number") for t in (theirs, ours)]
+            raise InputError(
+                f"{path} belongs to another network: '{name}' is {sizes[0]} there, {sizes[1]} in the one configured; "
+                "use the config it was trained with, or another output folder"
+            )
+    network.load_state_dict(tensors)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint of a run folder."""
+    found = sorted((run / "checkpoints").glob(f"step_*/{STATE}"))
+    return found[-1].parent if found else None
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def prune_checkpoints(run: Path) -> None:
+    """Deletes all but the newest checkpoints."""
+    for path in sorted((run / "checkpoints").glob("step_*"))[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state, flattened to `<parameter number>.<name>`."""
+    state = optimiser.state_dict()["state"]
+    return {f"{number}.{name}": value for number, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The way back from `optimiser_tensors`."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        entries.setdefault(int(number), {})[name] = value
+    optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})

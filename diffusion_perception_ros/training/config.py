@@ -1,0 +1,140 @@
+"""The training config: one YAML file says everything that a run depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from diffusion_perception_ros.datasets.augment import AugmentationConfig
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.losses import LossWeights
+from diffusion_perception_ros.training.network import MULTIPLE
+from diffusion_perception_ros.training.objectives import ObjectiveConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Strict):
+    """What is learnt from, and at which size."""
+
+    train: Path
+    """Folder with shards; what is rendered into it during the run joins at the next epoch."""
+    validation: Path
+    """Folder with shards of other scenes."""
+    sizes: tuple[tuple[int, int], ...] = Field(default=((256, 192),), min_length=1)
+    """(width, height) of the network's input; every batch draws one, validation uses the first. Multiples of 32."""
+    batch_size: int = Field(default=16, gt=0)
+    """Per process and step."""
+    minimum_samples: int = Field(default=1, gt=0)
+    """Fewer training samples than this are an error."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _multiples(cls, sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        for size in sizes:
+            if any(side <= 0 or side % MULTIPLE for side in size):
+                raise ValueError(f"sides must be multiples of {MULTIPLE}, got {size[0]}x{size[1]}")
+        return sizes
+
+
+class OptimiserConfig(_Strict):
+    """AdamW with linear warm-up and cosine decay."""
+
+    learning_rate: float = Field(default=1.6e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = Field(default=100, ge=0)
+    clip_norm: float = Field(default=3.0, gt=0)
+    accumulation: int = Field(default=1, gt=0)
+    """Batches per optimiser step."""
+    ema: float = Field(default=0.998, ge=0, lt=1)
+    """Decay of the averaged weights, which are the ones that are validated and exported."""
+
+
+class RunConfig(_Strict):
+    """How long, and how often something is written. Exactly one of `max_steps` and `max_minutes`."""
+
+    max_steps: int | None = Field(default=None, gt=0)
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Time budget of the training steps, validation included; the cosine then follows the clock."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0 = all cores."""
+    checkpoint_minutes: float = Field(default=3.0, gt=0)
+    validate_minutes: float = Field(default=6.0, gt=0)
+    validation_samples: int = Field(default=300, gt=0)
+    log_steps: int = Field(default=50, gt=0)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> RunConfig:
+        if (self.max_steps is None) == (self.max_minutes is None):
+            raise ValueError("give either 'max_steps' or 'max_minutes'")
+        return self
+
+
+class TrainingConfig(_Strict):
+    """A whole training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Also the default name of the exported model."""
+    seed: int = Field(default=0, ge=0)
+    size: Literal["S", "M", "L"] = "S"
+    """Of the network, see `training.network.SIZES`."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    losses: LossWeights = LossWeights()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    run: RunConfig
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Reads a YAML config and applies overrides such as `run.max_steps=100` (values are YAML).
+
+    Raises:
+        InputError: the file cannot be read, or a key is unknown, missing or wrong; names the key and the file.
+    """
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} must hold a mapping of settings, such as config/train/onestep_s.yaml")
+    for override in overrides:
+        _apply(fields, override)
+    try:
+        return TrainingConfig.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {_message(problem)}"
+            for problem in error.errors()
+        )
+        raise InputError(f"{path}: {problems}") from error
+
+
+def _apply(fields: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise InputError(f"--set wants key=value, got '{override}'")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = fields.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise InputError(f"--set {override}: '{parent}' is a value, not a section")
+        fields = child
+    try:
+        fields[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not YAML") from error
+
+
+def _message(problem: Any) -> str:
+    return "unknown key" if problem["type"] == "extra_forbidden" else str(problem["msg"])

@@ -1,0 +1,307 @@
+"""From a checkpoint to a model folder: ONNX graph, card, README, and proof that the graph says what PyTorch says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from torch import nn
+from torch.export import Dim
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from diffusion_perception_ros.datasets.augment import resize_sample
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.card import (
+    DepthOutput,
+    ImageInput,
+    InputSize,
+    InstancesOutput,
+    Label,
+    ModelCard,
+    NoiseInput,
+    NormalsOutput,
+    SemanticOutput,
+    Source,
+    sha256_of,
+    write_card,
+)
+from diffusion_perception_ros.sample import Sample
+from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
+from diffusion_perception_ros.training.network import (
+    FOCAL_SCALE,
+    MULTIPLE,
+    OFFSET_SCALE,
+    UNSHUFFLE,
+    DeployedNet,
+    OneStepNet,
+)
+from diffusion_perception_ros.training.readme import model_readme
+from diffusion_perception_ros.world.labels import LABELS
+
+
+OPSET = 18
+GRAPH = "model.onnx"
+OUTPUTS = ("depth", "depth_confidence", "normals", "semantic", "instances")
+_FP32_TOLERANCE = 1e-3
+_CALIBRATION_PICTURES = 96
+_PARITY_PICTURES = 8
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the checkpoint itself does not say."""
+
+    name: str
+    precision: Literal["fp32", "int8"] = "fp32"
+    metric: bool = False
+    """Declare the depth metric. Only after real pictures have shown that it is."""
+    command: str | None = None
+    credits: Path | None = None
+    """Attribution of the training data, copied into the folder as CREDITS.md."""
+    overwrite: bool = False
+
+
+def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], options: ExportOptions) -> ModelCard:
+    """Writes the model folder `output`, complete or not at all.
+
+    Args:
+        checkpoint: a folder written by the trainer; its averaged weights are used.
+        pictures: rendered samples, for calibration and for comparing the graph with PyTorch.
+
+    Raises:
+        InputError: not a checkpoint, the output exists or cannot be written, or the graph disagrees with PyTorch.
+    """
+    if output.exists() and not options.overwrite:
+        raise InputError(f"{output} exists already: choose another folder or give --overwrite")
+    source = read_checkpoint(checkpoint)
+    network = source.averaged_network()
+    width, height = source.state["config"]["data"]["sizes"][0]
+    with _replacing(output) as folder:
+        graph = folder / GRAPH
+        write_graph(network, graph, (width, height))
+        inputs = [_network_input(sample, width, height) for sample in pictures]
+        if options.precision == "int8":
+            _quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
+        parity = compare(network, graph, inputs[:_PARITY_PICTURES])
+        if options.precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
+            raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
+        card = _card(source, options, (width, height), parity, {GRAPH: sha256_of(graph)})
+        write_card(card, folder)
+        if options.credits is not None:
+            shutil.copyfile(options.credits, folder / "CREDITS.md")
+        text = model_readme(source, card, has_credits=options.credits is not None)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    return card
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that takes its place when the block succeeds, and vanishes when it fails."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if output.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            os.replace(output, old)
+            os.replace(temporary, output)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, output)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
+    """Writes one ONNX file for any batch, and any height and width that are multiples of 32.
+
+    Args:
+        size: (width, height) to trace with.
+    """
+    folded = _fold_batch_norm(network)
+    height_units, width_units = Dim("height_units", min=1, max=256), Dim("width_units", min=1, max=256)
+    batch = Dim("batch", min=1, max=1024)
+    example = torch.zeros(2, 3, size[1], size[0])
+    arguments: tuple[torch.Tensor, ...] = (example,)
+    shapes: list[dict[int, Any]] = [{0: batch, 2: MULTIPLE * height_units, 3: MULTIPLE * width_units}]
+    names = ["image"]
+    channels = network.config.noise_channels
+    if channels:
+        arguments += (torch.zeros(2, channels, size[1] // UNSHUFFLE, size[0] // UNSHUFFLE),)
+        per_unit = MULTIPLE // UNSHUFFLE
+        shapes.append({0: batch, 2: per_unit * height_units, 3: per_unit * width_units})
+        names.append("noise")
+    program = torch.onnx.export(
+        DeployedNet(folded),
+        arguments,
+        input_names=names,
+        output_names=list(OUTPUTS),
+        dynamic_shapes=tuple(shapes) if channels else (shapes[0],),
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    onnx.checker.check_model(str(path))
+
+
+def _fold_batch_norm(network: OneStepNet) -> OneStepNet:
+    """A copy in which every BatchNorm that follows a convolution is part of it."""
+    copy = OneStepNet(network.config)
+    copy.load_state_dict(network.state_dict())
+    copy.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # missing in torch's stubs
+    for module in copy.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            convolution, norm = module[index], module[index + 1]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index], module[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    return copy
+
+
+def _network_input(sample: Sample, width: int, height: int) -> FloatArray:
+    rgb = resize_sample(sample, width, height).rgb
+    return (rgb.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)[None]
+
+
+def _feeds(network: OneStepNet, images: Sequence[FloatArray]) -> list[dict[str, FloatArray]]:
+    channels = network.config.noise_channels
+    rng = np.random.default_rng(0)
+    feeds = []
+    for image in images:
+        feed = {"image": image}
+        if channels:
+            shape = (1, channels, image.shape[2] // UNSHUFFLE, image.shape[3] // UNSHUFFLE)
+            feed["noise"] = rng.standard_normal(shape, np.float32)
+        feeds.append(feed)
+    return feeds
+
+
+class _Calibration(CalibrationDataReader):
+    def __init__(self, feeds: Sequence[dict[str, FloatArray]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, FloatArray] | None:
+        return next(self._feeds, None)
+
+
+def _quantise(path: Path, feeds: list[dict[str, FloatArray]]) -> None:
+    """Replaces the graph by its int8 version: convolutions only, weights per channel, activations calibrated.
+
+    The last convolution of the geometry head stays in float: 256 levels of log depth would show as steps in a cloud.
+    """
+    if len(feeds) < 2:
+        raise InputError("int8 needs rendered pictures to calibrate with: give --pictures a folder with more shards")
+    graph = onnx.load(path).graph
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    float_weights = {"network.geometry.out.weight"}
+    excluded = [node.name for node in convolutions if node.input[1] in float_weights]
+    if len(excluded) != len(float_weights):
+        raise RuntimeError(f"the graph lacks {float_weights}")
+    quantised = path.with_suffix(".int8")
+    quantize_static(
+        str(path),
+        str(quantised),
+        _Calibration(feeds[:_CALIBRATION_PICTURES]),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=["Conv"],
+        nodes_to_exclude=excluded,
+    )
+    os.replace(quantised, path)
+
+
+def compare(network: OneStepNet, graph: Path, images: Sequence[FloatArray]) -> dict[str, float]:
+    """Largest and mean absolute difference of every output between the graph and PyTorch, in the outputs' units.
+
+    On the pictures given and on random ones of two other sizes.
+    """
+    rng = np.random.default_rng(1)
+    noisy = [rng.uniform(-1, 1, (1, 3, *size)).astype(np.float32) for size in ((96, 128), (160, 64))]
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    deployed = DeployedNet(network).eval()
+    differences: dict[str, list[FloatArray]] = {name: [] for name in OUTPUTS}
+    for feed in _feeds(network, [*images, *noisy]):
+        with torch.no_grad():
+            expected = deployed(*(torch.from_numpy(value) for value in feed.values()))
+        for name, ours, theirs in zip(OUTPUTS, session.run(list(OUTPUTS), feed), expected, strict=True):
+            differences[name].append(np.abs(ours - theirs.numpy()).reshape(-1))
+    parity = {}
+    for name, values in differences.items():
+        pooled = np.concatenate(values)
+        parity[f"{name}_max"], parity[f"{name}_mean"] = float(pooled.max()), float(pooled.mean())
+    return {name: float(f"{value:.3g}") for name, value in parity.items()}
+
+
+def _card(
+    source: Checkpoint,
+    options: ExportOptions,
+    size: tuple[int, int],
+    parity: dict[str, float],
+    files: dict[str, str],
+) -> ModelCard:
+    state = source.state
+    metric: dict[str, Any] = {"quantity": "relative_depth"}
+    if options.metric:
+        metric = {"quantity": "metric_depth", "unit": "m", "focal_scale": FOCAL_SCALE}
+    labels = tuple(
+        Label(id=index, name=label.name, color=label.color, group=label.group, is_thing=label.is_thing)
+        for index, label in enumerate(LABELS)
+    )
+    channels = source.network.noise_channels
+    return ModelCard(
+        schema_version=1,
+        name=options.name,
+        family="onestep",
+        description=f"One pass for depth, normals, semantics and instances (size {source.network.size}), "
+        "trained on rendered pictures only",
+        licence="Apache-2.0",
+        source=Source(
+            checkpoint=f"{state['name']}, step {state['step']}",
+            training_data=f"rendered scenes, {state['samples']} samples seen",
+            command=options.command,
+        ),
+        graph=GRAPH,
+        opset=OPSET,
+        precision=options.precision,
+        input=ImageInput(
+            tensor="image",
+            size=InputSize(rule="area", area=size[0] * size[1], multiple_of=MULTIPLE),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+        noise=NoiseInput(tensor="noise", channels=channels, downscale=UNSHUFFLE) if channels else None,
+        outputs=(
+            DepthOutput(tensor="depth", range=(0.0, 1.0), confidence_tensor="depth_confidence", **metric),
+            NormalsOutput(tensor="normals", axes=("right", "down", "forward")),
+            SemanticOutput(tensor="semantic", labels=labels),
+            InstancesOutput(tensor="instances", offset_scale=OFFSET_SCALE),
+        ),
+        parity=parity,
+        files=files,
+    )

@@ -1,0 +1,88 @@
+"""What a run tells: progress bar or log lines, TensorBoard, one JSON line per evaluation, sheets of pictures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from diffusion_perception_ros.sample import UInt8Image
+
+
+EVALUATIONS = "evaluations.jsonl"
+_LINE_SECONDS = 30.0
+
+
+class Monitor:
+    """Writes below the run folder and to stderr. A disabled monitor (other processes than the first) does nothing."""
+
+    def __init__(self, run: Path, enabled: bool = True, console: Console | None = None) -> None:
+        self._run, self._enabled = run, enabled
+        self._console = console or Console(stderr=True, quiet=not enabled)
+        self._board = SummaryWriter(str(run / "tensorboard")) if enabled else None
+        self._bar = Progress(
+            TextColumn("step {task.fields[step]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %  {task.fields[rate]}  loss {task.fields[loss]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            disable=not (enabled and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task("", total=1.0, step=0, rate="", loss="", left="")
+        self._last_line = 0.0
+
+    def __enter__(self) -> Monitor:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._board:
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """One line on stderr."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def step(self, step: int, progress: float, seconds_left: float, rate: float, losses: dict[str, float]) -> None:
+        """Progress in [0, 1], pictures per second, and losses by name, smoothed."""
+        if not self._enabled:
+            return
+        fields = {
+            "step": step,
+            "rate": f"{rate:.1f} pictures/s",
+            "loss": f"{losses['total']:.3f}",
+            "left": f"{seconds_left / 60:.0f} min left",
+        }
+        self._bar.update(self._task, completed=progress, **fields)
+        if not self._console.is_terminal and time.monotonic() - self._last_line > _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items() if name != "total")
+            self.say(f"step {step} ({progress:.1%}, {fields['left']}) {fields['rate']} loss {fields['loss']}: {terms}")
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        """TensorBoard curves."""
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(f"{group}/{name}", value, step)
+
+    def evaluation(self, record: dict[str, Any], sheet: UInt8Image) -> None:
+        """Keeps an evaluation: a line of `evaluations.jsonl`, TensorBoard, a picture, a line on stderr."""
+        if not self._board:
+            return
+        with (self._run / EVALUATIONS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+        step = record["step"]
+        self.scalars("validation", record["scores"], step)
+        self._board.add_image("validation/pictures", sheet, step, dataformats="HWC")
+        (self._run / "pictures").mkdir(exist_ok=True)
+        cv2.imwrite(str(self._run / "pictures" / f"step_{step:08d}.jpg"), sheet[..., ::-1])
+        scores = " ".join(f"{name} {value:.3f}" for name, value in record["scores"].items())
+        self.say(f"evaluation at step {step}: {scores}")

@@ -1,0 +1,214 @@
+"""`OneStepNet`: one forward pass in the pixel domain gives depth, confidence, normals, semantics and instance cues.
+
+The network is the denoiser of a one-step, x0-predicting diffusion model without a VAE: the picture is pixel-unshuffled
+instead of encoded, the timestep is fixed (so that its embedding folds into the biases), and the noise is either absent
+(Lotus-D) or a few input channels (Lotus-G). It is a residual U-Net at 1/4 to 1/32 of the picture's resolution with
+attention at 1/32 only; BatchNorm makes it free of batch statistics, and foldable into the convolutions, at inference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+UNSHUFFLE = 4
+"""Pixels of the picture per pixel of the first level."""
+MULTIPLE = 32
+"""Both sides of a picture must be multiples of this."""
+OFFSET_SCALE = 32.0
+"""Pixels of the network input per unit of the instance offsets."""
+FOCAL_SCALE = 0.625
+"""z / f_px, in metres per pixel, of a canonical depth of 1: at 256 pixels and 90° (f = 128) 80 m fit."""
+_LOG_DEPTH_CENTRE = math.log(2.5 / 220.0)
+"""Typical log canonical depth of a room, where an untrained network starts."""
+_LOG_SCALE_RANGE = (-5.0, 1.5)
+
+
+class Width(NamedTuple):
+    """Channels per level (1/4, 1/8, 1/16, 1/32) and of the heads, residual blocks per level."""
+
+    channels: tuple[int, int, int, int]
+    encoder_blocks: tuple[int, int, int, int]
+    decoder_blocks: int
+    head: int
+
+
+SIZES: dict[str, Width] = {
+    "S": Width((48, 96, 160, 224), (2, 2, 2, 2), 1, 96),
+    "M": Width((64, 128, 256, 384), (2, 3, 4, 3), 2, 128),
+    "L": Width((96, 192, 384, 512), (3, 4, 6, 4), 2, 192),
+}
+
+
+class NetworkConfig(BaseModel):
+    """What makes two checkpoints interchangeable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Literal["S", "M", "L"] = "S"
+    noise_channels: int = Field(default=0, ge=0, le=16)
+    """0: deterministic (Lotus-D). Otherwise the noise input has this many channels at 1/4 resolution (Lotus-G)."""
+    classes: int = Field(gt=0, le=255)
+    """Semantic classes."""
+
+
+class Outputs(NamedTuple):
+    """What the network says about N pictures of H x W pixels."""
+
+    log_depth: Tensor
+    """(N, 1, H, W) log of the canonical depth, metres / focal length in pixels of the network input."""
+    log_scale: Tensor
+    """(N, 1, H, W) log of the Laplace scale b of the error of `log_depth`."""
+    normals: Tensor
+    """(N, 3, H, W) optical frame, length not normalised."""
+    semantic: Tensor
+    """(N, classes, H/2, W/2) logits."""
+    offsets: Tensor
+    """(N, 2, H/2, W/2) (right, down) to the centre of the pixel's object, in units of `OFFSET_SCALE` pixels."""
+
+
+class OneStepNet(nn.Module):
+    """See the module's docstring. Pictures are (N, 3, H, W) in [-1, 1], H and W multiples of 32."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = SIZES[config.size]
+        channels = width.channels
+        self.stem = nn.Conv2d(3 * UNSHUFFLE**2 + config.noise_channels, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_encoder_levels(width))
+        self.decoder = nn.ModuleList(
+            _DecoderLevel(channels[level + 1], channels[level], width.decoder_blocks) for level in (2, 1, 0)
+        )
+        self.geometry = _Head(channels[0], width.head, 5, UNSHUFFLE, kernel=3)
+        self.labelling = _Head(channels[0], width.head, config.classes + 2, 2, kernel=1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> Outputs:
+        """One pass. `noise` is (N, noise_channels, H/4, W/4), needed exactly by networks that have noise channels."""
+        x = F.pixel_unshuffle(image, UNSHUFFLE)
+        if noise is not None:
+            x = torch.cat([x, noise.to(x.dtype)], 1)
+        x = self.stem(x)
+        skips = []
+        for level in self.encoder:
+            x = level(x)
+            skips.append(x)
+        skips.pop()
+        for level in self.decoder:
+            x = level(x, skips.pop())
+        geometry, labelling = self.geometry(x), self.labelling(x)
+        return Outputs(
+            log_depth=geometry[:, :1] + _LOG_DEPTH_CENTRE,
+            log_scale=geometry[:, 1:2].clamp(*_LOG_SCALE_RANGE),
+            normals=geometry[:, 2:],
+            semantic=labelling[:, :-2],
+            offsets=labelling[:, -2:],
+        )
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions with BatchNorm beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.SiLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.body(x) + self.shortcut(x))
+
+
+class _Attention(nn.Module):
+    """Residual self-attention over all pixels of a level."""
+
+    heads = 4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4)
+        attended = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])  # (n, heads, h*w, c/heads)
+        return x + self.project(attended.transpose(2, 3).reshape(n, c, h, w))
+
+
+def _encoder_levels(width: Width) -> list[nn.Sequential]:
+    levels = []
+    for level, (channels, blocks) in enumerate(zip(width.channels, width.encoder_blocks, strict=True)):
+        modules: list[nn.Module] = []
+        if level:
+            modules.append(nn.Conv2d(width.channels[level - 1], channels, 3, stride=2, padding=1))
+        for _ in range(blocks):
+            modules.append(_Residual(channels, channels))
+            if level == len(width.channels) - 1:
+                modules.append(_Attention(channels))
+        levels.append(nn.Sequential(*modules))
+    return levels
+
+
+class _DecoderLevel(nn.Module):
+    """Upsamples, joins the encoder's features of the same resolution, refines."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(inputs, outputs, 1)
+        self.blocks = nn.Sequential(
+            _Residual(2 * outputs, outputs), *(_Residual(outputs, outputs) for _ in range(blocks - 1))
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="nearest")
+        return self.blocks(torch.cat([x, skip], 1))
+
+
+class _Head(nn.Module):
+    """Two convolutions and a pixel shuffle by `factor`."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, factor: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.out = nn.Conv2d(hidden, outputs * factor**2, kernel, padding=kernel // 2)
+        self.factor = factor
+        with torch.no_grad():  # ICNR: all sub-pixels start alike, so that no checkerboard has to be unlearnt
+            for values in (self.out.weight, self.out.bias):
+                assert values is not None
+                values.copy_(values[:: factor**2].repeat_interleave(factor**2, dim=0) * 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.out(F.silu(self.hidden(x))), self.factor)
+
+
+class DeployedNet(nn.Module):
+    """A trained `OneStepNet` with the outputs of the model card: what is exported to ONNX."""
+
+    def __init__(self, network: OneStepNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(depth in [0, 1], its confidence in [0, 1], normals, semantic logits, instance offsets), sizes as `Outputs`.
+
+        Depth is canonical: metres = depth * `FOCAL_SCALE` * f_px. The confidence is the probability, under the
+        predicted Laplace distribution, that the depth is within a factor of 1.25 of the truth.
+        """
+        out = self.network(image, noise)
+        depth = (torch.exp(out.log_depth) / FOCAL_SCALE).clamp(0.0, 1.0)
+        confidence = 1.0 - torch.exp(-math.log(1.25) * torch.exp(-out.log_scale))
+        return depth, confidence, out.normals, out.semantic, out.offsets

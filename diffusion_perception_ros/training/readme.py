@@ -1,0 +1,74 @@
+"""The README of a model folder, written from its checkpoint and card."""
+
+from __future__ import annotations
+
+from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.training.checkpoint import Checkpoint
+
+
+_ROWS = (
+    ("depth AbsRel, scale and shift aligned", "abs_rel", "{:.3f}"),
+    ("… best constant", "constant_abs_rel", "{:.3f}"),
+    ("… best plane over the rows", "row_plane_abs_rel", "{:.3f}"),
+    ("depth δ1, scale and shift aligned", "delta1", "{:.3f}"),
+    ("… best constant", "constant_delta1", "{:.3f}"),
+    ("… best plane over the rows", "row_plane_delta1", "{:.3f}"),
+    ("depth AbsRel in metres, not aligned", "metric_abs_rel", "{:.3f}"),
+    ("normals, mean angle", "normals_mean", "{:.1f}°"),
+    ("normals, median angle", "normals_median", "{:.1f}°"),
+    ("normals within 30°", "normals_30", "{:.3f}"),
+    ("semantic pixel accuracy", "pixel_accuracy", "{:.3f}"),
+    ("semantic mIoU, all classes", "miou", "{:.3f}"),
+    ("semantic mIoU, coarse groups", "group_miou", "{:.3f}"),
+)
+
+
+def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> str:
+    """Markdown: what the model gives, how it was made, how good it was on unseen rendered scenes."""
+    state = checkpoint.state
+    evaluation = state.get("evaluation", {})
+    scores = evaluation.get("scores", {})
+    table = "\n".join(f"| {title} | {form.format(scores[key])} |" for title, key, form in _ROWS if key in scores)
+    outputs = "\n".join(f"- **{output.task}**: {output.quantity.replace('_', ' ')}" for output in card.outputs)
+    credits = "\nThe meshes in the training pictures are other people's work: see CREDITS.md.\n" if has_credits else ""
+    minutes = evaluation.get("minutes", round(state["seconds"] / 60, 1))
+    width, height = state["config"]["data"]["sizes"][0]
+    return f"""# {card.name}
+
+{card.description}. Licence: {card.licence}. Precision: {card.precision}. Input: about {width}x{height} pixels, the
+picture's aspect kept, sides rounded to multiples of {card.input.size.multiple_of}.
+
+{outputs}
+
+## How it was made
+
+- Data: {card.source.training_data}, at {width}x{height}; no photograph was used.
+- Network: `OneStepNet` size {checkpoint.network.size}, {_variant(checkpoint)}.
+- Run: config `{state["name"]}`, seed {state["config"]["seed"]}, {state["step"]} steps of
+  {state["config"]["data"]["batch_size"]} pictures, {minutes:.0f} minutes.
+- Command: `{card.source.command or "diffusion-perception train"}`
+{credits}
+## Validation on unseen rendered scenes
+
+| measure | value |
+|---|---|
+{table}
+
+## Graph against PyTorch
+
+| output | largest difference | mean |
+|---|---|---|
+{_parity_rows(card)}
+"""
+
+
+def _variant(checkpoint: Checkpoint) -> str:
+    channels = checkpoint.network.noise_channels
+    return f"stochastic, {channels} noise channels" if channels else "deterministic"
+
+
+def _parity_rows(card: ModelCard) -> str:
+    names = [name.removesuffix("_max") for name in card.parity if name.endswith("_max")]
+    return "\n".join(
+        f"| {name} | {card.parity[f'{name}_max']:g} | {card.parity[f'{name}_mean']:g} |" for name in names
+    )

@@ -1,0 +1,390 @@
+"""The trainer: one loop for every objective, on `accelerate` (one or many processes, CPU or GPU)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from rich.console import Console
+from torch import Tensor
+
+from diffusion_perception_ros.datasets.shards import ShardDataset
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.training import checkpoint as checkpoints
+from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position, whole_pictures
+from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.losses import inverse_frequency_weights, weighted_sum
+from diffusion_perception_ros.training.monitor import Monitor
+from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs
+from diffusion_perception_ros.training.objectives import make_objective
+from diffusion_perception_ros.training.pictures import prediction_sheet
+from diffusion_perception_ros.training.validation import validate
+from diffusion_perception_ros.world.labels import LABELS
+
+
+BEST = "best"
+_SHEET_ROWS = 6
+_LABEL_SAMPLE = 400
+_SMOOTHING = 0.95
+_FINAL_RATE = 0.005
+"""Share of the learning rate that is left at the end of the cosine."""
+_SCORE = "abs_rel"
+"""Lower is better; decides which checkpoint is the best, on rendered validation scenes."""
+
+
+class Trainer:
+    """Trains one config into one run folder, and continues where that folder's newest checkpoint stands.
+
+    The run folder gets `checkpoints/step_*` (everything needed to go on), `best` (averaged weights of the best
+    evaluation), `evaluations.jsonl`, `pictures` and `tensorboard`.
+    """
+
+    def __init__(self, config: TrainingConfig, run: Path, console: Console | None = None) -> None:
+        """Opens the data, builds the network and restores the newest checkpoint.
+
+        Raises:
+            InputError: no or too little data, or a checkpoint of another network.
+        """
+        self.config, self.folder = config, run
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        self._accelerator = Accelerator(
+            mixed_precision="bf16" if config.run.precision == "bf16" else "no",
+            gradient_accumulation_steps=config.optimiser.accumulation,
+        )
+        self._device = self._accelerator.device
+        self.step, self.seconds = 0, 0.0
+        self._position = Position()
+        self._best = math.inf
+        self._validation_data = ShardDataset(config.data.validation)
+        self._validation_indices = _evenly(len(self._validation_data), config.run.validation_samples)
+        dataset = self._open_training_data()
+        self._class_weights = inverse_frequency_weights(_label_counts(dataset)).to(self._device)
+        self._objective = make_objective(config.objective)
+        self._build()
+        self._resume()
+        run.mkdir(parents=True, exist_ok=True)
+        self._monitor = Monitor(run, self._accelerator.is_main_process, console)
+        self._stop_asked = False
+
+    def _open_training_data(self) -> ShardDataset:
+        dataset = ShardDataset(self.config.data.train)
+        if len(dataset) < self.config.data.minimum_samples:
+            raise InputError(
+                f"{self.config.data.train} holds {len(dataset)} samples, data.minimum_samples asks for "
+                f"{self.config.data.minimum_samples}: render more with `diffusion-perception world`"
+            )
+        return dataset
+
+    def _build(self) -> None:
+        self._network_config = NetworkConfig(
+            size=self.config.size, noise_channels=self._objective.noise_channels, classes=len(LABELS)
+        )
+        torch.manual_seed(self.config.seed)
+        network = OneStepNet(self._network_config)
+        self._averaged = OneStepNet(self._network_config).to(self._device)
+        self._averaged.load_state_dict(network.state_dict())
+        self._averaged.requires_grad_(False).eval()
+        settings = self.config.optimiser
+        optimiser = torch.optim.AdamW(
+            network.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._network, self._optimiser = self._accelerator.prepare(network, optimiser)
+
+    @property
+    def _plain_network(self) -> OneStepNet:
+        network: OneStepNet = self._accelerator.unwrap_model(self._network)
+        return network
+
+    # --- the loop ---
+
+    def train(self) -> bool:
+        """Trains to the end of the budget.
+
+        Returns:
+            False if SIGTERM or SIGINT ended it early; the state is then in a checkpoint.
+
+        Raises:
+            InputError: the loss is no longer finite; names the samples and the checkpoint to go on from.
+        """
+        started = time.monotonic() - self.seconds
+        last_checkpoint = last_validation = self.seconds
+        source = Ahead(self._batches())
+        smoothed: dict[str, float] = {}
+        rate_from = (self.step, time.monotonic())
+        with self._monitor, self._stop_on_signal():
+            self._monitor.say(self._describe())
+            try:
+                while (progress := self._agreed_progress()) < 1.0 and not self._stop_asked:
+                    self._set_rate(progress)
+                    losses = self._optimiser_step(source)
+                    self.step += 1
+                    self.seconds = time.monotonic() - started
+                    smoothed = {k: _SMOOTHING * smoothed.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
+                    if self.step % self.config.run.log_steps == 0:
+                        self._report(smoothed, rate_from)
+                        rate_from = (self.step, time.monotonic())
+                    if self.seconds - last_validation > 60 * self.config.run.validate_minutes:
+                        self._evaluate()
+                        self.seconds = last_validation = time.monotonic() - started
+                    if self.seconds - last_checkpoint > 60 * self.config.run.checkpoint_minutes:
+                        self._save()
+                        self.seconds = last_checkpoint = time.monotonic() - started
+            finally:
+                source.close()
+            if not self._stop_asked:
+                self._evaluate()
+            self._save()
+            self._monitor.say(f"{'stopped' if self._stop_asked else 'done'} at step {self.step}: {self.folder}")
+        return not self._stop_asked
+
+    def _batches(self) -> Iterator[tuple[Batch, Position]]:
+        data = self.config.data
+        return iter(
+            BatchStream(
+                self._open_training_data,
+                data.batch_size,
+                data.sizes,
+                self.config.augmentation,
+                self.config.seed,
+                self._position,
+                self._accelerator.process_index,
+                self._accelerator.num_processes,
+            )
+        )
+
+    def _optimiser_step(self, source: Ahead) -> dict[str, float]:
+        """One update of the weights from `accumulation` batches; losses of the last one."""
+        while True:
+            batch, position = next(source)
+            batch = batch.to(self._device)
+            with self._accelerator.accumulate(self._network):
+                generator = torch.Generator().manual_seed(_noise_seed(self.config.seed, position))
+                outputs = self._network(*self._objective.conditioning(batch.image, generator))
+                terms = self._objective.losses(outputs, batch, self.config.losses, self._class_weights)
+                loss = weighted_sum(terms, self.config.losses)
+                self._refuse_nan(loss, "loss", batch)
+                self._accelerator.backward(loss)
+                if self._accelerator.sync_gradients:
+                    norm = self._accelerator.clip_grad_norm_(
+                        self._network.parameters(), self.config.optimiser.clip_norm
+                    )
+                    self._refuse_nan(norm, "gradient", batch)
+                self._optimiser.step()
+                self._optimiser.zero_grad(set_to_none=True)
+            if self._accelerator.sync_gradients:
+                self._position = position
+                self._average()
+                return {"total": loss.item(), **{name: term.item() for name, term in terms.items()}}
+
+    def _refuse_nan(self, value: Tensor, what: str, batch: Batch) -> None:
+        if torch.isfinite(value):
+            return
+        latest = checkpoints.latest_checkpoint(self.folder)
+        raise InputError(
+            f"the {what} is {value.item()} at step {self.step} on the samples {', '.join(batch.names)}: check them or "
+            f"lower optimiser.learning_rate; the last good state is {latest or 'the start, nothing was saved yet'}"
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.optimiser.ema, (1 + self.step) / (10 + self.step))
+        averaged, current = self._averaged.state_dict(), self._plain_network.state_dict()
+        floats = [name for name, value in averaged.items() if value.is_floating_point()]
+        torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
+
+    # --- schedule ---
+
+    def _agreed_progress(self) -> float:
+        """Share of the budget that is used, in [0, 1]; the first process's clock counts for all."""
+        run = self.config.run
+        progress = self.step / run.max_steps if run.max_steps else self.seconds / (60 * float(run.max_minutes or 1))
+        if self._accelerator.num_processes > 1:
+            shared = broadcast(torch.tensor([progress, float(self._stop_asked)], device=self._device))
+            progress, self._stop_asked = shared[0].item(), bool(shared[1].item())
+        return min(1.0, progress)
+
+    def _set_rate(self, progress: float) -> None:
+        settings = self.config.optimiser
+        warm_up = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
+        cosine = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self._optimiser.param_groups:
+            group["lr"] = settings.learning_rate * warm_up * cosine
+
+    @contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        """SIGTERM and the first Ctrl-C end the run after the current step, with a checkpoint."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(*_: object) -> None:
+            self._stop_asked = True
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # --- evaluation ---
+
+    @torch.no_grad()
+    def _predict(self, image: Tensor) -> Outputs:
+        generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
+        with self._accelerator.autocast():
+            outputs: Outputs = self._averaged(*self._objective.conditioning(image.to(self._device), generator))
+        return outputs
+
+    def _validation_batches(self) -> Iterator[Batch]:
+        width, height = self.config.data.sizes[0]
+        return (
+            batch.to(self._device)
+            for batch in whole_pictures(
+                self._validation_data, self._validation_indices, width, height, self.config.data.batch_size
+            )
+        )
+
+    def _evaluate(self) -> None:
+        """Scores the averaged network on the first process and keeps it if it is the best so far."""
+        if self._accelerator.is_main_process:
+            scores = validate(self._predict, self._validation_batches())
+            is_best = scores.get(_SCORE, math.inf) < self._best
+            record = {
+                "step": self.step,
+                "minutes": round(self.seconds / 60, 2),
+                "samples": self._samples_seen,
+                "is_best": is_best,
+                "scores": scores,
+            }
+            first = next(self._validation_batches())
+            self._monitor.evaluation(
+                record, prediction_sheet(self._predict(first.image), first)[: _SHEET_ROWS * first.image.shape[2]]
+            )
+            if is_best:
+                self._best = scores[_SCORE]
+                self._write(
+                    self.folder / BEST, {"evaluation": record}, {checkpoints.AVERAGED: self._averaged.state_dict()}
+                )
+        self._accelerator.wait_for_everyone()
+
+    @property
+    def _samples_seen(self) -> int:
+        per_step = self.config.data.batch_size * self.config.optimiser.accumulation * self._accelerator.num_processes
+        return self.step * per_step
+
+    # --- state ---
+
+    def _save(self) -> None:
+        if self._accelerator.is_main_process:
+            written = self._write(
+                checkpoints.step_folder(self.folder, self.step),
+                {"best": self._best if math.isfinite(self._best) else None},
+                {
+                    checkpoints.WEIGHTS: self._plain_network.state_dict(),
+                    checkpoints.AVERAGED: self._averaged.state_dict(),
+                    checkpoints.OPTIMISER: checkpoints.optimiser_tensors(self._optimiser.optimizer),
+                },
+            )
+            if written:
+                checkpoints.prune_checkpoints(self.folder)
+        self._accelerator.wait_for_everyone()
+
+    def _write(self, folder: Path, extra: dict[str, Any], files: dict[str, dict[str, Tensor]]) -> bool:
+        """A full disk costs this checkpoint, not the run."""
+        state = {
+            "name": self.config.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "samples": self._samples_seen,
+            "position": self._position.as_dict(),
+            "class_weights": self._class_weights.tolist(),
+            "validation_indices": self._validation_indices,
+            "config": self.config.model_dump(mode="json"),
+            **extra,
+        }
+        try:
+            checkpoints.write_checkpoint(folder, self._network_config, state, files)
+        except OSError as error:
+            self._monitor.say(f"checkpoint {folder} could not be written ({error}); training goes on")
+            return False
+        return True
+
+    def _resume(self) -> None:
+        latest = checkpoints.latest_checkpoint(self.folder)
+        if latest is None:
+            return
+        checkpoint = checkpoints.read_checkpoint(latest)
+        if checkpoint.network != self._network_config:
+            raise InputError(
+                f"{latest} holds another network ({checkpoint.network}) than the config asks for "
+                f"({self._network_config}): choose another output folder"
+            )
+        checkpoints.load_weights(self._plain_network, latest / checkpoints.WEIGHTS)
+        checkpoints.load_weights(self._averaged, latest / checkpoints.AVERAGED)
+        checkpoints.restore_optimiser(
+            self._optimiser.optimizer, checkpoints.load_tensors(latest / checkpoints.OPTIMISER)
+        )
+        state = checkpoint.state
+        self.step, self.seconds = state["step"], state["seconds"]
+        self._position = Position(**state["position"])
+        self._best = math.inf if state["best"] is None else state["best"]
+        self._class_weights = torch.tensor(state["class_weights"], device=self._device)
+        self._validation_indices = [
+            index for index in state["validation_indices"] if index < len(self._validation_data)
+        ]
+
+    def _describe(self) -> str:
+        parameters = sum(p.numel() for p in self._averaged.parameters()) / 1e6
+        return (
+            f"{self.config.name}: {parameters:.1f} M parameters, {len(self._open_training_data())} training samples, "
+            f"{len(self._validation_indices)} for validation, {self._accelerator.num_processes} process(es) on "
+            f"{self._device}, {self.config.run.precision}, from step {self.step}"
+        )
+
+    def _report(self, smoothed: dict[str, float], since: tuple[int, float]) -> None:
+        per_step = self._samples_seen / self.step
+        rate = (self.step - since[0]) * per_step / (time.monotonic() - since[1])
+        progress = self._agreed_progress()
+        left = self.seconds / progress * (1 - progress)
+        self._monitor.step(self.step, progress, left, rate, smoothed)
+        self._monitor.scalars("loss", smoothed, self.step)
+        learning_rate = self._optimiser.param_groups[0]["lr"]
+        self._monitor.scalars("run", {"learning_rate": learning_rate, "pictures_per_second": rate}, self.step)
+
+
+def _noise_seed(seed: int, position: Position) -> int:
+    return int(np.random.SeedSequence([seed, position.epoch, position.start]).generate_state(1)[0])
+
+
+def _evenly(length: int, count: int) -> list[int]:
+    return sorted({int(index) for index in np.linspace(0, length - 1, min(count, length))})
+
+
+def _label_counts(dataset: ShardDataset) -> Tensor:
+    """(classes,) pixels per class in a few hundred samples spread over the dataset."""
+    counts = np.zeros(256, np.int64)
+    for index in itertools.islice(_evenly(len(dataset), _LABEL_SAMPLE), _LABEL_SAMPLE):
+        semantic = dataset[index].semantic
+        if semantic is not None:
+            counts += np.bincount(semantic.reshape(-1), minlength=256)
+    counts[UNLABELLED] = 0
+    return torch.from_numpy(counts[: len(LABELS)])

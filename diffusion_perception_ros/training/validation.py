@@ -1,0 +1,123 @@
+"""Validation on unseen scenes: accuracy of every task, next to predictions that never look at the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.training.batches import Batch
+from diffusion_perception_ros.training.losses import MAX_DEPTH
+from diffusion_perception_ros.training.network import Outputs
+from diffusion_perception_ros.world.labels import LABELS
+
+
+_FEWEST_PIXELS = 100
+"""Pictures with less depth than this are not scored."""
+
+
+@dataclass
+class _Sums:
+    """Per-image scores and pooled counts."""
+
+    per_image: dict[str, list[float]] = field(default_factory=dict)
+    angles: list[Tensor] = field(default_factory=list)
+    confusion: Tensor = field(default_factory=lambda: torch.zeros(len(LABELS), len(LABELS), dtype=torch.int64))
+
+    def add(self, name: str, value: float) -> None:
+        self.per_image.setdefault(name, []).append(value)
+
+
+@torch.no_grad()
+def validate(predict: Callable[[Tensor], Outputs], batches: Iterable[Batch]) -> dict[str, float]:
+    """Scores a network.
+
+    Returns:
+        `abs_rel`, `delta1` after least squares scale and shift in depth per image; `metric_abs_rel` without any
+        alignment; `constant_*` and `row_plane_*`, the same for the best constant and the best plane over the rows;
+        `normals_mean`, `normals_median` in degrees and `normals_30` (share below 30°); `pixel_accuracy`, `miou`, and
+        `group_miou` over the coarse groups. A task without ground truth is left out.
+    """
+    sums = _Sums()
+    for batch in batches:
+        outputs = predict(batch.image)
+        metres = torch.exp(outputs.log_depth[:, 0].float()) * batch.focal[:, None, None]
+        for index in range(len(batch.depth)):
+            _score_depth(sums, metres[index], batch.depth[index])
+        _score_normals(sums, outputs.normals.float(), batch.normals)
+        _count_labels(sums, outputs.semantic.argmax(1), batch.semantic)
+    return _summary(sums)
+
+
+def _score_depth(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
+    mask = torch.isfinite(true) & (true > 0) & (true <= MAX_DEPTH)
+    if int(mask.sum()) < _FEWEST_PIXELS:
+        return
+    g = true[mask].double()
+    p = predicted[mask].double()
+    rows = torch.nonzero(mask)[:, 0].double()
+    candidates = {"": _align(p, g), "constant_": g.mean().expand_as(g), "row_plane_": _align(rows, g)}
+    for prefix, estimate in candidates.items():
+        if torch.isfinite(estimate).all():
+            sums.add(f"{prefix}abs_rel", ((estimate - g).abs() / g).mean().item())
+            ratio = torch.maximum(estimate / g, g / estimate.clamp(min=1e-9))
+            sums.add(f"{prefix}delta1", ((ratio < 1.25) & (estimate > 0)).double().mean().item())
+    if torch.isfinite(p).all():
+        sums.add("metric_abs_rel", ((p - g).abs() / g).mean().item())
+
+
+def _align(p: Tensor, g: Tensor) -> Tensor:
+    """s p + t closest to g in the least squares sense."""
+    if not torch.isfinite(p).all():
+        p = torch.zeros_like(p)  # without a focal length: scores as the constant
+    centred = p - p.mean()
+    variance = centred.square().mean()
+    slope = (centred * (g - g.mean())).mean() / variance if variance > 0 else torch.zeros_like(variance)
+    return slope * centred + g.mean()
+
+
+def _score_normals(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
+    known = true.square().sum(1) > 0.5
+    cosine = torch.nn.functional.cosine_similarity(predicted, true, dim=1)
+    sums.angles.append(torch.rad2deg(torch.arccos(cosine[known].clamp(-1.0, 1.0))))
+
+
+def _count_labels(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
+    known = true != UNLABELLED
+    classes = len(LABELS)
+    pairs = true[known] * classes + predicted[known].clamp(max=classes - 1)
+    sums.confusion += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu()
+
+
+def _summary(sums: _Sums) -> dict[str, float]:
+    scores = {name: float(np.mean(values)) for name, values in sums.per_image.items()}
+    angles = torch.cat(sums.angles) if sums.angles else torch.empty(0)
+    if len(angles):
+        scores["normals_mean"] = angles.mean().item()
+        scores["normals_median"] = angles.median().item()
+        scores["normals_30"] = (angles < 30.0).float().mean().item()
+    if sums.confusion.sum():
+        scores["pixel_accuracy"] = (sums.confusion.diag().sum() / sums.confusion.sum()).item()
+        scores["miou"] = mean_iou(sums.confusion)
+        scores["group_miou"] = mean_iou(_by_group(sums.confusion))
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
+
+
+def mean_iou(confusion: Tensor) -> float:
+    """Mean intersection over union over the classes that occur in the truth (rows); (classes, classes) counts."""
+    hit = confusion.diag().double()
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diag()
+    return (hit / union.clamp(min=1))[confusion.sum(1) > 0].mean().item()
+
+
+def _by_group(confusion: Tensor) -> Tensor:
+    groups = sorted({label.group for label in LABELS})
+    member = torch.tensor([groups.index(label.group) for label in LABELS])
+    coarse = torch.zeros(len(groups), len(groups), dtype=confusion.dtype)
+    coarse.index_put_((member[:, None].expand_as(confusion), member.expand_as(confusion)), confusion, accumulate=True)
+    return coarse
