@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from collections import Counter
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,12 @@ from rosgraph_msgs.msg import Clock
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.ros.bag_source import Message, Source, open_source
+from diffusion_perception_ros.ros.messages import message_type
 from diffusion_perception_ros.ros.parameters import NodeParameters, PlayerParameters
+
+
+SETTLE_TIME = 0.5
+"""Seconds that DDS gets for discovery before the first and for delivery after the last message."""
 
 
 class BagPlayer(Node):
@@ -38,8 +42,8 @@ class BagPlayer(Node):
         self.skipped: dict[str, str] = {}
         self.loops = 0
         self._outputs: dict[str, Publisher[Any]] = {}
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self)
+        self._spinner = SingleThreadedExecutor()
+        self._spinner.add_node(self)
         self._clock_output = self.create_publisher(Clock, "/clock", 10) if self.parameters.clock else None
 
     def play(self, source: Source) -> None:
@@ -64,12 +68,12 @@ class BagPlayer(Node):
             raise InputError(f"the recording has no topic {', '.join(missing)}; it has {', '.join(source.topics)}")
         for topic in sorted(wanted):
             try:
-                message_type = _message_type(source.topics[topic])
-            except (ImportError, AttributeError, ValueError):
-                self.skipped[topic] = f"message type {source.topics[topic]} is not installed here"
+                kind = message_type(source.topics[topic])
+            except InputError as error:
+                self.skipped[topic] = str(error)
                 self.get_logger().warning(f"{topic} is not played: {self.skipped[topic]}")
                 continue
-            self._outputs[topic] = self.create_publisher(message_type, topic, _qos(topic in source.latched))
+            self._outputs[topic] = self.create_publisher(kind, topic, _qos(topic in source.latched))
         if not self._outputs:
             raise InputError("none of the recording's topics can be played")
 
@@ -80,12 +84,15 @@ class BagPlayer(Node):
         if unknown:
             raise InputError(f"wait_for names {', '.join(unknown)}, which is not played; played: {', '.join(names)}")
         deadline = time.monotonic() + self.parameters.wait_timeout
-        while waiting := [topic for topic in awaited if names[topic].get_subscription_count() == 0]:
+        needed = self.parameters.wait_for_subscribers
+        while waiting := [topic for topic in awaited if names[topic].get_subscription_count() < needed]:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"nobody subscribed to {', '.join(waiting)} within {self.parameters.wait_timeout:g} s"
+                    f"fewer than {needed} subscribers on {', '.join(waiting)} after {self.parameters.wait_timeout:g} s"
                 )
-            self._executor.spin_once(timeout_sec=0.05)
+            self._spin(0.05)
+        # Endpoints match one by one: give those that `wait_for` does not name the same chance.
+        self._spin(SETTLE_TIME)
 
     def _play_once(self, source: Source) -> None:
         offset = round(self.parameters.start_offset * 1e9)
@@ -108,7 +115,7 @@ class BagPlayer(Node):
         due = started + (stamp - begin) / 1e9 / self.parameters.rate
         while (remaining := due - time.monotonic()) > 0:
             self._publish_clock(begin + round((time.monotonic() - started) * 1e9 * self.parameters.rate))
-            self._executor.spin_once(timeout_sec=min(remaining, 1 / self.parameters.clock_rate))
+            self._spinner.spin_once(timeout_sec=min(remaining, 1 / self.parameters.clock_rate))
         self._publish_clock(stamp)
 
     def _publish_clock(self, stamp: int) -> None:
@@ -125,9 +132,12 @@ class BagPlayer(Node):
         """Keeps the process until readers have taken the last messages: they go away with it."""
         for publisher in self._outputs.values():
             publisher.wait_for_all_acked(Duration(seconds=5))
-        deadline = time.monotonic() + 0.5  # best-effort readers acknowledge nothing
-        while time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.05)
+        self._spin(SETTLE_TIME)  # best-effort readers acknowledge nothing
+
+    def _spin(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0:
+            self._spinner.spin_once(timeout_sec=remaining)
 
     def summary(self, source: Source) -> dict[str, Any]:
         """What was done, for scripts."""
@@ -138,11 +148,6 @@ class BagPlayer(Node):
             "loops": self.loops,
             "damage": source.damage,
         }
-
-
-def _message_type(name: str) -> Any:
-    package, _, kind = name.split("/")
-    return getattr(import_module(f"{package}.msg"), kind)
 
 
 def _qos(latched: bool) -> QoSProfile:

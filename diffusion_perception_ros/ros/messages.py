@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.image_encodings import decode_compressed, decode_image
 from diffusion_perception_ros.msg import SegmentationLabel, SegmentationLabels
@@ -67,16 +68,29 @@ def labels_message(header: Header, card: ModelCard) -> SegmentationLabels:
     return SegmentationLabels(header=header, model=card.name, labels=labels)
 
 
+def message_type(name: str) -> Any:
+    """The class of a type name such as `sensor_msgs/msg/Image`.
+
+    Raises:
+        InputError: it is not installed here.
+    """
+    try:
+        package, _, kind = name.split("/")
+        return getattr(importlib.import_module(f"{package}.msg"), kind)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"message type {name} is not installed here") from error
+
+
 def label_info_type() -> Any | None:
     """vision_msgs/LabelInfo, None where vision_msgs is not installed (the PyPI wheels lack it)."""
     try:
-        return importlib.import_module("vision_msgs.msg").LabelInfo
-    except ImportError:
+        return message_type("vision_msgs/msg/LabelInfo")
+    except InputError:
         return None
 
 
 def label_info_message(header: Header, card: ModelCard) -> Any:
     """The same as vision_msgs/LabelInfo, which nav2's semantic segmentation layer reads."""
-    vision_msgs = importlib.import_module("vision_msgs.msg")
-    classes = [vision_msgs.VisionClass(class_id=label.id, class_name=label.name) for label in card.labels]
-    return vision_msgs.LabelInfo(header=header, class_map=classes)
+    vision_class = message_type("vision_msgs/msg/VisionClass")
+    classes = [vision_class(class_id=label.id, class_name=label.name) for label in card.labels]
+    return message_type("vision_msgs/msg/LabelInfo")(header=header, class_map=classes)

@@ -89,6 +89,7 @@ class PlayerParameters(ParameterTable):
     wait_for: list[str] = _parameter(
         [], "Topics (as published) that must have a subscriber before the start.", "never"
     )
+    wait_for_subscribers: int = _parameter(1, "Subscribers that each of them needs.", "never", ge=1, le=100)
     wait_timeout: float = _parameter(60.0, "Seconds to wait for them before giving up.", "never", gt=0.0, le=1e6)
     clock: bool = _parameter(True, "Publish /clock with the time of the recording.", "never")
     clock_rate: float = _parameter(100.0, "Hz of /clock, in wall time.", "never", gt=0.0, le=1000.0)
@@ -100,7 +101,8 @@ class RecorderParameters(ParameterTable):
     """Parameters of `recorder`."""
 
     output: str = _parameter("", "Folder of the new bag; it must not exist yet.", "never")
-    topics: list[str] = _parameter([], "Topics to record.", "never")
+    topics: list[str] = _parameter([], "Topics to record, subscribed to in this order.", "never")
+    compression: Literal["none", "zstd"] = _parameter("none", "Compression of the bag's chunks.", "never")
     wait_timeout: float = _parameter(
         0.0, "Seconds until topics that nobody publishes are given up, 0 = wait for ever.", "never", ge=0.0, le=1e6
     )

@@ -1,0 +1,191 @@
+"""Records topics to a rosbag2 bag (mcap) that `ros2 bag`, Foxglove and this package read.
+
+It stops on SIGINT or SIGTERM, finishes the bag and prints what it holds as one line of JSON. Exit codes: 0 every topic
+was seen, 1 some were not, 2 nothing could be recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import (
+    Connection,
+    Nodetype,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.ros.messages import message_type
+from diffusion_perception_ros.ros.parameters import NodeParameters, RecorderParameters
+
+
+QUEUE = 100
+"""Messages that may wait per topic while the disk is busy."""
+
+
+class Recorder(Node):
+    """Subscribes to topics as they appear and appends their messages to a bag."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        self.parameters = NodeParameters(self, RecorderParameters).values
+        if not self.parameters.output or not self.parameters.topics:
+            raise InputError("parameters output and topics are needed: the new bag's folder and what to record")
+        self.counts: dict[str, int] = {}
+        self._awaited = list(self.parameters.topics)
+        self._types = get_typestore(Stores.LATEST)
+        self._bag = _open_bag(Path(self.parameters.output), self.parameters.compression)
+        self._discovery = self.create_timer(0.1, self._subscribe_to_known)
+
+    @property
+    def missing(self) -> list[str]:
+        """Topics that nobody has published yet."""
+        return self._awaited
+
+    def close(self) -> None:
+        """Finishes the bag: writes its index and metadata."""
+        self._bag.close()
+
+    def _subscribe_to_known(self) -> None:
+        """In the order of the list: whoever waits for a subscriber of the last topic gets all of them."""
+        while self._awaited:
+            topic = self._awaited[0]
+            publishers = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+            if not publishers:
+                return
+            profiles = [info.qos_profile for info in publishers]
+            self._subscribe(topic, publishers[0].topic_type, _matching(profiles))
+            self._awaited.pop(0)
+        self._discovery.cancel()
+
+    def _subscribe(self, topic: str, kind: str, qos: QoSProfile) -> None:
+        try:
+            type_of_topic = message_type(kind)
+            _register(self._types, kind)
+        except InputError as error:
+            self.get_logger().error(f"{topic} is not recorded: {error}")
+            return
+        name = self.resolve_topic_name(topic)
+        connection = self._bag.add_connection(
+            name, kind, typestore=self._types, offered_qos_profiles=[_stored_qos(qos)]
+        )
+        self.counts[name] = 0
+        self.create_subscription(type_of_topic, name, lambda data: self._write(connection, data), qos, raw=True)
+
+    def _write(self, connection: Connection, data: bytes) -> None:
+        self._bag.write(connection, self.get_clock().now().nanoseconds, data)
+        self.counts[connection.topic] += 1
+
+
+def _open_bag(path: Path, compression: str) -> Writer:
+    try:
+        bag = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        if compression == "zstd":
+            bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        bag.open()
+    except (WriterError, OSError) as error:
+        raise InputError(f"the bag {path} cannot be written: {error}") from error
+    return bag
+
+
+def _matching(offered: list[QoSProfile]) -> QoSProfile:
+    """Asks for no more than every publisher offers, so that none of them is missed."""
+    reliable = all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered)
+    latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered)
+    return QoSProfile(
+        depth=QUEUE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def _stored_qos(qos: QoSProfile) -> Qos:
+    forever = QosTime(9223372036, 854775807)
+    reliable, latched = (
+        qos.reliability == ReliabilityPolicy.RELIABLE,
+        qos.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+    return Qos(
+        QosHistory.KEEP_LAST,
+        qos.depth,
+        QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+def _register(types: Typestore, kind: str) -> None:
+    """Adds a type, and what it is made of, from the .msg files of the installed package."""
+    if kind in types.fielddefs:
+        return
+    package, _, name = kind.split("/")
+    try:
+        text = (Path(get_package_share_directory(package)) / "msg" / f"{name}.msg").read_text(encoding="utf-8")
+    except (PackageNotFoundError, OSError) as error:
+        raise InputError(f"the definition of {kind} is missing: {error}") from error
+    definition = get_types_from_msg(text, kind)
+    for _, description in definition[kind][1]:
+        for part in _named_types(description):
+            _register(types, part)
+    types.register(definition)
+
+
+def _named_types(description: Any) -> list[str]:
+    """Message types that a rosbags field description refers to: (NAME, type) or (ARRAY | SEQUENCE, (element, n))."""
+    kind, value = description
+    if kind == Nodetype.NAME:
+        return [value]
+    return _named_types(value[0]) if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE) else []
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the executable."""
+    rclpy.init(args=args)
+    node: Recorder | None = None
+    try:
+        node = Recorder()
+        deadline = time.monotonic() + (node.parameters.wait_timeout or float("inf"))
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            while rclpy.ok() and not (node.missing and time.monotonic() > deadline):
+                rclpy.spin_once(node, timeout_sec=0.5)
+        node.close()
+        print(
+            json.dumps({"bag": node.parameters.output, "recorded": node.counts, "missing": node.missing}), flush=True
+        )
+        if node.missing:
+            print(f"recorder: nobody published {', '.join(node.missing)}", file=sys.stderr)
+        return 1 if node.missing else 0
+    except InputError as error:
+        print(f"recorder: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
