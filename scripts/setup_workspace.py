@@ -83,13 +83,20 @@ class Setup:
         self.run([str(VENV / "bin" / "python"), *arguments])
 
     def run(self, command: list[str]) -> None:
-        """Run a step of the installation; what it prints to stderr is shown."""
-        try:
-            subprocess.run(command, cwd=ROOT, env=self.environment, check=True)
-        except subprocess.CalledProcessError as error:
-            raise SetupError(
-                f"This step failed (exit status {error.returncode}), see above for the reason: {' '.join(command)}"
-            ) from None
+        """Run a step of the installation; on a terminal its last line is seen, and all of it if it fails."""
+        lines = []
+        with subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line)
+                if sys.stderr.isatty():
+                    print(f"\r\033[K{line.strip()[:100]}", end="\r", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print("\033[K", end="", file=sys.stderr, flush=True)
+        if process.returncode:
+            sys.stderr.writelines(lines[-60:])
+            raise SetupError(f"This step failed (exit status {process.returncode}): {' '.join(command)}")
 
 
 def build_environment(with_ros: bool) -> dict[str, str]:
@@ -136,7 +143,7 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
     if record.get("origin") != setup.origin():
         record = {"origin": setup.origin()}
         make_venv(setup)
-    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-input", "--quiet"]
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-input", "--progress-bar=off"]
     with constraints_file(setup) as constraints, step(f"installing the packages{' with PyTorch' * setup.test}"):
         # Until pip is through there is no record: an interrupted installation is not repaired but started over.
         RECORD.unlink(missing_ok=True)
@@ -207,8 +214,7 @@ def build_messages(setup: Setup) -> None:
         # Without tests: their CMake side asks for linters that the wheels lack, and pytest runs them anyway.
         setup.run(
             [
-                *("colcon", "--log-level", "error", "build", "--paths", str(ROOT), "--merge-install"),
-                *("--event-handlers", "console_cohesion-", "status-", "console_stderr+"),
+                *("colcon", "build", "--paths", str(ROOT), "--merge-install", "--event-handlers", "console_direct+"),
                 *("--cmake-args", "-DBUILD_TESTING=OFF", "--no-warn-unused-cli"),
                 f"-DPython3_EXECUTABLE={VENV / 'bin' / 'python'}",
             ]
