@@ -52,6 +52,26 @@ def array_specs(count: int, height: int, width: int) -> dict[str, tuple[tuple[in
     }
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """`shard.json` of a finished shard: version, count, width, height, seeds, tags, config.
+
+    Raises:
+        InputError: it cannot be read, lacks a field, or is of another version.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        missing = {"version", "count", "width", "height", "seeds", "tags", "config"} - set(manifest)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder / MANIFEST} cannot be read ({error}): render this shard again.") from error
+    if missing:
+        raise InputError(f"{folder / MANIFEST} lacks {', '.join(sorted(missing))}: render this shard again.")
+    if manifest["version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{folder / MANIFEST} has version {manifest['version']}, this program reads {FORMAT_VERSION}."
+        )
+    return dict(manifest)
+
+
 class ShardWriter:
     """Fills one shard sample by sample; it counts only after `finish()`.
 
@@ -138,7 +158,7 @@ class ShardDataset(Sequence[Sample]):
         for manifest in sorted(self.root.rglob(MANIFEST)):
             try:
                 self._shards.append(_Shard(manifest.parent))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, TypeError) as error:  # InputError is a ValueError
                 self.rejected[manifest.parent] = str(error)
                 _logger.warning("Left out the damaged shard %s: %s", manifest.parent, error)
         if not self._shards:
@@ -174,11 +194,10 @@ class _Shard:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] != FORMAT_VERSION:
-            raise ValueError(f"version {manifest['version']} is not the {FORMAT_VERSION} known here")
+        manifest = read_manifest(folder)
         self.count, self.height, self.width = (int(manifest[key]) for key in ("count", "height", "width"))
         self.seeds: list[int | None] = manifest["seeds"]
+        self.tags: list[list[str]] = manifest["tags"]
         if len(self.seeds) != self.count:
             raise ValueError(f"{len(self.seeds)} seeds for {self.count} samples")
         self._arrays: dict[str, npt.NDArray[Any]] | None = None

@@ -1,0 +1,138 @@
+"""`diffusion-perception world`: samples of the synthetic world, as shards for training or as a picture for eyes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diffusion_perception_ros.datasets.shard_rendering import SHARD_SIZE, render_shards
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.world.config import WorldConfig, load_config
+from diffusion_perception_ros.world.generate import render_sample
+from diffusion_perception_ros.world.sheet import contact_sheet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write shards below this folder; resumable")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet of every modality instead")
+    parser.add_argument("--count", type=_positive, default=8, metavar="N", help="number of samples (default 8)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first sample (default 0)")
+    parser.add_argument("--size", type=_size, default=(320, 240), metavar="WxH", help="picture size (default 320x240)")
+    parser.add_argument("--workers", type=_positive, default=os.cpu_count(), metavar="K", help="processes")
+    parser.add_argument("--shard", type=_positive, default=SHARD_SIZE, metavar="N", help="samples per shard")
+    parser.add_argument(
+        "--supersample", type=int, choices=(1, 2), default=1, help="2: colour from 4 samples per pixel, slower"
+    )
+    parser.add_argument(
+        "--meshes", type=Path, metavar="DIR", help="Sweet Home 3D catalogues (.sh3f, .jar) to furnish with"
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="ranges to draw from; see world/config.py")
+    parser.add_argument("--json", action="store_true", help="report on stdout as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws the sheet or writes the shards."""
+    if (args.output is None) == (args.sheet is None):
+        raise InputError("Say either where to write shards (-o DIR) or which contact sheet to draw (--sheet FILE).")
+    config = _config(args)
+    started = time.monotonic()
+    report = _draw_sheet(args, config) if args.sheet else _write_shards(args, config)
+    report["seconds"] = round(time.monotonic() - started, 3)
+    report["images_per_second"] = round(report["written"] / max(report["seconds"], 1e-9), 2)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print(
+            f"{report['written']} samples in {report['seconds']:.1f} s ({report['images_per_second']:.1f}/s)"
+            f" → {report['output']}"
+        )
+    return 0
+
+
+def _config(args: argparse.Namespace) -> WorldConfig:
+    config = load_config(args.config) if args.config else WorldConfig()
+    return config.model_copy(update={"meshes": args.meshes}) if args.meshes else config
+
+
+def _write_shards(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]:
+    seeds = range(args.seed, args.seed + args.count)
+    with _progress() as progress:
+        task = progress.add_task("rendering", total=args.count, rate="")
+        started = time.monotonic()
+
+        def show(done: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            progress.update(task, completed=done, rate=f"{rate:.1f}/s")
+
+        result = render_shards(
+            config, seeds, args.size, args.output, args.workers, args.shard, args.supersample, on_progress=show
+        )
+    if result.rejected:
+        print(f"replaced {len(result.rejected)} unusable scenes: {'; '.join(result.rejected[:5])}", file=sys.stderr)
+    return {
+        "output": str(args.output),
+        "written": result.written,
+        "kept": result.kept,
+        "rejected": result.rejected,
+        "restarts": result.restarts,
+    }
+
+
+def _draw_sheet(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]:
+    samples = []
+    width, height = args.size
+    with _progress() as progress:
+        task = progress.add_task("rendering", total=args.count, rate="")
+        for seed in range(args.seed, args.seed + args.count):
+            samples.append(render_sample(seed, config, width, height, args.supersample))
+            progress.advance(task)
+    picture = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
+    _write_picture(args.sheet, picture[..., ::-1])
+    return {"output": str(args.sheet), "written": len(samples)}
+
+
+def _write_picture(path: Path, bgr: Any) -> None:
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(partial), bgr):
+            raise InputError(f"Cannot write {path}: the folder must be writable and the name end in .png or .jpg.")
+        os.replace(partial, path)
+    except (OSError, cv2.error) as error:
+        raise InputError(f"Cannot write {path} ({error}): name a .png or .jpg in a writable folder.") from error
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or min(map(int, match.groups())) < 16:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT with both at least 16, got {text!r}")
+    return int(match[1]), int(match[2])

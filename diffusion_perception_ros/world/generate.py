@@ -1,0 +1,109 @@
+"""From a seed to a sample: scene, picture, ground truth.
+
+A seed always gives the same sample. Scenes that cannot be used (nothing to see, the camera's nose against a wall) are
+replaced by another one that belongs to the same seed, so that n seeds give n samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import Sample
+from diffusion_perception_ros.world.config import WorldConfig
+from diffusion_perception_ros.world.renderer import RenderedImage, Renderer, create_renderer
+from diffusion_perception_ros.world.sampling import sample_scene
+from diffusion_perception_ros.world.sensor import develop
+
+
+MAX_ATTEMPTS = 12
+"""Scenes tried for one seed before giving up."""
+NOSE_DISTANCE = 0.12
+"""Metres; a frame mostly nearer than this shows nothing but a blurred surface."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SeededSample:
+    """A sample with what its making tells."""
+
+    sample: Sample
+    tags: list[str]
+    rejected: list[str]
+    """Scenes of this seed that were replaced: `<scene seed>: <reason>`."""
+
+
+def render_sample(seed: int, config: WorldConfig, width: int, height: int, supersample: int = 1) -> Sample:
+    """The sample that belongs to a seed. The renderer is kept for the next call of this process.
+
+    Raises:
+        InputError: none of the scenes tried for this seed could be used.
+    """
+    return render_seed(seed, config, shared_renderer(width, height, supersample)).sample
+
+
+def render_seed(seed: int, config: WorldConfig, renderer: Renderer) -> SeededSample:
+    """As `render_sample`, with a renderer of one's own and the reasons for rejected scenes."""
+    rejected: list[str] = []
+    for attempt in range(MAX_ATTEMPTS):
+        scene_seed = _scene_seed(seed, attempt)
+        try:
+            scene = sample_scene(scene_seed, config, renderer.width, renderer.height)
+            image = renderer.render(scene)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            if isinstance(error, InputError):  # a mesh folder or config that is wrong for every seed
+                raise
+            _logger.warning("scene %d failed: %r", scene_seed, error)
+            rejected.append(f"{scene_seed}: {error!r}")
+            continue
+        rgb = develop(image.radiance, np.random.default_rng([scene_seed, 1]), config.sensor)
+        reason = _fault(image, rgb)
+        if reason is None:
+            sample = Sample(
+                rgb=rgb,
+                depth=image.depth,
+                normals=image.normals,
+                semantic=image.semantic,
+                instances=image.instances,
+                intrinsics=scene.camera.intrinsics,
+                name=f"seed {seed}",
+            )
+            return SeededSample(sample, scene.tags, rejected)
+        rejected.append(f"{scene_seed}: {reason}")
+    raise InputError(f"Seed {seed} gave no usable scene in {MAX_ATTEMPTS} attempts ({'; '.join(rejected)}).")
+
+
+@functools.cache
+def shared_renderer(width: int, height: int, supersample: int) -> Renderer:
+    """The renderer that this process keeps for pictures of one size."""
+    return create_renderer(width, height, supersample)
+
+
+def _scene_seed(seed: int, attempt: int) -> int:
+    """The seed itself, then seeds far above those that anybody counts through."""
+    if attempt == 0:
+        return seed
+    return (1 << 32) + int(np.random.SeedSequence([seed, attempt]).generate_state(1)[0])
+
+
+def _fault(image: RenderedImage, rgb: np.ndarray[Any, Any]) -> str | None:
+    """Why a frame is of no use, or None."""
+    seen = np.isfinite(image.depth)
+    if np.isnan(image.depth).any() or np.isnan(image.normals[seen]).any() or not np.isfinite(image.radiance).all():
+        return "broken geometry"
+    if seen.mean() < 0.15:
+        return "hardly anything but sky"
+    if (image.depth < NOSE_DISTANCE).mean() > 0.25:
+        return "too near"
+    surfaces = np.unique(image.semantic.astype(np.int32) << 16 | image.instances, return_counts=True)[1]
+    if surfaces.max() > 0.97 * image.depth.size:
+        return "a single surface"
+    if rgb.std() < 4.0:
+        return "flat picture"
+    return None

@@ -1,0 +1,297 @@
+"""The main renderer: OpenGL through EGL, on a GPU or in software (Mesa's llvmpipe, one process per core).
+
+Four passes: what is seen (normal, depth, triangle, albedo), two shadow maps fitted to what is seen, and light.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.world.projection import (
+    MAX_LIGHTS,
+    OCCLUSION_RADIUS,
+    ShadowView,
+    camera_from_world,
+    clip_from_camera,
+    fit_shadow,
+    place_lights,
+    sample_grid,
+    seen_points,
+    tent_filter,
+)
+from diffusion_perception_ros.world.renderer import RenderedImage, ground_truth
+from diffusion_perception_ros.world.scene import Scene, Triangles
+
+
+SHADERS = Path(__file__).parent / "shaders"
+SHADOW_SIZE = 512
+"""Texels along a side of a shadow map."""
+MATERIAL_TRIANGLES = 1024
+"""Triangles per row of the material texture, two texels each."""
+
+
+class EGLMissing(InputError):
+    """This machine has no EGL that can draw without a screen."""
+
+
+class OpenGLRenderer:
+    """Draws scenes off-screen. Create it in the process (and thread) that uses it."""
+
+    name = "opengl"
+
+    def __init__(self, width: int, height: int, supersample: int = 1) -> None:
+        """Opens a context for pictures of one size; `supersample` 2 draws colour with four times the samples.
+
+        Raises:
+            EGLMissing: EGL cannot be used; the message names the packages that bring it.
+        """
+        self.width, self.height, self._supersample = width, height, supersample
+        grid = sample_grid(Intrinsics(width, height, 1.0, 1.0, 0.0, 0.0), supersample)
+        self._context = _create_context()
+        self._buffers = _SceneBuffers(self._context)
+        self._draw_geometry = self._program("geometry.vert", "geometry.frag")
+        self._draw_shadow = self._program("geometry.vert", "shadow.frag")
+        self._draw_light = self._program("screen.vert", "shade.frag")
+        self._create_targets(grid.width, grid.height)
+
+    @property
+    def device(self) -> str:
+        """What draws, as the driver calls it."""
+        return str(self._context.info["GL_RENDERER"])
+
+    def render(self, scene: Scene) -> RenderedImage:
+        """Draws the scene as its camera sees it.
+
+        Raises:
+            ValueError: the camera's picture has another size than this renderer's.
+        """
+        intrinsics = scene.camera.intrinsics
+        if (intrinsics.width, intrinsics.height) != (self.width, self.height):
+            raise ValueError(
+                f"the scene's camera is {intrinsics.width}x{intrinsics.height}, "
+                f"the renderer {self.width}x{self.height}"
+            )
+        camera = sample_grid(intrinsics, self._supersample)
+        view = camera_from_world(scene.camera.world_from_camera)
+        self._buffers.upload(scene)
+        geometry, surface = self._render_geometry(camera, view)
+        self._render_light(scene, camera, view, geometry[..., 3])
+
+        centres = slice(self._supersample - 1, None, self._supersample)
+        geometry, hit = geometry[centres, centres], surface[centres, centres, 3].astype(np.int64) - 1
+        depth, normals, semantic, instances = ground_truth(scene.triangles, hit, geometry[..., 3], geometry[..., :3])
+        radiance = _read(self._light, np.float16)[..., :3].astype(np.float32)
+        if self._supersample == 2:
+            radiance = tent_filter(radiance)
+        return RenderedImage(radiance, depth, normals, semantic, instances)
+
+    def release(self) -> None:
+        """Gives up the context and everything in it."""
+        self._context.release()
+
+    def _program(self, vertex: str, fragment: str) -> Any:
+        return self._context.program((SHADERS / vertex).read_text(), (SHADERS / fragment).read_text())
+
+    def _create_targets(self, width: int, height: int) -> None:
+        context = self._context
+        size = (width, height)
+        self._geometry = context.texture(size, 4, dtype="f4")
+        self._surface = context.texture(size, 4, dtype="f4")
+        self._geometry_target = context.framebuffer([self._geometry, self._surface], context.depth_renderbuffer(size))
+        self._light = context.texture(size, 4, dtype="f2")
+        self._light_target = context.framebuffer([self._light])
+        self._light_triangle = context.vertex_array(self._draw_light, [])
+        self._shadows = [context.depth_texture((SHADOW_SIZE, SHADOW_SIZE)) for _ in range(2)]
+        self._shadow_targets = [context.framebuffer([], shadow) for shadow in self._shadows]
+        for shadow in self._shadows:
+            shadow.compare_func = "<="
+            shadow.repeat_x = shadow.repeat_y = False
+
+    def _render_geometry(
+        self, camera: Intrinsics, view: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The G-buffer, read back: (normal, z) and (albedo, triangle + 1), each (rows, columns, 4); 0 = nothing."""
+        self._context.enable(self._context.DEPTH_TEST)
+        self._geometry_target.use()
+        self._geometry_target.clear(depth=1.0)
+        _set(self._draw_geometry, camera_from_world=view.T, clip_from_camera=clip_from_camera(camera).T)
+        self._buffers.draw(self._draw_geometry)
+        return _read(self._geometry, np.float32), _read(self._surface, np.float32)
+
+    def _render_light(
+        self, scene: Scene, camera: Intrinsics, view: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
+    ) -> None:
+        lights = scene.lights[:MAX_LIGHTS]
+        position, color = np.zeros((MAX_LIGHTS, 4)), np.zeros((MAX_LIGHTS, 3))
+        if lights:
+            position[: len(lights)] = place_lights(lights, view)
+            color[: len(lights)] = [light.color for light in lights]
+        points = seen_points(camera, depth)
+        shadows = [
+            fit_shadow(light, position[index, :3], points, SHADOW_SIZE)
+            for index, light in enumerate(lights[:2])
+            if len(points)
+        ]
+        for target, shadow in zip(self._shadow_targets, shadows, strict=False):
+            target.use()
+            target.clear(depth=1.0)
+            _set(self._draw_shadow, camera_from_world=view.T, clip_from_camera=shadow.clip_from_camera.T)
+            self._buffers.draw(self._draw_shadow)
+
+        self._context.disable(self._context.DEPTH_TEST)
+        self._light_target.use()
+        self._bind_light_textures()
+        matrices, texels = _shadow_uniforms(shadows)
+        _set(
+            self._draw_light,
+            camera=[camera.fx, camera.fy, camera.cx, camera.cy],
+            up=view[:3, 2],
+            world_x=view[:3, 0],
+            world_y=view[:3, 1],
+            ambient=scene.ambient,
+            sky_color=scene.sky_color,
+            clouds=scene.clouds,
+            seed=np.random.default_rng(scene.seed).random(),
+            occlusion_radius=OCCLUSION_RADIUS[scene.is_outdoor],
+            light_position=position,
+            light_color=color,
+            shadow_from_camera=matrices,
+            shadow_texel=texels,
+        )
+        self._draw_light["light_count"].value = len(lights)
+        self._light_triangle.render(self._context.TRIANGLES, vertices=3)
+
+    def _bind_light_textures(self) -> None:
+        textures = {
+            "geometry": self._geometry,
+            "surface": self._surface,
+            "materials": self._buffers.materials,
+            "shadow0": self._shadows[0],
+            "shadow1": self._shadows[1],
+        }
+        for unit, (name, texture) in enumerate(textures.items()):
+            texture.use(unit)
+            self._draw_light[name].value = unit
+
+
+class _SceneBuffers:
+    """The scene's triangles and textures on the device; they grow with the largest scene seen."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._count = 0
+        self._capacity = 0
+        self._textures: Any = None
+        self._texture_source: npt.NDArray[np.uint8] | None = None
+        self._has_holes: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._arrays: dict[int, Any] = {}
+        self._positions: Any = None
+        self._normals: Any = None
+        self._uvs: Any = None
+        self.materials: Any = None
+        self._reserve(64 * MATERIAL_TRIANGLES)
+
+    def upload(self, scene: Scene) -> None:
+        """Sends the scene. Textures are sent again only when they are another array than the last scene's."""
+        triangles = scene.triangles
+        self._upload_textures(scene.textures)
+        self._count = len(triangles)
+        if self._count > self._capacity:
+            self._reserve(self._count)
+        if self._count == 0:
+            return
+        self._positions.write(np.ascontiguousarray(triangles.positions, np.float32))
+        self._normals.write(np.ascontiguousarray(triangles.normals, np.float32))
+        self._uvs.write(np.ascontiguousarray(triangles.uvs, np.float32))
+        materials = self._pack_materials(triangles)
+        self.materials.write(materials, viewport=(0, 0, 2 * MATERIAL_TRIANGLES, len(materials)))
+
+    def draw(self, program: Any) -> None:
+        """Draws all triangles with a program that reads `materials` and `textures`."""
+        self.materials.use(0)
+        self._textures.use(1)
+        program["materials"].value, program["textures"].value = 0, 1
+        if program.glo not in self._arrays:
+            attributes = {"position": self._positions, "normal": self._normals, "uv": self._uvs}
+            content = [
+                (buffer, "2f" if name == "uv" else "3f", name)
+                for name, buffer in attributes.items()
+                if name in program
+            ]
+            self._arrays[program.glo] = self._context.vertex_array(program, content)
+        if self._count:
+            self._arrays[program.glo].render(self._context.TRIANGLES, vertices=3 * self._count)
+
+    def _reserve(self, count: int) -> None:
+        rows = -(-count // MATERIAL_TRIANGLES)
+        self._capacity = rows * MATERIAL_TRIANGLES
+        if self.materials is not None:
+            for resource in (*self._arrays.values(), self._positions, self._normals, self._uvs, self.materials):
+                resource.release()
+            self._arrays = {}
+        self._positions = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
+        self._normals = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
+        self._uvs = self._context.buffer(reserve=self._capacity * 24, dynamic=True)
+        self.materials = self._context.texture((2 * MATERIAL_TRIANGLES, rows), 4, dtype="f4")
+
+    def _upload_textures(self, textures: npt.NDArray[np.uint8]) -> None:
+        if textures is self._texture_source:
+            return
+        if self._textures is not None:
+            self._textures.release()
+        self._texture_source = textures
+        layers = textures if len(textures) else np.full((1, 1, 1, 4), 255, np.uint8)
+        self._has_holes = np.any(layers[..., 3] < 128, axis=(1, 2))
+        count, height, width, _ = layers.shape
+        self._textures = self._context.texture_array((width, height, count), 4, np.ascontiguousarray(layers))
+        self._textures.build_mipmaps()
+        self._textures.filter = (self._context.LINEAR_MIPMAP_LINEAR, self._context.LINEAR)
+        self._textures.repeat_x = self._textures.repeat_y = True
+
+    def _pack_materials(self, triangles: Triangles) -> npt.NDArray[np.float32]:
+        """(rows, 2 MATERIAL_TRIANGLES, 4): (albedo, texture layer), (emission, gloss, has holes, 0) per triangle."""
+        rows = -(-len(triangles) // MATERIAL_TRIANGLES)
+        packed = np.zeros((rows * MATERIAL_TRIANGLES, 2, 4), np.float32)
+        used = packed[: len(triangles)]
+        used[:, 0, :3], used[:, 0, 3] = triangles.albedo, triangles.texture
+        used[:, 1, 0], used[:, 1, 1] = triangles.emission, triangles.gloss
+        used[:, 1, 2] = (triangles.texture >= 0) & self._has_holes[triangles.texture]
+        return packed.reshape(rows, 2 * MATERIAL_TRIANGLES, 4)
+
+
+def _create_context() -> Any:
+    try:
+        import moderngl
+
+        return moderngl.create_context(standalone=True, require=330, backend="egl")  # type: ignore[arg-type]
+    except Exception as error:  # moderngl raises bare Exceptions, and OSError or ImportError for missing libraries
+        raise EGLMissing(
+            f"OpenGL cannot be used here ({error}): install moderngl and, on Debian or Ubuntu, the packages "
+            "libegl1 libegl-mesa0 libgl1-mesa-dri."
+        ) from error
+
+
+def _read(texture: Any, dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
+    width, height = texture.size
+    return np.frombuffer(texture.read(), dtype).reshape(height, width, texture.components)
+
+
+def _set(program: Any, **values: npt.ArrayLike) -> None:
+    """Sets float uniforms; one that the compiler found unused is passed over."""
+    for name, value in values.items():
+        if name in program:
+            program[name].write(np.asarray(value, np.float32).tobytes())
+
+
+def _shadow_uniforms(shadows: list[ShadowView]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Matrices (2, 4, 4) in OpenGL's order and texel widths (2,); a light without a map lights everything."""
+    matrices, texels = np.zeros((2, 4, 4)), np.zeros(2)
+    for index, shadow in enumerate(shadows):
+        matrices[index], texels[index] = shadow.clip_from_camera.T, shadow.texel
+    return matrices, texels

@@ -1,0 +1,20 @@
+#version 330
+// Triangles into the optical frame of the camera (or of a light, for shadow maps).
+
+uniform mat4 camera_from_world;
+uniform mat4 clip_from_camera;
+
+in vec3 position;
+in vec3 normal;
+in vec2 uv;
+
+out vec3 camera_position;
+out vec3 camera_normal;
+out vec2 texture_uv;
+
+void main() {
+    camera_position = (camera_from_world * vec4(position, 1.0)).xyz;
+    camera_normal = mat3(camera_from_world) * normal;
+    texture_uv = uv;
+    gl_Position = clip_from_camera * vec4(camera_position, 1.0);
+}
