@@ -12,6 +12,8 @@ from diffusion_perception_ros.world.config import SensorConfig
 REFERENCE_WIDTH = 320
 """Blur widths of the config are for pictures this wide and grow with the picture."""
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+BRIGHT_LIMIT = 1.3
+"""The brightest tenth of a picture is kept around saturation, however dark the rest is."""
 MAX_GAIN = 60.0
 """The automatic exposure makes nothing brighter than this."""
 
@@ -70,7 +72,8 @@ def _expose(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -
     """Automatic exposure and white balance; also gives the shot noise that goes with the gain."""
     luminance = light @ LUMINANCE
     log_mean = float(np.exp(np.mean(np.log(luminance + 1e-4))))
-    gain = min(rng.uniform(*config.exposure) / max(log_mean, 1e-4), MAX_GAIN)
+    bright = float(np.percentile(luminance[::4, ::4], 90))
+    gain = min(rng.uniform(*config.exposure) / max(log_mean, 1e-4), BRIGHT_LIMIT / max(bright, 1e-4), MAX_GAIN)
     noise = rng.uniform(*config.noise)
     if rng.random() < config.low_light_share:
         gain /= rng.uniform(4.0, 8.0)

@@ -36,7 +36,7 @@ def color_depth(depth: FloatImage) -> UInt8Image:
         log_depth = np.log(np.maximum(depth[known], 1e-3))
         low, high = np.percentile(log_depth, (2, 98))
         level = (255 * np.clip(1 - (log_depth - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
-        picture[known] = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[:, 0, ::-1]
+        picture[known] = cv2.applyColorMap(level[None], cv2.COLORMAP_TURBO)[0, :, ::-1]
     picture[np.isposinf(depth)] = 255
     return picture
 

@@ -1,0 +1,201 @@
+"""Puts a scene together: items (catalogue meshes or procedural) are placed, surfaces added, all becomes one soup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.world.assets import Assets
+from diffusion_perception_ros.world.config import WorldConfig
+from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
+from diffusion_perception_ros.world.scene import Triangles
+from diffusion_perception_ros.world.shapes import Shape, rotation_z
+from diffusion_perception_ros.world.textures import hsv
+
+
+class Tag(NamedTuple):
+    """What a triangle belongs to."""
+
+    semantic: int
+    instance: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """Surface of a part; single values, or one row per triangle."""
+
+    albedo: npt.ArrayLike = (0.8, 0.8, 0.8)
+    texture: npt.ArrayLike = -1
+    gloss: npt.ArrayLike = 0.0
+    emission: npt.ArrayLike = 0.0
+
+
+class Part(NamedTuple):
+    """One shape of one material."""
+
+    shape: Shape
+    material: Material
+
+
+@dataclass
+class Item:
+    """A thing in its own frame: base at z = 0, centred in x and y, front along -y."""
+
+    label: str
+    size: tuple[float, float, float]
+    """Width (x), depth (y), height (z)."""
+    parts: list[Part] = field(default_factory=list)
+    top_height: float = 0.0
+    """Height of the surface that carries other things; 0 = nothing can stand on it."""
+    elevation: float = 0.0
+    """Where its base usually is above the floor."""
+
+
+class SceneBuilder:
+    """Collects the triangles of one scene."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        assets: Assets,
+        config: WorldConfig,
+        make: Callable[[SceneBuilder, str], Item],
+    ) -> None:
+        """`make` builds a procedural item of any thing's class."""
+        self.rng = rng
+        self.assets = assets
+        self.config = config
+        self._make = make
+        self._parts: list[tuple[Shape, Material, Tag]] = []
+        self._instances = 0
+        self.triangle_count = 0
+
+    def tag(self, label: str) -> Tag:
+        """A new instance of a thing, or the one tag of stuff."""
+        class_id = CLASS_ID[label]
+        if not LABELS[class_id].is_thing:
+            return Tag(class_id, 0)
+        self._instances += 1
+        return Tag(class_id, self._instances)
+
+    def add(self, shape: Shape, tag: Tag, material: Material) -> None:
+        """Add one shape, given in the world frame."""
+        self._parts.append((shape, material, tag))
+        self.triangle_count += len(shape.positions)
+
+    def place(
+        self,
+        item: Item,
+        position: npt.ArrayLike,
+        yaw: float = 0.0,
+        scale: npt.ArrayLike = 1.0,
+        tilt: npt.ArrayLike | None = None,
+    ) -> Tag | None:
+        """Put an item into the world; `tilt` is a rotation applied before yaw. None once the scene is full."""
+        count = sum(len(part.shape.positions) for part in item.parts)
+        if self.triangle_count + count > self.config.max_triangles:
+            return None
+        tag = self.tag(item.label)
+        rotation = rotation_z(yaw) if tilt is None else rotation_z(yaw) @ np.asarray(tilt, np.float32)
+        factor = np.broadcast_to(np.asarray(scale, np.float32), 3)
+        offset = np.asarray(position, np.float32)
+        is_uniform = bool(np.all(factor == factor[0]))
+        for shape, material in item.parts:
+            normals = shape.normals @ rotation.T if is_uniform else _unit((shape.normals / factor) @ rotation.T)
+            self.add(Shape(shape.positions @ (rotation * factor).T + offset, normals, shape.uvs), tag, material)
+        return tag
+
+    def mesh(self, index: int) -> Item:
+        """A catalogue mesh as an item, often in another colour than the modeller's."""
+        library = self.assets.library
+        if library is None:
+            raise ValueError("this world has no mesh library")
+        info = library.meshes[index]
+        span = slice(info.start, info.stop)
+        shape = Shape(
+            library.positions[span],
+            _unit(library.normals[span].astype(np.float32)),
+            library.uvs[span].astype(np.float32),
+        )
+        albedo = library.albedo[span] * np.float32(1 / 255)
+        texture = library.texture[span].astype(np.int32)
+        label = LABELS[info.class_id].name
+        if label not in ("person", "animal", "vegetation", "plant") and self.rng.random() < 0.5:
+            gain = hsv(self.rng.random(), self.rng.uniform(0, 0.6), 1.0) * self.rng.uniform(0.35, 1.25)
+            albedo = np.clip(albedo * gain.astype(np.float32), 0, 1)
+        if label in ("table", "cabinet", "shelf", "chair") and self.rng.random() < 0.15:
+            texture = np.where(texture < 0, self.texture("wood", "wood", "plaster", "speckle"), texture)
+        gloss = library.gloss[span] * np.float32(1 / 255)
+        return Item(
+            label, info.size, [Part(shape, Material(albedo, texture, gloss))], info.top_height, info.elevation
+        )
+
+    def pick_mesh(self, label: str, *placements: str) -> Item | None:
+        """A random catalogue mesh of a class, or None where the catalogue has none."""
+        catalogue = self.assets.catalogue
+        indices = [index for placement in placements for index in catalogue.get((label, placement), ())]
+        return self.mesh(indices[int(self.rng.integers(len(indices)))]) if indices else None
+
+    def pick(self, label: str, *placements: str) -> Item:
+        """A catalogue mesh of a class, or a procedural item where there is none (and now and then for variety)."""
+        item = None
+        if self.rng.random() >= self.config.procedural_share:
+            item = self.pick_mesh(label, *placements)
+        return item or self._make(self, label)
+
+    def texture(self, *kinds: str) -> int:
+        """A random layer of one of these kinds of procedural texture; repeat a kind to make it likelier."""
+        span = self.assets.kinds[self.choice(kinds)]
+        return int(self.rng.integers(span.start, span.stop))
+
+    def choice(self, options: Sequence[str]) -> str:
+        """One of several names."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def color(
+        self, value: tuple[float, float] = (0.4, 1.0), saturation: tuple[float, float] = (0.0, 0.3)
+    ) -> npt.NDArray[np.float64]:
+        """(3,) random linear RGB; value and saturation are those of the sRGB colour."""
+        return hsv(self.rng.random(), self.rng.uniform(*saturation), self.rng.uniform(*value)) ** 2.2
+
+    def build(self) -> Triangles:
+        """Everything added so far as one soup."""
+        counts = [len(shape.positions) for shape, _, _ in self._parts]
+        stops = np.cumsum(counts)
+        total = int(stops[-1]) if counts else 0
+        out = Triangles(
+            positions=np.concatenate([shape.positions for shape, _, _ in self._parts], dtype=np.float32),
+            normals=np.concatenate([shape.normals for shape, _, _ in self._parts], dtype=np.float32),
+            uvs=np.concatenate([shape.uvs for shape, _, _ in self._parts], dtype=np.float32),
+            albedo=np.empty((total, 3), np.float32),
+            texture=np.empty(total, np.int32),
+            semantic=np.empty(total, np.uint8),
+            instance=np.empty(total, np.int32),
+            emission=np.empty(total, np.float32),
+            gloss=np.empty(total, np.float32),
+        )
+        for (_, material, tag), stop, count in zip(self._parts, stops, counts, strict=True):
+            rows = slice(stop - count, stop)
+            out.albedo[rows] = material.albedo
+            out.texture[rows] = material.texture
+            out.semantic[rows] = tag.semantic
+            out.instance[rows] = tag.instance
+            out.emission[rows] = material.emission
+            out.gloss[rows] = material.gloss
+        return out
+
+
+def bounds(parts: Iterable[Part]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Lowest and highest corner (3,) of some parts."""
+    points = np.concatenate([part.shape.positions.reshape(-1, 3) for part in parts])
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    length = np.sqrt(np.einsum("...x,...x->...", vectors, vectors))[..., None]
+    # a degenerate corner gets any unit vector: renderers fall back on the face's own normal
+    return np.where(length > 1e-6, vectors / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)

@@ -1,0 +1,80 @@
+"""Cameras: lenses drawn from the configuration, and viewpoints in rooms that show something."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.world.builder import SceneBuilder
+from diffusion_perception_ros.world.placement import FloorPlan
+from diffusion_perception_ros.world.scene import Camera, look_at
+
+
+_CANDIDATES = 48
+
+
+def sample_intrinsics(builder: SceneBuilder, width: int, height: int) -> Intrinsics:
+    """A lens within the configured field of view; square pixels, the principal point near the middle."""
+    rng, camera = builder.rng, builder.config.camera
+    focal = width / 2 / np.tan(np.radians(rng.uniform(*camera.hfov_deg)) / 2)
+    shift = rng.uniform(-camera.center_jitter, camera.center_jitter, 2) * width
+    return Intrinsics(width, height, focal, focal, (width - 1) / 2 + shift[0], (height - 1) / 2 + shift[1])
+
+
+def aim(builder: SceneBuilder, width: int, height: int, eye: npt.ArrayLike, target: npt.ArrayLike) -> Camera:
+    """A camera with a random lens and a little roll at `eye`, looking at `target`."""
+    roll = np.radians(builder.rng.uniform(*builder.config.camera.roll_deg))
+    return Camera(sample_intrinsics(builder, width, height), look_at(eye, target, roll))
+
+
+def room_view(
+    builder: SceneBuilder, plan: FloorPlan, height_range: tuple[float, float], ceiling: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Eye and target of the best of several free viewpoints: most things seen at a fair distance, none too near."""
+    rng = builder.rng
+    clearance = builder.config.camera.clearance_m
+    things = plan.footprints
+    best, view = -np.inf, None
+    for _ in range(_CANDIDATES):
+        x = rng.uniform(-0.5, 0.5) * (plan.width - 2 * clearance)
+        y = rng.uniform(-0.5, 0.5) * (plan.depth - 2 * clearance)
+        z = min(rng.uniform(*height_range), ceiling - 0.25)
+        if not plan.is_free(x, y, clearance, clearance):
+            continue
+        if len(things) and rng.random() < 0.6:
+            goal = things[int(rng.integers(len(things)))]
+            target = np.array([goal[0], goal[1], rng.uniform(0, 1) * goal[4]])
+        else:
+            target = np.array([rng.uniform(-0.45, 0.45) * plan.width, rng.uniform(-0.45, 0.45) * plan.depth, rng.uniform(0, 1.4)])
+        eye = np.array([x, y, z])
+        reach = np.hypot(*(target - eye)[:2])
+        if reach < 0.7:
+            continue
+        if z < 0.5:  # a low camera looks about level: the floor stays in view
+            target[2] = z + np.clip(target[2] - z, -0.3 * reach, 0.18 * reach)
+        score = _score(eye, target, things) + rng.random() * 2.5
+        if score > best:
+            best, view = score, (eye, target)
+    return view or _corner_view(plan, height_range, ceiling)
+
+
+def _score(eye: npt.NDArray[np.float64], target: npt.NDArray[np.float64], things: npt.NDArray[np.float64]) -> float:
+    if not len(things):
+        return 0.0
+    offset = things[:, :2] - eye[:2]
+    distance = np.hypot(offset[:, 0], offset[:, 1])
+    ahead = (target - eye)[:2] / np.hypot(*(target - eye)[:2])
+    cosine = offset @ ahead / np.maximum(distance, 1e-6)
+    seen = (cosine > 0.82) & (distance > 0.6) & (distance < 6)
+    gap = distance - np.hypot(things[:, 2], things[:, 3])
+    blocking = (cosine > 0.75) & (gap < 0.35) & (things[:, 4] > 0.6 * eye[2])
+    return float(seen.sum() - 2.0 * blocking.sum())
+
+
+def _corner_view(
+    plan: FloorPlan, height_range: tuple[float, float], ceiling: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Above a crowded floor: from a corner, over everything that stands there."""
+    z = min(max(height_range[1], 1.6), ceiling - 0.25)
+    return np.array([plan.width / 2 - 0.15, plan.depth / 2 - 0.15, z]), np.array([0.0, 0.0, 0.6])
