@@ -72,7 +72,7 @@ class Estimator:
         """Predicts on one picture.
 
         Args:
-            rgb: (H, W, 3) uint8, sRGB, any size up to `preprocess.MAX_PIXELS`.
+            rgb: (H, W, 3) uint8, sRGB, any size up to `image_encodings.MAX_PIXELS`.
             intrinsics: Of this picture. Models of canonical depth need them to give metres.
             tasks: Which of the card's tasks to compute, None = all. Graph outputs of the others are skipped.
 

@@ -51,11 +51,12 @@ def find_instances(
         mine = classes == channel
         x, y = target_x[mine], target_y[mine]
         objects = _nearest_peak(_peaks(_votes(x, y, width, height)))[y, x]
-        for number in np.flatnonzero(np.bincount(objects) >= max(1, _SMALLEST * winner.size)):
-            if number and len(channels) < 65534:
-                channels[len(channels) + 1] = int(channel)
-                chosen = objects == number
-                ids[rows[mine][chosen], columns[mine][chosen]] = len(channels)
+        sizes = np.bincount(objects)
+        final = np.zeros(len(sizes), np.uint16)
+        for number in np.flatnonzero(sizes[1:] >= _SMALLEST * winner.size) + 1:
+            channels[len(channels) + 1] = int(channel)
+            final[number] = len(channels)
+        ids[rows[mine], columns[mine]] = final[objects]
     return ids, channels
 
 

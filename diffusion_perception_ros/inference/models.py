@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +39,17 @@ def search_path() -> list[Path]:
     """Folders that hold model folders, the first match wins; they need not exist.
 
     The user's own come first: `$DIFFUSION_PERCEPTION_MODELS` (several, split like `$PATH`), then
-    `user_models_folder()`, then what was installed with the package (every ament prefix, this interpreter's prefix)
-    and the source checkout.
+    `user_models_folder()`, then what came with the package: the share folder of every ament prefix, `models` inside
+    the Python package (pip), and the source checkout.
     """
     folders = [Path(part).expanduser() for part in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if part]
     folders.append(user_models_folder())
     prefixes = [part for part in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if part]
-    folders += [Path(prefix) / "share" / PACKAGE / "models" for prefix in [*prefixes, sys.prefix]]
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "package.xml").is_file():
-        folders.append(checkout / "models")
+    folders += [Path(prefix) / "share" / PACKAGE / "models" for prefix in prefixes]
+    package = Path(__file__).resolve().parents[1]
+    folders.append(package / "models")
+    if (package.parent / "package.xml").is_file():
+        folders.append(package.parent / "models")
     return list(dict.fromkeys(folders))
 
 

@@ -21,6 +21,9 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 Size = tuple[int, int]
 """(width, height), OpenCV's order."""
 
+_BAND = 32
+"""Rows that are worked on at a time."""
+
 _OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
     "right": (0, 1.0),
     "left": (0, -1.0),
@@ -71,19 +74,17 @@ def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -
     would make a grazing surface jump.
     """
     planes: list[FloatImage] = [np.empty(0, np.float32)] * 3
-    signs = [1.0, 1.0, 1.0]
-    length = np.sqrt(np.einsum("chw,chw->hw", tensor, tensor))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = tensor / length  # before resizing, so that neighbours of different length count the same
+    with np.errstate(divide="ignore", invalid="ignore"):  # unit length first: neighbours then count the same
+        scale = np.float32(1.0) / np.sqrt(np.einsum("chw,chw->hw", tensor, tensor))
     for channel, axis in enumerate(axes):
-        target, signs[target] = _OPTICAL_AXES[axis]
-        planes[target] = _resize(unit[channel], size)
-    squares = planes[0] * planes[0] + planes[1] * planes[1] + planes[2] * planes[2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = np.float32(1.0) / np.sqrt(squares)
-    inverse[~np.isfinite(inverse)] = np.nan
-    scaled = [cv2.multiply(plane, inverse, scale=sign) for plane, sign in zip(planes, signs, strict=True)]
-    return cast(FloatImage, cv2.merge(scaled))
+        target, sign = _OPTICAL_AXES[axis]
+        planes[target] = tensor[channel] * (np.float32(sign) * scale)
+    normals = _resize(cast(FloatImage, cv2.merge(planes)), size)
+    for start in range(0, len(normals), _BAND):  # in bands: temporaries stay in the cache
+        band = normals[start : start + _BAND]
+        squares = cv2.transform(cv2.multiply(band, band), np.ones((1, 3), np.float32))
+        cv2.multiply(band, cv2.merge([cv2.pow(squares, -0.5)] * 3), dst=band)
+    return normals
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ def semantic_map(
     dtype = np.uint8 if max(label.id for label in labels) < 255 else np.uint16
     ids = np.full((height, width), np.iinfo(dtype).max, dtype)
     best = np.zeros((height, width), np.float32)
-    constant = np.empty_like(ids)
+    enlarged, constant, wins = np.empty_like(best), np.empty_like(ids), np.empty(best.shape, np.uint8)
     for channel, probability in zip(scores.channels, scores.probabilities, strict=True):
-        enlarged = _resize(probability, size)
+        cv2.resize(probability, size, dst=enlarged, interpolation=cv2.INTER_LINEAR)
         constant.fill(labels[channel].id)
-        cv2.copyTo(constant, cv2.compare(enlarged, best, cv2.CMP_GT), ids)
+        cv2.copyTo(constant, cv2.compare(enlarged, best, cv2.CMP_GT, dst=wins), ids)
         cv2.max(enlarged, best, dst=best)
     return ids, best
 

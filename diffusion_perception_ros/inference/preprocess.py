@@ -10,11 +10,9 @@ import numpy as np
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import ImageInput, NoiseInput
+from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.sample import UInt8Image
 
-
-MAX_PIXELS = 1 << 26
-"""67 megapixels. Every map of a prediction has the picture's size: beyond this they outgrow a robot's memory."""
 
 _INTERPOLATION = {
     "linear": cv2.INTER_LINEAR,

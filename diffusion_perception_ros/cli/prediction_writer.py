@@ -1,0 +1,145 @@
+"""Writes predictions to a folder: pictures for eyes, NumPy archives for programs. Every file appears whole or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference import visualization
+from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.sample import Prediction, UInt8Image
+
+
+ARCHIVE_FIELDS = (
+    "depth",
+    "depth_relative",
+    "depth_quantity",
+    "confidence",
+    "normals",
+    "semantic",
+    "semantic_confidence",
+    "instances",
+)
+"""Fields of `Prediction` that a `.npz` holds, under the same names; those that are None are left out."""
+
+_PANEL_WIDTH = 640
+
+
+class PredictionWriter:
+    """Names and writes what is made of each frame: `<stem>.png` with everything side by side, `<stem>_depth.png`, …
+
+    Args:
+        folder: Where; made if it does not exist.
+        card: Of the model, for the legend.
+        archives: Write `<stem>.npz` too.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path, card: ModelCard, archives: bool) -> None:
+        self._folder = folder
+        self._labels = card.labels
+        self._archives = archives
+        self._taken: set[str] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _whole_file(folder / ".writable") as probe:
+                probe.touch()
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise InputError(f"the output folder {folder} cannot be written to: {error.strerror}") from error
+
+    def write(self, stem: str, rgb: UInt8Image, prediction: Prediction) -> list[Path]:
+        """Writes the files of one frame.
+
+        Args:
+            stem: Wanted stem; a number is added if it, or a file of it, is taken by an earlier frame.
+            rgb: (H, W, 3), the picture.
+            prediction: What the model says about it.
+
+        Returns:
+            The files written.
+
+        Raises:
+            InputError: a file cannot be written, for example because the disk is full.
+        """
+        pictures = self._pictures(rgb, prediction)
+        suffixes = [f"{suffix}.png" for suffix in pictures] + [".npz"] * self._archives
+        stem = self._claim(stem, suffixes)
+        paths = [self._folder / f"{stem}{suffix}" for suffix in suffixes]
+        path = paths[0]
+        try:
+            for path, picture in zip(paths, pictures.values(), strict=False):
+                with _whole_file(path) as temporary:
+                    encoded = cv2.imencode(".png", picture[..., ::-1])[1]
+                    temporary.write_bytes(encoded.tobytes())
+            if self._archives:
+                path = paths[-1]
+                fields = {name: getattr(prediction, name) for name in ARCHIVE_FIELDS}
+                with _whole_file(path) as temporary, temporary.open("wb") as stream:
+                    np.savez(stream, **{name: value for name, value in fields.items() if value is not None})
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        return paths
+
+    def _claim(self, stem: str, suffixes: list[str]) -> str:
+        """`stem`, or the first of `stem-2`, `stem-3`, … whose files are all new in this run."""
+        candidate, number = stem, 1
+        while any(f"{candidate}{suffix}" in self._taken for suffix in suffixes):
+            number += 1
+            candidate = f"{stem}-{number}"
+        self._taken.update(f"{candidate}{suffix}" for suffix in suffixes)
+        return candidate
+
+    def _pictures(self, rgb: UInt8Image, prediction: Prediction) -> dict[str, UInt8Image]:
+        """Pictures by the suffix of their stem, the overview first."""
+        pictures: dict[str, UInt8Image] = {}
+        panels = [_panel(rgb)]
+        depth = prediction.depth if prediction.depth is not None else prediction.depth_relative
+        if depth is not None:
+            is_disparity = prediction.depth_quantity == "relative_disparity"
+            low, high = visualization.depth_limits(depth)
+            picture = visualization.colorize_depth(depth, low, high, near_is_high=is_disparity)
+            pictures["_depth"] = picture
+            unit = "m" if prediction.depth_quantity == "metric_depth" else ""
+            panels += [_panel(picture)]
+            panels += [visualization.scale_bar(low, high, unit, len(panels[0]), near_is_high=is_disparity)]
+        if prediction.normals is not None:
+            pictures["_normals"] = visualization.colorize_normals(prediction.normals)
+            panels += [_panel(pictures["_normals"])]
+        if prediction.semantic is not None:
+            pictures["_semantic"] = visualization.colorize_labels(prediction.semantic, self._labels)
+            panels += [_panel(visualization.overlay(rgb, pictures["_semantic"], 0.6))]
+            shown = visualization.present_labels(prediction.semantic, self._labels)
+            panels += [visualization.legend(shown, len(panels[0]))]
+        if prediction.instances is not None:
+            pictures["_instances"] = visualization.colorize_instances(prediction.instances)
+            panels += [_panel(visualization.overlay(rgb, pictures["_instances"], 0.6))]
+        return {"": np.hstack(panels), **pictures}
+
+
+def _panel(picture: UInt8Image) -> UInt8Image:
+    """The picture at the size of the overview: never wider than a panel."""
+    height, width = picture.shape[:2]
+    if width <= _PANEL_WIDTH:
+        return picture
+    size = (_PANEL_WIDTH, max(1, round(height * _PANEL_WIDTH / width)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""`diffusion-perception run`: predictions and pictures from images, folders, videos and bags, without ROS running."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
+from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
+from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.backends import BACKENDS
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="picture, folder of pictures, video or bag"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where pictures go")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
+    parser.add_argument("--tasks", type=lambda text: text.split(","), metavar="T,T", help="only these tasks")
+    parser.add_argument("--save", choices=["npz"], help="also write <stem>.npz with the numbers of every map")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the model (default: auto)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads, 0 = all cores")
+    parser.add_argument(
+        "--camera-info",
+        metavar="FILE|fx,fy,cx,cy",
+        help="intrinsics of the pictures: a camera calibration YAML, or pixels (bags bring their own)",
+    )
+    parser.add_argument("--image-topic", help="bags: the colour topic (default: the first one recorded)")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts on every frame of every input; see `cli.main` for the exit codes."""
+    problems: list[str] = []
+    sources = _open_all(args.inputs, args.image_topic, problems.append)
+    calibration = parse_calibration(args.camera_info) if args.camera_info else None
+    estimator = Estimator.load(args.model, args.backend, args.threads)
+    writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
+    _protect_inputs(sources, args.output)
+    if estimator.fallback_reason:
+        _say(estimator.fallback_reason)
+    done = []
+    for frame in _with_progress(sources, estimator.card.name):
+        try:
+            done.append(_predict(frame, estimator, writer, calibration, args.tasks))
+        except (InputError, RuntimeError) as error:
+            problems.append(str(error) if frame.name in str(error) else f"{frame.name}: {error}")
+            _say(problems[-1])
+    _summarise(args, estimator, done, problems)
+    if not done:
+        return 2
+    return 1 if problems else 0
+
+
+def _open_all(paths: Sequence[Path], image_topic: str | None, note: Callable[[str], None]) -> list[Frames]:
+    """Opens every input; those that cannot be opened are named.
+
+    Raises:
+        InputError: none can be opened.
+    """
+    sources = []
+    for path in paths:
+        try:
+            sources.append(open_frames(path, image_topic))
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            note(str(error))
+            _say(str(error))
+    if not sources:
+        raise InputError("none of the inputs can be read")
+    return sources
+
+
+def _protect_inputs(sources: Sequence[Frames], output: Path) -> None:
+    """Raises InputError if the output folder holds pictures that are inputs: `<stem>.png` would replace them."""
+    for source in sources:
+        for file in source.files if isinstance(source, PictureFrames) else ():
+            if file.resolve().parent == output.resolve():
+                raise InputError(f"the output folder {output} holds the input {file.name}: choose another folder")
+
+
+def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[Frame]:
+    """All frames, with stems that keep pictures of the same name apart by their folders' names."""
+    stems = _distinct_stems([file for source in sources if isinstance(source, PictureFrames) for file in source.files])
+    total = sum(len(source) for source in sources) if all(len(source) for source in sources) else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        for source in sources:
+            for frame in source:
+                yield replace(frame, stem=stems.get(frame.name, frame.stem))
+                progress.advance(task)
+
+
+def _distinct_stems(files: Sequence[Path]) -> dict[str, str]:
+    """Stem for each file: its own, with as many of its folders in front as tell equal ones apart."""
+    resolved = {str(file): file.resolve() for file in files}
+    counts = Counter(path.stem for path in set(resolved.values()))
+    stems = {}
+    for name, path in resolved.items():
+        alike = [other for other in set(resolved.values()) if other.stem == path.stem]
+        if counts[path.stem] == 1:
+            stems[name] = path.stem
+        else:
+            common = Path(os.path.commonpath([other.parent for other in alike]))
+            stems[name] = "_".join([*path.parent.relative_to(common).parts, path.stem])
+    return stems
+
+
+def _predict(
+    frame: Frame,
+    estimator: Estimator,
+    writer: PredictionWriter,
+    calibration: Calibration | None,
+    tasks: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Predicts on one frame and writes its files.
+
+    Raises:
+        InputError: the frame, its camera or an output file cannot be used.
+    """
+    if frame.rgb is None:
+        raise InputError(frame.problem or f"{frame.name} has no picture")
+    height, width = frame.rgb.shape[:2]
+    intrinsics = calibration.for_size(width, height) if calibration else frame.intrinsics
+    prediction = estimator.predict(frame.rgb, intrinsics, tasks)
+    files = writer.write(frame.stem, frame.rgb, prediction)
+    return {
+        "input": frame.name,
+        "width": width,
+        "height": height,
+        "depth_quantity": prediction.depth_quantity,
+        "milliseconds": {stage: round(1e3 * seconds, 3) for stage, seconds in prediction.timings.items()},
+        "files": [str(file) for file in files],
+    }
+
+
+def _summarise(
+    args: argparse.Namespace, estimator: Estimator, done: list[dict[str, Any]], problems: list[str]
+) -> None:
+    if args.json:
+        facts = {
+            "model": estimator.card.name,
+            "backend": estimator.backend_name,
+            "fallback_reason": estimator.fallback_reason,
+            "predictions": done,
+            "problems": problems,
+        }
+        print(json.dumps(facts, indent=2))
+    trouble = f"; {len(problems)} problems" if problems else ""
+    model = f"{estimator.card.name} on {estimator.backend_name}"
+    _say(f"{len(done)} pictures predicted with {model}, written to {args.output}{trouble}")
+
+
+def _say(sentence: str) -> None:
+    print(f"diffusion-perception run: {sentence}", file=sys.stderr)

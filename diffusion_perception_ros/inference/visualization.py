@@ -1,0 +1,145 @@
+"""Predictions as pictures for eyes: colour maps, legends and overlays, all (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
+
+
+INVALID = (128, 128, 128)
+"""Colour of pixels without a value."""
+
+_RAMP = cast(UInt8Image, cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO))[:, 0, ::-1]
+"""(256, 3) RGB of the perceptually uniform 'inferno', from black over red to yellow."""
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def depth_limits(depth: FloatImage) -> tuple[float, float]:
+    """Range worth a colour: the 2nd and 98th percentile of the finite values, (0, 1) if there are none."""
+    sample = depth[::4, ::4] if depth.size > 40_000 else depth
+    finite = sample[np.isfinite(sample)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(finite, (2, 98)))
+    return low, max(high, low + 1e-6)
+
+
+def colorize_depth(
+    depth: FloatImage, low: float | None = None, high: float | None = None, near_is_high: bool = False
+) -> UInt8Image:
+    """Depth as 'inferno': near is bright and warm (yellow), far and +Inf dark, NaN grey.
+
+    Args:
+        depth: (H, W), metres or relative.
+        low: Value of the near end, default `depth_limits`.
+        high: Value of the far end, default `depth_limits`.
+        near_is_high: For disparity, where larger is nearer; the meaning of the colours stays.
+    """
+    if low is None or high is None:
+        limits = depth_limits(depth)
+        low, high = limits[0] if low is None else low, limits[1] if high is None else high
+    farness = (depth - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-9))
+    index = np.nan_to_num(np.clip(farness, 0.0, 255.0)).astype(np.uint8)
+    picture = _apply(index, _RAMP if near_is_high else _RAMP[::-1])
+    picture[np.isnan(depth)] = INVALID
+    return picture
+
+
+def colorize_unit(values: FloatImage) -> UInt8Image:
+    """Confidence or probability in [0, 1] as 'inferno': 1 is yellow, 0 black, NaN grey."""
+    return colorize_depth(values, 0.0, 1.0, near_is_high=True)
+
+
+def colorize_normals(normals: FloatImage) -> UInt8Image:
+    """Unit normals of the optical frame (x right, y down, z forward) as RGB = (n * 0.5 + 0.5) * 255; NaN is grey.
+
+    Red grows to the right, green downwards, blue away from the camera: a surface that faces the camera is
+    (128, 128, 0), a floor (128, 0, 128).
+    """
+    scaled = cv2.addWeighted(normals, 127.5, normals, 0.0, 127.5)
+    invalid = np.isnan(normals[..., 2])
+    picture = np.nan_to_num(scaled, nan=128.0).round().astype(np.uint8)
+    if invalid.any():
+        picture[invalid] = INVALID
+    return picture
+
+
+def colorize_labels(ids: UInt8Image | UInt16Image, labels: Iterable[Label]) -> UInt8Image:
+    """Class ids in the colours of their labels; ids without a label are black."""
+    table = np.zeros((int(np.iinfo(ids.dtype).max) + 1, 3), np.uint8)
+    for label in labels:
+        table[label.id] = label.color
+    return _apply(ids, table)
+
+
+def colorize_instances(ids: UInt16Image) -> UInt8Image:
+    """Instance ids in well separated colours, the same for the same id; 0 is black."""
+    count = int(ids.max(initial=0)) + 1
+    numbers = np.arange(count)
+    hsv = np.empty((count, 1, 3), np.uint8)
+    hsv[:, 0, 0] = numbers * 0.618034 % 1.0 * 180  # golden ratio: neighbouring ids are far apart on the colour circle
+    hsv[:, 0, 1] = 255 - numbers // 2 % 3 * 60
+    hsv[:, 0, 2] = 255 - numbers % 2 * 70
+    table = cast(UInt8Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))[:, 0]
+    table[0] = 0
+    return _apply(ids, table)
+
+
+def overlay(rgb: UInt8Image, color: UInt8Image, opacity: float = 0.5) -> UInt8Image:
+    """`color` over the picture; where `color` is black the picture stays as it is."""
+    blended = cv2.addWeighted(color, opacity, rgb, 1.0 - opacity, 0.0)
+    untouched = cv2.inRange(color, (0, 0, 0), (0, 0, 0))
+    return cast(UInt8Image, cv2.copyTo(rgb, untouched, blended))
+
+
+def legend(labels: Sequence[Label], height: int, background: tuple[int, int, int] = (255, 255, 255)) -> UInt8Image:
+    """A strip of `height` rows with a swatch and the name of each label, in as many columns as that takes."""
+    row, swatch = 22, 14
+    rows = max(1, height // row)
+    columns = [labels[start : start + rows] for start in range(0, len(labels), rows)]
+    strips = []
+    for column in columns:
+        widest = max(cv2.getTextSize(label.name, _FONT, 0.45, 1)[0][0] for label in column)
+        strip = np.full((height, swatch + widest + 20, 3), background, np.uint8)
+        for index, label in enumerate(column):
+            top = index * row + 4
+            cv2.rectangle(strip, (6, top), (6 + swatch, top + swatch), label.color, cv2.FILLED)
+            cv2.rectangle(strip, (6, top), (6 + swatch, top + swatch), (90, 90, 90))
+            cv2.putText(strip, label.name, (12 + swatch, top + 12), _FONT, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
+        strips.append(strip)
+    return np.hstack(strips) if strips else np.full((height, 0, 3), background, np.uint8)
+
+
+def scale_bar(low: float, high: float, unit: str, height: int, near_is_high: bool = False) -> UInt8Image:
+    """A strip of `height` rows: the colours of `colorize_depth` with their values, near at the top."""
+    width = 74
+    strip = np.full((height, width, 3), 255, np.uint8)
+    bar = max(1, height - 24)
+    strip[12 : 12 + bar, 6:22] = _RAMP[np.linspace(255, 0, bar).round().astype(np.intp)][:, None]
+    values = np.linspace(high, low, 5) if near_is_high else np.linspace(low, high, 5)
+    for value, y in zip(values, np.linspace(12, 11 + bar, 5), strict=True):
+        text = f"{value:.2g} {unit}".strip()
+        cv2.putText(strip, text, (26, int(y) + 4), _FONT, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
+    return strip
+
+
+def present_labels(ids: UInt8Image | UInt16Image, labels: Iterable[Label], least: float = 0.001) -> list[Label]:
+    """Labels that cover at least the share `least` of the picture, the largest first."""
+    counts = np.bincount(ids.ravel(), minlength=int(np.iinfo(ids.dtype).max) + 1)
+    shown = [label for label in labels if label.id < len(counts) and counts[label.id] >= least * ids.size]
+    return sorted(shown, key=lambda label: -int(counts[label.id]))
+
+
+def _apply(index: npt.NDArray[np.unsignedinteger], table: UInt8Image) -> UInt8Image:
+    """`table[index]`; OpenCV's table look-up is faster, but takes bytes only."""
+    if index.dtype == np.uint8 and len(table) == 256:
+        return cast(UInt8Image, cv2.LUT(cv2.merge([index] * 3), np.ascontiguousarray(table)[None]))
+    return cast(UInt8Image, table[index])
