@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 
-MODELS = "diffusion_perception_ros.models"
+PACKAGE = "diffusion_perception_ros"
+MODELS = f"{PACKAGE}.models"
+DATA_FILES = ["**/*.j2", "**/*.yaml", "**/*.frag", "**/*.vert"]
+
 model_files = [str(path.relative_to("models")) for path in Path("models").rglob("*") if path.is_file()]
 
 setup(
-    packages=[
-        *find_packages(include=["diffusion_perception_ros", "diffusion_perception_ros.*"]),
-        *([MODELS] if model_files else []),
-    ],
+    packages=[*find_namespace_packages(include=[PACKAGE, f"{PACKAGE}.*"]), *([MODELS] if model_files else [])],
     package_dir={MODELS: "models"},
-    package_data={MODELS: model_files, "diffusion_perception_ros": ["**/*.html", "**/*.j2", "**/*.css", "**/*.yaml"]},
+    package_data={PACKAGE: DATA_FILES, MODELS: model_files},
 )

@@ -47,6 +47,17 @@ ENVIRONMENT_SCRIPT = VENV / "workspace.sh"
 CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGE = "diffusion_perception_ros"
 
+WORKSPACE_MODULE = f"{PACKAGE}_workspace"
+WORKSPACE_CODE = """\
+# Written by scripts/setup_workspace.py: what sourcing ROS 2 and the workspace would set, for every Python of this
+# environment. It runs before `ros_wheels_bootstrapper`, which restarts Python so that the library path takes effect.
+import os
+
+for name, folders in (("AMENT_PREFIX_PATH", {!r}), ("LD_LIBRARY_PATH", {!r})):
+    present = [part for part in os.environ.get(name, "").split(os.pathsep) if part]
+    os.environ[name] = os.pathsep.join(present + [folder for folder in folders if folder not in present])
+"""
+
 GIGABYTES = {False: 2.0, True: 5.0}
 """Free disk space that an installation without and with the training packages asks for."""
 
@@ -162,14 +173,15 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
 
 def make_venv(setup: Setup) -> None:
     """An empty `.venv`; where pip turns out to reach nothing, none."""
-    shutil.rmtree(VENV, ignore_errors=True)
+    for folder in (VENV, ROOT / "build", INSTALL):
+        shutil.rmtree(folder, ignore_errors=True)
     with step(f"making .venv with Python {setup.python.label}"):
         layered = ["--system-site-packages"] if setup.ros else []
         setup.run([setup.python.executable, "-m", "venv", *layered, str(VENV)])
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as downloads:
                 pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-                check_packages_reachable(pip, "iniconfig", Path(folder))
+                check_packages_reachable(pip, "iniconfig", Path(downloads))
         except SetupError:
             shutil.rmtree(VENV)
             raise
@@ -208,34 +220,28 @@ def repair_cmake_exports(setup: Setup) -> None:
 
 def build_messages(setup: Setup) -> None:
     """Build the package with colcon into `install` and let the virtual environment see the result."""
-    for folder in (ROOT / "build", INSTALL):
-        shutil.rmtree(folder, ignore_errors=True)
     with step("building the ROS 2 messages"):
-        # Without tests: their CMake side asks for linters that the wheels lack, and pytest runs them anyway.
+        # Symbolic links keep Python code, launch files and models of the checkout and of `install` the same. Without
+        # tests: their CMake side asks for linters that the wheels lack, and pytest runs them anyway.
         setup.run(
             [
-                *("colcon", "build", "--paths", str(ROOT), "--merge-install", "--event-handlers", "console_direct+"),
-                *("--cmake-args", "-DBUILD_TESTING=OFF", "--no-warn-unused-cli"),
-                f"-DPython3_EXECUTABLE={VENV / 'bin' / 'python'}",
+                *("colcon", "build", "--paths", str(ROOT), "--merge-install", "--symlink-install"),
+                *("--event-handlers", "console_direct+"),
+                *("--cmake-args", "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={VENV / 'bin' / 'python'}"),
             ]
         )
     (generated,) = INSTALL.glob(f"lib/python3*/site-packages/{PACKAGE}/msg")
     (site_packages,) = VENV.glob("lib/python3*/site-packages")
     # The source tree comes first; `__init__.py` of the package adds the generated `msg` of the built one.
-    paths = f"{ROOT}\n{generated.parent.parent}\n"
-    (site_packages / f"{PACKAGE}_workspace.pth").write_text(paths)
+    lines = [str(ROOT), str(generated.parent.parent)]
     if setup.ros:
         write_launcher()
     else:
-        link_libraries()
-
-
-def link_libraries() -> None:
-    """The wheels search `.venv/lib` for type support at run time; with these links nobody has to source anything."""
-    for library in (VENV / "lib").glob(f"lib{PACKAGE}__*.so"):
-        library.unlink()
-    for library in (INSTALL / "lib").glob(f"lib{PACKAGE}__*.so"):
-        (VENV / "lib" / library.name).symlink_to(library)
+        prefixes = [str(INSTALL), str(VENV)]
+        libraries = [str(INSTALL / "lib")]
+        (site_packages / f"{WORKSPACE_MODULE}.py").write_text(WORKSPACE_CODE.format(prefixes, libraries))
+        lines.append(f"import {WORKSPACE_MODULE}")
+    (site_packages / f"{WORKSPACE_MODULE}.pth").write_text("\n".join(lines) + "\n")
 
 
 def write_launcher() -> None:
