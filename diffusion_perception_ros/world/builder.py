@@ -130,9 +130,7 @@ class SceneBuilder:
         if label in ("table", "cabinet", "shelf", "chair") and self.rng.random() < 0.15:
             texture = np.where(texture < 0, self.texture("wood", "wood", "plaster", "speckle"), texture)
         gloss = library.gloss[span] * np.float32(1 / 255)
-        return Item(
-            label, info.size, [Part(shape, Material(albedo, texture, gloss))], info.top_height, info.elevation
-        )
+        return Item(label, info.size, [Part(shape, Material(albedo, texture, gloss))], info.top_height, info.elevation)
 
     def pick_mesh(self, label: str, *placements: str) -> Item | None:
         """A random catalogue mesh of a class, or None where the catalogue has none."""

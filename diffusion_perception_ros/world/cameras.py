@@ -46,7 +46,9 @@ def room_view(
             goal = things[int(rng.integers(len(things)))]
             target = np.array([goal[0], goal[1], rng.uniform(0, 1) * goal[4]])
         else:
-            target = np.array([rng.uniform(-0.45, 0.45) * plan.width, rng.uniform(-0.45, 0.45) * plan.depth, rng.uniform(0, 1.4)])
+            target = np.array(
+                [rng.uniform(-0.45, 0.45) * plan.width, rng.uniform(-0.45, 0.45) * plan.depth, rng.uniform(0, 1.4)]
+            )
         eye = np.array([x, y, z])
         reach = np.hypot(*(target - eye)[:2])
         if reach < 0.7:

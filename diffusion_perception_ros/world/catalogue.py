@@ -28,7 +28,10 @@ _LABEL_PATTERNS: tuple[tuple[str, str], ...] = tuple(
         ("object", r"table (fan|tennis bat)|park trashcan|towel|doll house|house|.*\bscale\b|kitchen knife|medicine"),
         ("object", r"toilet (brush|paper)|car model|toy|football goal|basketball net"),
         ("container", r".*\b(trash ?can|bin|dustbin|basket|bowl|tray|bucket|barrel|penbox)\b"),
-        ("chair", r".*\b(chairs?|armchair|stool|seat(?! leon)|bench|puff|ottoman|lounge|wheelchair)\b|wood bank|little bank"),
+        (
+            "chair",
+            r".*\b(chairs?|armchair|stool|seat(?! leon)|bench|puff|ottoman|lounge|wheelchair)\b|wood bank|little bank",
+        ),
         ("appliance", r"chest freezer"),
         ("sanitary", r"island bath"),
         ("plant", r"bonsai"),

@@ -148,7 +148,7 @@ class WorldConfig(_Section):
     """Folder with Sweet Home 3D catalogues (.sh3f, .jar); without it all objects are procedural."""
     mesh_split: Literal["all", "train", "held_out"] = "all"
     """Every tenth mesh is `held_out`, to score models on objects they have never seen."""
-    procedural_share: Share = 0.25
+    procedural_share: Share = 0.0
     """Share of furniture built by our own code where catalogue meshes exist as well."""
     max_triangles: Annotated[int, Field(gt=10_000)] = 300_000
     """Scenes above this are thinned out."""

@@ -21,7 +21,22 @@ THEMES: dict[str, tuple[str, ...]] = {
     "storage": ("shelf", "shelf", "box", "cabinet", "object", "cycle"),
     "mixed": ("bed", "sofa", "chair", "table", "cabinet", "shelf", "plant", "object", "box", "sanitary", "appliance"),
 }
-_FREE = ("table", "table", "chair", "chair", "chair", "sofa", "plant", "box", "object", "object", "animal", "cabinet", "lamp", "container")
+_FREE = (
+    "table",
+    "table",
+    "chair",
+    "chair",
+    "chair",
+    "sofa",
+    "plant",
+    "box",
+    "object",
+    "object",
+    "animal",
+    "cabinet",
+    "lamp",
+    "container",
+)
 _LOW_FURNITURE = 1.3
 
 
@@ -50,7 +65,11 @@ def furnish(builder: SceneBuilder, room: Room, theme: str, density: float) -> No
 def add_against_wall(builder: SceneBuilder, room: Room, label: str) -> None:
     """One piece of furniture with its back to a wall."""
     rng = builder.rng
-    item = builder.pick(label, "floor", "wall") if label in ("cabinet", "shelf", "screen") else builder.pick(label, "floor")
+    item = (
+        builder.pick(label, "floor", "wall")
+        if label in ("cabinet", "shelf", "screen")
+        else builder.pick(label, "floor")
+    )
     width, depth, height = item.size
     if height > room.height or width > 3.5 or depth > 2.5:
         return
@@ -134,19 +153,33 @@ def add_kitchen_row(builder: SceneBuilder, room: Room, wall: int) -> None:
     room.plan.take(at[0], at[1], half_x, half_y, height)
     tag = builder.tag("cabinet")
     strong = rng.random() < 0.5
-    front = Material(builder.color((0.3, 0.9), (0.4, 0.95) if strong else (0, 0.2)), builder.texture("plaster", "plaster", "wood"), rng.uniform(0, 0.8))
+    front = Material(
+        builder.color((0.3, 0.9), (0.4, 0.95) if strong else (0, 0.2)),
+        builder.texture("plaster", "plaster", "wood"),
+        rng.uniform(0, 0.8),
+    )
     handle = Material(np.ones(3) * rng.uniform(0.05, 0.8), -1, 0.6)
-    stone = Material(builder.color((0.05, 1), (0, 0.2)), builder.texture("marble", "speckle", "wood", "plaster"), rng.uniform(0.1, 0.8))
+    stone = Material(
+        builder.color((0.05, 1), (0, 0.2)),
+        builder.texture("marble", "speckle", "wood", "plaster"),
+        rng.uniform(0.1, 0.8),
+    )
     count = max(2, int(length / 0.6))
     unit = length / count
-    builder.add(box((length, depth - 0.08, height - 0.04), (0, 0.02, height / 2)).moved(at, yaw), tag, Material((0.03, 0.03, 0.03)))
+    builder.add(
+        box((length, depth - 0.08, height - 0.04), (0, 0.02, height / 2)).moved(at, yaw),
+        tag,
+        Material((0.03, 0.03, 0.03)),
+    )
     for i in range(count):
         x = (i + 0.5) * unit - length / 2
         drawers = int(rng.choice([1, 1, 2, 3]))
         part = (height - 0.14) / drawers
         for k in range(drawers):
             z = 0.1 + (k + 0.5) * part
-            builder.add(box((unit - 0.006, 0.02, part - 0.006), (x, 0.03 - depth / 2, z), 1.0).moved(at, yaw), tag, front)
+            builder.add(
+                box((unit - 0.006, 0.02, part - 0.006), (x, 0.03 - depth / 2, z), 1.0).moved(at, yaw), tag, front
+            )
             bar = (unit * 0.4, 0.02, 0.014) if drawers > 1 else (0.014, 0.02, 0.16)
             offset = 0 if drawers > 1 else unit * 0.38
             builder.add(box(bar, (x + offset, -depth / 2, z + part * 0.3)).moved(at, yaw), tag, handle)
@@ -158,7 +191,9 @@ def add_kitchen_row(builder: SceneBuilder, room: Room, wall: int) -> None:
 def add_wall_thing(builder: SceneBuilder, room: Room) -> None:
     """Radiators, clocks, switches, wall cabinets, screens: what hangs on walls."""
     rng = builder.rng
-    item = builder.pick(builder.choice(("object", "appliance", "cabinet", "shelf", "screen", "lamp", "picture", "curtain")), "wall")
+    item = builder.pick(
+        builder.choice(("object", "appliance", "cabinet", "shelf", "screen", "lamp", "picture", "curtain")), "wall"
+    )
     width, depth, height = item.size
     low = item.elevation if item.elevation > 0 else rng.uniform(0.8, 1.6)
     wall = int(rng.integers(4))

@@ -27,7 +27,9 @@ def build_corridor(builder: SceneBuilder, is_dark: bool) -> Room:
         panel = ceiling_panel(builder)
         builder.place(panel, (0, y, room.height - panel.size[2]), np.pi / 2 * rng.integers(2))
     for _ in range(int(rng.integers(0, length / 2))):
-        label = builder.choice(("cabinet", "cabinet", "shelf", "chair", "plant", "box", "container", "appliance", "object"))
+        label = builder.choice(
+            ("cabinet", "cabinet", "shelf", "chair", "plant", "box", "container", "appliance", "object")
+        )
         add_against_wall(builder, room, label)
     for _ in range(int(rng.integers(0, 6))):
         add_wall_thing(builder, room)
@@ -53,7 +55,9 @@ def build_hall(builder: SceneBuilder, is_dark: bool) -> Room:
     elif layout == "cubicles":
         _add_partitions(builder, room)
     for _ in range(int(rng.integers(2, 12))):
-        add_against_wall(builder, room, builder.choice(("cabinet", "shelf", "plant", "chair", "appliance", "box", "sofa")))
+        add_against_wall(
+            builder, room, builder.choice(("cabinet", "shelf", "plant", "chair", "appliance", "box", "sofa"))
+        )
     for wall in range(4):
         if rng.random() < 0.7:
             along = rng.uniform(-0.35, 0.35) * room.wall_length(wall)

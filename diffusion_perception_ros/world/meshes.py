@@ -225,9 +225,7 @@ def _simplified(
         chosen = mesh.material == index
         faces, uvs = mesh.faces[chosen], mesh.uvs[chosen]
         positions = mesh.vertices[faces]
-        area = np.linalg.norm(
-            np.cross(positions[:, 1] - positions[:, 0], positions[:, 2] - positions[:, 0]), axis=-1
-        )
+        area = np.linalg.norm(np.cross(positions[:, 1] - positions[:, 0], positions[:, 2] - positions[:, 0]), axis=-1)
         positions, uvs = positions[area > 1e-12], uvs[area > 1e-12]
         wanted = int(len(positions) * target / max(count, 1))
         if texture[index] < 0 and wanted < len(positions) > 32:

@@ -41,7 +41,10 @@ def package(builder: SceneBuilder) -> Item:
     side = Material(builder.color((0.3, 1), (0.1, 0.9)), builder.texture("package", "plaster"))
     front = _printed(builder, "package", "package", "cover")
     is_front = np.abs(body.normals[:, 0, int(np.argmin(size))]) > 0.5
-    parts = [Part(Shape(*(values[is_front] for values in body)), front), Part(Shape(*(values[~is_front] for values in body)), side)]
+    parts = [
+        Part(Shape(*(values[is_front] for values in body)), front),
+        Part(Shape(*(values[~is_front] for values in body)), side),
+    ]
     return _item("box", parts, float(size[2]))
 
 
@@ -79,9 +82,17 @@ def can(builder: SceneBuilder) -> Item:
     radius, height = rng.uniform(0.025, 0.08), rng.uniform(0.05, 0.18)
     wall = lathe([(radius, 0.003), (radius, height - 0.003)], 24, (2, 1))
     rim = lathe([(0, 0), (radius * 0.97, 0), (radius, 0.003)], 24)
-    lid = lathe([(radius, height - 0.003), (radius * 0.96, height), (radius * 0.92, height - 0.004), (0, height - 0.004)], 24)
-    label = _printed(builder, "package", "package", "stripes", "wood") if rng.random() < 0.75 else plain_material(builder)
-    top = Material(np.ones(3) * rng.uniform(0.3, 0.9), builder.texture("metal"), 0.5) if rng.random() < 0.6 else plain_material(builder)
+    lid = lathe(
+        [(radius, height - 0.003), (radius * 0.96, height), (radius * 0.92, height - 0.004), (0, height - 0.004)], 24
+    )
+    label = (
+        _printed(builder, "package", "package", "stripes", "wood") if rng.random() < 0.75 else plain_material(builder)
+    )
+    top = (
+        Material(np.ones(3) * rng.uniform(0.3, 0.9), builder.texture("metal"), 0.5)
+        if rng.random() < 0.6
+        else plain_material(builder)
+    )
     return _item("container", [Part(wall, label), Part(join(rim, lid), top)], height)
 
 
@@ -91,7 +102,9 @@ def bottle(builder: SceneBuilder) -> Item:
     radius, height = rng.uniform(0.022, 0.055), rng.uniform(0.12, 0.33)
     neck, shoulder = radius * rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.75)
     t = np.linspace(0, 1, 6)
-    curve = np.stack([radius + (neck - radius) * (3 * t**2 - 2 * t**3), height * (shoulder + t * (0.9 - shoulder))], -1)
+    curve = np.stack(
+        [radius + (neck - radius) * (3 * t**2 - 2 * t**3), height * (shoulder + t * (0.9 - shoulder))], -1
+    )
     body = np.concatenate([[(0, 0), (radius * 0.9, 0), (radius, 0.006)], curve, [(neck, height * 0.93)]])
     cap = [(neck * 1.15, height * 0.9), (neck * 1.15, height), (0, height)]
     low, high = height * shoulder * rng.uniform(0.1, 0.3), height * shoulder * rng.uniform(0.7, 0.95)
@@ -125,7 +138,9 @@ def cup(builder: SceneBuilder) -> Item:
     foot = radius * rng.uniform(0.65, 1)
     wall = [(0, 0), (foot, 0), (radius, height), (radius * 0.92, height), (foot * 0.9, 0.006), (0, 0.006)]
     angle = np.linspace(-1.2, 1.2, 6)
-    handle = np.stack([radius * 0.95 + height * 0.3 * np.cos(angle), 0 * angle, height * (0.5 + 0.33 * np.sin(angle))], -1)
+    handle = np.stack(
+        [radius * 0.95 + height * 0.3 * np.cos(angle), 0 * angle, height * (0.5 + 0.33 * np.sin(angle))], -1
+    )
     pieces = [tube(a, b, 0.005, segments=6) for a, b in zip(handle[:-1], handle[1:], strict=True)]
     outside = plain_material(builder) if rng.random() < 0.7 else _printed(builder, "package", "stripes")
     return _item("container", [Part(join(lathe(wall, 22), *pieces), outside)])
@@ -188,8 +203,18 @@ def vase(builder: SceneBuilder) -> Item:
     height, radius = rng.uniform(0.08, 0.4), rng.uniform(0.03, 0.12)
     z = np.linspace(0, 1, 9)
     profile = radius * np.interp(z, np.linspace(0, 1, 4), rng.uniform(0.35, 1, 4))
-    line = np.concatenate([[(0, 0)], np.stack([profile, z * height], -1), [(profile[-1] * 0.85, height), (0, height * 0.7)]])
-    return _item("container", [Part(lathe(line, 22), plain_material(builder, 0.7) if rng.random() < 0.8 else _printed(builder, "marble", "stripes"))])
+    line = np.concatenate(
+        [[(0, 0)], np.stack([profile, z * height], -1), [(profile[-1] * 0.85, height), (0, height * 0.7)]]
+    )
+    return _item(
+        "container",
+        [
+            Part(
+                lathe(line, 22),
+                plain_material(builder, 0.7) if rng.random() < 0.8 else _printed(builder, "marble", "stripes"),
+            )
+        ],
+    )
 
 
 def tray(builder: SceneBuilder) -> Item:
@@ -207,7 +232,9 @@ def gadget(builder: SceneBuilder) -> Item:
     body = plain_material(builder, 0.6)
     detail = plain_material(builder, 0.6)
     parts = [Part(box((w, d, h), (0, 0, h / 2)), body)]
-    parts.append(Part(box((w * rng.uniform(0.3, 0.9), 0.004, h * rng.uniform(0.2, 0.6)), (0, -d / 2, h * 0.55)), detail))
+    parts.append(
+        Part(box((w * rng.uniform(0.3, 0.9), 0.004, h * rng.uniform(0.2, 0.6)), (0, -d / 2, h * 0.55)), detail)
+    )
     for _ in range(int(rng.integers(0, 4))):
         x, y = rng.uniform(-0.35, 0.35, 2) * (w, d)
         radius = rng.uniform(0.05, 0.2) * min(w, d)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_perception_ros.world.builder import Material, SceneBuilder
+from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
 from diffusion_perception_ros.world.nearfield import View
+from diffusion_perception_ros.world.plants import tree
 from diffusion_perception_ros.world.scene import DirectionalLight
-from diffusion_perception_ros.world.shapes import Shape, box, extrude, join, quad, rotation_z, surface
+from diffusion_perception_ros.world.shapes import Shape, box, extrude, join, quad, rotation_z, sphere, surface
 from diffusion_perception_ros.world.textures import hsv
 
 
@@ -23,6 +24,13 @@ def build_street(builder: SceneBuilder) -> View:
     pavement = rng.choice([0.0, rng.uniform(1.2, 4)], p=[0.15, 0.85])
     _add_road(builder, half_road, lanes, pavement)
     edge = half_road + pavement
+    trees = _Trees(builder)
+    for side in (-1, 1):
+        if rng.random() < 0.65:
+            _park_cars(builder, side, half_road)
+        _add_street_furniture(builder, side, half_road, max(pavement, 1.0))
+    for _ in range(int(rng.integers(0, 4))):
+        _drive_car(builder, half_road)
     for side in (-1, 1):
         kind = builder.choice(("houses", "houses", "houses", "trees", "trees", "wall"))
         if kind == "houses":
@@ -30,14 +38,9 @@ def build_street(builder: SceneBuilder) -> View:
         else:
             if kind == "wall":
                 _add_wall(builder, side, edge + rng.uniform(0, 1.5))
-            _add_tree_row(builder, side, edge + rng.uniform(1, 4), dense=True)
-        if rng.random() < 0.65:
-            _park_cars(builder, side, half_road)
+            trees.add_row(side, edge + rng.uniform(1, 4), dense=True)
         if rng.random() < 0.4:
-            _add_tree_row(builder, side, half_road + 0.3 * pavement + 0.3, dense=False)
-        _add_street_furniture(builder, side, half_road, max(pavement, 1.0))
-    for _ in range(int(rng.integers(0, 4))):
-        _drive_car(builder, half_road)
+            trees.add_row(side, half_road + 0.3 * pavement + 0.3, dense=False)
     x = rng.uniform(-0.8, 0.8) * edge
     eye_height = rng.uniform(1.2, 2.2) if abs(x) < half_road else rng.uniform(0.4, 1.8)
     heading = rng.normal(0, 0.15) if rng.random() < 0.7 else rng.uniform(-1.2, 1.2)
@@ -51,13 +54,18 @@ def build_nature(builder: SceneBuilder) -> View:
     ground = _add_terrain(builder)
     if rng.random() < 0.6:
         _add_track(builder, ground)
+    trees = _Trees(builder)
     for _ in range(int(rng.integers(8, 45))):
         distance, angle = 2.5 + rng.exponential(9), rng.uniform(-0.95, 0.95)
         x, y = distance * np.sin(angle), distance * np.cos(angle)
         if rng.random() < 0.75:
-            _plant_tree(builder, x, y, ground.height(x, y))
+            trees.plant(x, y, ground.height(x, y))
         else:
-            item = builder.pick(builder.choice(("object", "chair", "person", "animal", "plant", "table", "car", "cycle")), "outdoor", "floor")
+            item = builder.pick(
+                builder.choice(("object", "chair", "person", "animal", "plant", "table", "car", "cycle")),
+                "outdoor",
+                "floor",
+            )
             if max(item.size[:2]) / 2 + 0.8 < distance:
                 builder.place(item, (x, y, ground.height(x, y)), rng.uniform(0, 2 * np.pi))
     for _ in range(int(rng.integers(0, 12))):
@@ -71,11 +79,17 @@ def build_nature(builder: SceneBuilder) -> View:
     return eye, eye + (rng.normal(0, 2), 10.0, rng.normal(-1.2, 1.2))
 
 
-def sun(builder: SceneBuilder) -> tuple[DirectionalLight, tuple[float, float, float], tuple[float, float, float], float]:
+def sun(
+    builder: SceneBuilder,
+) -> tuple[DirectionalLight, tuple[float, float, float], tuple[float, float, float], float]:
     """Sunlight, ambient light, the sky's colour and its cloud cover, which belong together."""
     rng, config = builder.rng, builder.config.light
     elevation, azimuth = np.radians(rng.uniform(*config.sun_elevation_deg)), rng.uniform(0, 2 * np.pi)
-    direction = (float(np.cos(elevation) * np.cos(azimuth)), float(np.cos(elevation) * np.sin(azimuth)), float(np.sin(elevation)))
+    direction = (
+        float(np.cos(elevation) * np.cos(azimuth)),
+        float(np.cos(elevation) * np.sin(azimuth)),
+        float(np.sin(elevation)),
+    )
     clouds = float(np.clip(rng.normal(0.4, 0.35), 0, 1))
     sky = hsv(rng.uniform(0.54, 0.62), rng.uniform(0.1, 0.6) * (1 - 0.8 * clouds), rng.uniform(0.85, 1)) ** 2.2
     if rng.random() < 0.12:
@@ -93,9 +107,13 @@ def sun(builder: SceneBuilder) -> tuple[DirectionalLight, tuple[float, float, fl
 
 def _add_road(builder: SceneBuilder, half_road: float, lanes: int, pavement: float) -> None:
     rng = builder.rng
-    road = Material(np.ones(3) * rng.uniform(0.3, 0.9), builder.texture("asphalt", "asphalt", "asphalt", "slabs", "soil"))
+    road = Material(
+        np.ones(3) * rng.uniform(0.3, 0.9), builder.texture("asphalt", "asphalt", "asphalt", "slabs", "soil")
+    )
     tag = builder.tag("road")
-    builder.add(quad((-half_road, -_REACH, 0), (2 * half_road, 0, 0), (0, 2 * _REACH, 0), (half_road, _REACH)), tag, road)
+    builder.add(
+        quad((-half_road, -_REACH, 0), (2 * half_road, 0, 0), (0, 2 * _REACH, 0), (half_road, _REACH)), tag, road
+    )
     if rng.random() < 0.7:  # lane marks
         paint = Material((0.75, 0.75, 0.7))
         dash, gap, width = rng.uniform(1.5, 5), rng.uniform(2, 8), rng.uniform(0.1, 0.2)
@@ -157,7 +175,9 @@ def _add_house(
         rise, over = rng.uniform(1.5, 4), 0.4
         gable = extrude([(-depth / 2 - over, 0), (depth / 2 + over, 0), (0, rise)], width + 0.3, 0.5)
         turned = gable.moved((-(width + 0.3) / 2, 0, 0), rotation=[[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-        builder.add(turned.moved((0, 0, height)).moved((x, y, 0), yaw), tag, Material((0.8, 0.8, 0.8), builder.texture("roof")))
+        builder.add(
+            turned.moved((0, 0, height)).moved((x, y, 0), yaw), tag, Material((0.8, 0.8, 0.8), builder.texture("roof"))
+        )
 
 
 def _add_wall(builder: SceneBuilder, side: int, distance: float) -> None:
@@ -167,27 +187,48 @@ def _add_wall(builder: SceneBuilder, side: int, distance: float) -> None:
     builder.add(box((0.25, 160, height), (side * distance, 60, height / 2), 0.6), builder.tag("building"), material)
 
 
-def _add_tree_row(builder: SceneBuilder, side: int, distance: float, dense: bool) -> None:
-    rng = builder.rng
-    y = rng.uniform(-4, 6)
-    while y < 70:
-        across = rng.exponential(3) if dense else 0.0
-        _plant_tree(builder, side * (distance + across), y, 0.0)
-        y += rng.uniform(1.5, 6) if dense else rng.uniform(5, 14)
+class _Trees:
+    """A few species of trees and bushes, planted again and again; together they stay within a triangle budget."""
+
+    def __init__(self, builder: SceneBuilder, species: int = 4, budget: int = 150_000) -> None:
+        self._builder = builder
+        self._left = budget
+        self._items = [_pick_tree(builder, budget // 12) for _ in range(species)]
+
+    def plant(self, x: float, y: float, z: float) -> None:
+        """One tree of any of the species, as long as the budget lasts."""
+        rng = self._builder.rng
+        item = self._items[int(rng.integers(len(self._items)))]
+        self._left -= _triangle_count(item)
+        if self._left > 0:
+            self._builder.place(item, (x, y, z - 0.03), rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.35))
+
+    def add_row(self, side: int, distance: float, dense: bool) -> None:
+        """Trees along the street: an alley, or a dense and irregular belt."""
+        rng = self._builder.rng
+        y = rng.uniform(-2, 6)
+        while y < 70:
+            across = rng.exponential(3) if dense else 0.0
+            self.plant(side * (distance + across), y, 0.0)
+            y += rng.uniform(1.5, 5) if dense else rng.uniform(5, 14)
 
 
-def _plant_tree(builder: SceneBuilder, x: float, y: float, z: float) -> None:
-    rng = builder.rng
-    item = builder.pick("vegetation", "outdoor")
-    builder.place(item, (x, y, z - 0.03), rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.35))
+def _pick_tree(builder: SceneBuilder, max_triangles: int) -> Item:
+    """Mostly procedural: their leaf cards are far lighter than the catalogue's modelled leaves."""
+    item = builder.pick("vegetation", "outdoor") if builder.rng.random() < 0.3 else tree(builder)
+    return item if _triangle_count(item) < max_triangles else tree(builder)
+
+
+def _triangle_count(item: Item) -> int:
+    return sum(len(part.shape.positions) for part in item.parts)
 
 
 def _park_cars(builder: SceneBuilder, side: int, half_road: float) -> None:
     rng = builder.rng
-    y = rng.uniform(-2, 8)
+    y = rng.uniform(-8, 8)
     flips = rng.random() < 0.2
     while y < 60:
-        if rng.random() < 0.75:
+        if rng.random() < 0.75 and not -6 < y < 3:  # not where the camera is
             item = builder.pick("car" if rng.random() < 0.92 else "truck", "outdoor")
             length = max(item.size[:2])
             is_long_in_y = item.size[1] >= item.size[0]
@@ -216,7 +257,11 @@ def _add_street_furniture(builder: SceneBuilder, side: int, half_road: float, pa
         for y in np.arange(rng.uniform(2, 12), 70, rng.uniform(12, 28)):
             builder.place(post, (side * (half_road + 0.35), y, 0.1), side * np.pi / 2)
     for _ in range(int(rng.integers(0, 7))):
-        item = builder.pick(builder.choice(("person", "person", "cycle", "cycle", "object", "chair", "container", "plant")), "outdoor", "floor")
+        item = builder.pick(
+            builder.choice(("person", "person", "cycle", "cycle", "object", "chair", "container", "plant")),
+            "outdoor",
+            "floor",
+        )
         x = side * (half_road + rng.uniform(0.3, 1) * pavement)
         y = rng.uniform(4, 40)
         if max(item.size[:2]) < 2.5:
@@ -271,7 +316,9 @@ def _add_track(builder: SceneBuilder, terrain: _Terrain) -> None:
     """A winding path of earth or asphalt through the picture."""
     rng = builder.rng
     along = np.linspace(-5, 80, 120)
-    center = rng.uniform(-1, 1) + rng.normal(0, 0.1) * along + rng.uniform(0, 2.5) * np.sin(along * rng.uniform(0.03, 0.12))
+    center = (
+        rng.uniform(-1, 1) + rng.normal(0, 0.1) * along + rng.uniform(0, 2.5) * np.sin(along * rng.uniform(0.03, 0.12))
+    )
     half = rng.uniform(0.6, 2.5)
     x = center[:, None] + np.linspace(-half, half, 9)
     y = np.broadcast_to(along[:, None], x.shape)
@@ -281,8 +328,6 @@ def _add_track(builder: SceneBuilder, terrain: _Terrain) -> None:
 
 def _add_rock(builder: SceneBuilder, terrain: _Terrain) -> None:
     rng = builder.rng
-    from diffusion_perception_ros.world.shapes import sphere
-
     x, y, size = rng.uniform(-8, 8), rng.uniform(2, 20), rng.uniform(0.1, 0.8)
     shape = sphere(size * rng.uniform(0.5, 1, 3), (x, y, terrain.height(x, y) + 0.1 * size), 10)
     material = Material(builder.color((0.4, 0.9), (0, 0.2)), builder.texture("soil", "slabs", "speckle"))

@@ -25,7 +25,8 @@ class FloorPlan:
         if abs(x) + half_x > self.width / 2 + 1e-6 or abs(y) + half_y > self.depth / 2 + 1e-6:
             return False
         return all(
-            abs(x - cx) >= half_x + hx + margin or abs(y - cy) >= half_y + hy + margin for cx, cy, hx, hy, _ in self._taken
+            abs(x - cx) >= half_x + hx + margin or abs(y - cy) >= half_y + hy + margin
+            for cx, cy, hx, hy, _ in self._taken
         )
 
     def take(self, x: float, y: float, half_x: float, half_y: float, height: float = 1.0) -> None:
@@ -45,7 +46,9 @@ def half_extents(item: Item, yaw: float) -> tuple[float, float]:
     return (width * c + depth * s) / 2, (width * s + depth * c) / 2
 
 
-def place_freely(builder: SceneBuilder, plan: FloorPlan, item: Item, margin: float = 0.03, tries: int = 6) -> tuple[float, float, float] | None:
+def place_freely(
+    builder: SceneBuilder, plan: FloorPlan, item: Item, margin: float = 0.03, tries: int = 6
+) -> tuple[float, float, float] | None:
     """Stand an item somewhere on the floor; its (x, y, yaw), or None where there was no room."""
     rng = builder.rng
     for _ in range(tries):
@@ -81,7 +84,12 @@ def top_of(item: Item, position: npt.ArrayLike, yaw: float) -> Top | None:
 
 
 def scatter_on(
-    builder: SceneBuilder, top: Top, count: int, make: Callable[[SceneBuilder], Item], stacking: float = 0.0, lying: float = 0.15
+    builder: SceneBuilder,
+    top: Top,
+    count: int,
+    make: Callable[[SceneBuilder], Item],
+    stacking: float = 0.0,
+    lying: float = 0.15,
 ) -> int:
     """Stand up to `count` things on a surface without overlap; returns how many found a place.
 

@@ -85,7 +85,20 @@ def build_shell(builder: SceneBuilder, width: float, depth: float, height: float
 def _floor_and_ceiling(builder: SceneBuilder, room: Room) -> None:
     rng = builder.rng
     width, depth, height = room.plan.width, room.plan.depth, room.height
-    kinds = ("wood", "wood", "wood", "tiles", "tiles", "carpet", "carpet", "carpet", "speckle", "plaster", "marble", "checker")
+    kinds = (
+        "wood",
+        "wood",
+        "wood",
+        "tiles",
+        "tiles",
+        "carpet",
+        "carpet",
+        "carpet",
+        "speckle",
+        "plaster",
+        "marble",
+        "checker",
+    )
     value = (0.25, 0.7) if room.is_dark else (0.6, 1.0)
     saturation = (0.1, 0.7) if room.is_dark and rng.random() < 0.6 else (0, 0.15)
     glossy = rng.random() < builder.config.room.glossy_floor_share
@@ -204,7 +217,9 @@ def add_rug(builder: SceneBuilder, room: Room) -> None:
     rng = builder.rng
     width, depth = rng.uniform(0.8, 2.8), rng.uniform(0.6, 2.0)
     x, y = rng.uniform(-0.3, 0.3, 2) * (room.plan.width, room.plan.depth)
-    material = Material(builder.color((0.3, 1), (0, 0.5)), builder.texture("carpet", "fabric", "stripes", "checker", "cover"))
+    material = Material(
+        builder.color((0.3, 1), (0, 0.5)), builder.texture("carpet", "fabric", "stripes", "checker", "cover")
+    )
     shape = box((width, depth, 0.015), (0, 0, 0.0075), rng.uniform(0.4, 1.5))
     yaw = rng.uniform(0, np.pi) if rng.random() < 0.3 else 0.0
     builder.add(shape.moved((x, y, 0), yaw), builder.tag("floor"), material)
@@ -245,7 +260,11 @@ def room_lights(builder: SceneBuilder, room: Room) -> tuple[list[PointLight], tu
     lights = []
     for _ in range(int(rng.integers(config.lamps[0], config.lamps[1] + 1))):
         x, y = rng.uniform(-0.4, 0.4, 2) * (room.plan.width, room.plan.depth)
-        warm = hsv(rng.uniform(0.05, 0.14), rng.uniform(0, 0.45), 1) if rng.random() < 0.7 else hsv(0.58, rng.uniform(0, 0.25), 1)
+        warm = (
+            hsv(rng.uniform(0.05, 0.14), rng.uniform(0, 0.45), 1)
+            if rng.random() < 0.7
+            else hsv(0.58, rng.uniform(0, 0.25), 1)
+        )
         power = rng.uniform(0.4, 1.5) * (0.6 + 0.25 * min(size, 9)) ** 2
         lights.append(_point((x, y, room.height - rng.uniform(0.08, 0.6)), warm * power))
     for center, inward in room.windows[:2]:

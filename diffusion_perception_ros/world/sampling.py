@@ -41,7 +41,11 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
     share = np.array(list(weights.values())) / sum(weights.values())
     kind = str(rng.choice(list(weights), p=share))
     builder = SceneBuilder(rng, load_assets(config), config, furniture.make)
-    scene = _outdoor(builder, kind, width, height) if kind in ("street", "nature") else _indoor(builder, kind, width, height)
+    scene = (
+        _outdoor(builder, kind, width, height)
+        if kind in ("street", "nature")
+        else _indoor(builder, kind, width, height)
+    )
     scene.seed = seed
     scene.tags.insert(0, kind)
     return scene

@@ -24,7 +24,9 @@ class Shape(NamedTuple):
     uvs: Float32
     """(N, 3, 2); v = 0 is a texture's first row, so v grows downwards on upright faces."""
 
-    def moved(self, offset: npt.ArrayLike = (0, 0, 0), yaw: float = 0.0, rotation: npt.ArrayLike | None = None) -> Shape:
+    def moved(
+        self, offset: npt.ArrayLike = (0, 0, 0), yaw: float = 0.0, rotation: npt.ArrayLike | None = None
+    ) -> Shape:
         """The shape turned (about z by `yaw`, or by a rotation matrix) and then shifted."""
         matrix = rotation_z(yaw) if rotation is None else np.asarray(rotation, np.float32)
         shift = np.asarray(offset, np.float32)
@@ -149,9 +151,12 @@ def lathe(profile: npt.ArrayLike, segments: int = 20, repeat: tuple[float, float
     v = repeat[1] * (1 - length / max(length[-1], 1e-9))
     u = np.linspace(0, repeat[0], segments + 1)
     pairs = np.stack([line[:-1], line[1:]], axis=1)  # S, 2, 2
-    points = np.stack([pairs[..., :1] * c, pairs[..., :1] * s, np.broadcast_to(pairs[..., 1:], (*pairs.shape[:2], len(c)))], -1)
+    points = np.stack(
+        [pairs[..., :1] * c, pairs[..., :1] * s, np.broadcast_to(pairs[..., 1:], (*pairs.shape[:2], len(c)))], -1
+    )
     normals = np.stack(
-        [normals2[..., :1] * c, normals2[..., :1] * s, np.broadcast_to(normals2[..., 1:], (*pairs.shape[:2], len(c)))], -1
+        [normals2[..., :1] * c, normals2[..., :1] * s, np.broadcast_to(normals2[..., 1:], (*pairs.shape[:2], len(c)))],
+        -1,
     )
     rows = np.stack([v[:-1], v[1:]], axis=1)
     uvs = np.stack(np.broadcast_arrays(u, rows[..., None]), axis=-1)
@@ -222,7 +227,9 @@ def tube(
     return lathe(profile, segments).moved(a, rotation=rotation_to(b - a))
 
 
-def capsule(start: npt.ArrayLike, end: npt.ArrayLike, radius: float, end_radius: float | None = None, segments: int = 12) -> Shape:
+def capsule(
+    start: npt.ArrayLike, end: npt.ArrayLike, radius: float, end_radius: float | None = None, segments: int = 12
+) -> Shape:
     """A limb: a cone with round ends."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     height = float(np.linalg.norm(b - a))

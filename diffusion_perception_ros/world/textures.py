@@ -66,7 +66,9 @@ def wood(rng: Rng) -> Image:
     row = np.floor(y * boards).astype(int)
     shade = rng.uniform(0.75, 1.1, boards)[row]
     grain = np.rot90(tileable_noise(rng, 8, 4, stretch=8))
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (np.rot90(tileable_noise(rng, 4, 3, stretch=4)) * rng.uniform(2, 6) + row * 0.37))
+    rings = 0.5 + 0.5 * np.sin(
+        2 * np.pi * (np.rot90(tileable_noise(rng, 4, 3, stretch=4)) * rng.uniform(2, 6) + row * 0.37)
+    )
     light = hsv(rng.uniform(0.03, 0.11), rng.uniform(0.25, 0.75), rng.uniform(0.3, 0.95))
     image = _mix(light, light * rng.uniform(0.5, 0.85), 0.45 * grain + 0.4 * rings) * shade[..., None]
     if boards > 1:
@@ -103,9 +105,10 @@ def checker(rng: Rng) -> Image:
     count = int(rng.choice([2, 4, 6]))
     y, x = _grid()
     odd = ((np.floor(y * count) + np.floor(x * count)) % 2).astype(float)
-    return _mix(_color(rng, (0, 0.5), (0.2, 1)), _color(rng, (0, 0.5), (0.2, 1)), odd) * (
-        1 - 0.15 * tileable_noise(rng)
-    )[..., None]
+    return (
+        _mix(_color(rng, (0, 0.5), (0.2, 1)), _color(rng, (0, 0.5), (0.2, 1)), odd)
+        * (1 - 0.15 * tileable_noise(rng))[..., None]
+    )
 
 
 def bricks(rng: Rng) -> Image:
@@ -113,7 +116,11 @@ def bricks(rng: Rng) -> Image:
     rows = int(rng.choice([6, 8, 10, 12]))
     value, joints = _cells(rng, max(2, rows // 3), rows, 0.5, rng.uniform(1, 2))
     painted = rng.random() < 0.3
-    base = _color(rng, (0, 0.2), (0.6, 1)) if painted else hsv(rng.uniform(0, 0.09), rng.uniform(0.3, 0.7), rng.uniform(0.35, 0.75))
+    base = (
+        _color(rng, (0, 0.2), (0.6, 1))
+        if painted
+        else hsv(rng.uniform(0, 0.09), rng.uniform(0.3, 0.7), rng.uniform(0.35, 0.75))
+    )
     image = base * (1 - rng.uniform(0.05, 0.4) * value - 0.15 * tileable_noise(rng, 8))[..., None]
     image[joints] = base * 0.75 if painted else hsv(0.1, 0.1, rng.uniform(0.4, 0.85))
     return image
@@ -149,10 +156,15 @@ def fabric(rng: Rng) -> Image:
 
 def carpet(rng: Rng) -> Image:
     """Short pile, mottled, now and then with a pattern of stripes."""
-    image = _color(rng, (0, 0.6), (0.15, 0.8)) * (0.75 + rng.normal(0, 0.12, (SIZE, SIZE)) + 0.3 * tileable_noise(rng, 8))[..., None]
+    image = (
+        _color(rng, (0, 0.6), (0.15, 0.8))
+        * (0.75 + rng.normal(0, 0.12, (SIZE, SIZE)) + 0.3 * tileable_noise(rng, 8))[..., None]
+    )
     if rng.random() < 0.35:
         _, x = _grid()
-        band = (np.sin(2 * np.pi * x * int(rng.integers(4, 24)) + 3 * tileable_noise(rng, 2, 2)) > rng.uniform(-0.3, 0.7))
+        band = np.sin(2 * np.pi * x * int(rng.integers(4, 24)) + 3 * tileable_noise(rng, 2, 2)) > rng.uniform(
+            -0.3, 0.7
+        )
         image = _mix(image, image * _color(rng, (0, 0.5), (0.3, 1.2)), band.astype(float))
     return image
 
@@ -181,7 +193,10 @@ def asphalt(rng: Rng) -> Image:
 def soil(rng: Rng) -> Image:
     """Earth, sand and gravel."""
     relief = tileable_noise(rng, 8, 5, gain=0.8)
-    return hsv(rng.uniform(0.05, 0.13), rng.uniform(0.15, 0.6), rng.uniform(0.35, 0.85)) * (0.45 + 0.7 * relief)[..., None]
+    return (
+        hsv(rng.uniform(0.05, 0.13), rng.uniform(0.15, 0.6), rng.uniform(0.35, 0.85))
+        * (0.45 + 0.7 * relief)[..., None]
+    )
 
 
 def grass(rng: Rng) -> Image:
@@ -202,7 +217,9 @@ def metal(rng: Rng) -> Image:
 def bark(rng: Rng) -> Image:
     """Tree trunks, the ridges along v."""
     ridges = tileable_noise(rng, 16, 3, stretch=4)
-    return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.15, 0.5), rng.uniform(0.25, 0.6)) * (0.4 + 0.8 * ridges)[..., None]
+    return (
+        hsv(rng.uniform(0.04, 0.12), rng.uniform(0.15, 0.5), rng.uniform(0.25, 0.6)) * (0.4 + 0.8 * ridges)[..., None]
+    )
 
 
 def curtain(rng: Rng) -> Image:
@@ -257,7 +274,9 @@ def package(rng: Rng) -> Image:
         _write_title(image, rng, _color(rng, (0, 1), (0, 1)) if rng.random() < 0.5 else np.ones(3))
     if rng.random() < 0.5:
         top = int(rng.integers(60, 100))
-        _write_lines(image, rng, 10, int(rng.integers(50, 118)), top, min(top + 24, 124), hsv(0, 0, rng.choice([0.1, 1.0])))
+        _write_lines(
+            image, rng, 10, int(rng.integers(50, 118)), top, min(top + 24, 124), hsv(0, 0, rng.choice([0.1, 1.0]))
+        )
     return image
 
 
@@ -285,7 +304,9 @@ def page(rng: Rng) -> Image:
         _write_lines(image, rng, left, right, int(rng.integers(8, 50)), 120, hsv(0, 0, rng.uniform(0.1, 0.5)))
     if rng.random() < 0.5:
         x, y, w, h = (int(v) for v in rng.integers([6, 6, 30, 20], [50, 60, 70, 55]))
-        image[y : y + h, x : x + w] = (_color(rng, (0, 0.8), (0.2, 1)) * (0.4 + 0.8 * tileable_noise(rng, 4))[..., None])[:h, :w]
+        image[y : y + h, x : x + w] = (
+            _color(rng, (0, 0.8), (0.2, 1)) * (0.4 + 0.8 * tileable_noise(rng, 4))[..., None]
+        )[:h, :w]
     return image
 
 
@@ -323,7 +344,9 @@ def landscape(rng: Rng) -> Image:
 def facade(rng: Rng) -> Image:
     """One window bay of a house front; repeats over the front."""
     wall = plaster(rng) * _color(rng, (0, 0.4), (0.4, 1)) if rng.random() < 0.6 else bricks(rng)
-    glass = _mix(hsv(0.58, 0.3, rng.uniform(0.1, 0.3)), hsv(0.58, 0.2, rng.uniform(0.3, 0.8)), tileable_noise(rng, 2, 3))
+    glass = _mix(
+        hsv(0.58, 0.3, rng.uniform(0.1, 0.3)), hsv(0.58, 0.2, rng.uniform(0.3, 0.8)), tileable_noise(rng, 2, 3)
+    )
     left, top = int(rng.integers(16, 40)), int(rng.integers(16, 40))
     right, bottom = SIZE - left, SIZE - int(rng.integers(12, 36))
     frame = np.ones(3) * rng.choice([0.9, 0.9, 0.25])
@@ -344,7 +367,10 @@ def roof(rng: Rng) -> Image:
     value, _ = _cells(rng, 8, 12, 0.5, 1)
     y, _ = _grid()
     shade = 0.6 + 0.4 * ((y * 12) % 1)
-    return hsv(rng.choice([0.02, 0.04, 0.6]), rng.uniform(0.05, 0.6), rng.uniform(0.25, 0.7)) * (shade * (1 - 0.25 * value))[..., None]
+    return (
+        hsv(rng.choice([0.02, 0.04, 0.6]), rng.uniform(0.05, 0.6), rng.uniform(0.25, 0.7))
+        * (shade * (1 - 0.25 * value))[..., None]
+    )
 
 
 def foliage(rng: Rng) -> Image:

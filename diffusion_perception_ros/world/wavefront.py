@@ -120,9 +120,7 @@ def _corner(word: str, vertices: int, texture_vertices: int) -> tuple[int, int]:
     )
 
 
-def _materials(
-    archive: zipfile.ZipFile, member: str, names: dict[str, int], libraries: list[str]
-) -> list[Material]:
+def _materials(archive: zipfile.ZipFile, member: str, names: dict[str, int], libraries: list[str]) -> list[Material]:
     members = {name.lower(): name for name in archive.namelist()}
     folder = posixpath.dirname(member)
     known: dict[str, Material] = {}
