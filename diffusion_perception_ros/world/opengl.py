@@ -5,6 +5,7 @@ Four passes: what is seen (normal, depth, triangle, albedo), two shadow maps fit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from diffusion_perception_ros.world.scene import Scene, Triangles
 
 
 SHADERS = Path(__file__).parent / "shaders"
-SHADOW_SIZE = 512
+SHADOW_SIZE = 448
 """Texels along a side of a shadow map."""
 MATERIAL_TRIANGLES = 1024
 """Triangles per row of the material texture, two texels each."""
@@ -55,8 +56,8 @@ class OpenGLRenderer:
         grid = sample_grid(Intrinsics(width, height, 1.0, 1.0, 0.0, 0.0), supersample)
         self._context = _create_context()
         self._buffers = _SceneBuffers(self._context)
-        self._draw_geometry = self._program("geometry.vert", "geometry.frag")
-        self._draw_shadow = self._program("geometry.vert", "shadow.frag")
+        self._draw_geometry = [self._program("geometry.vert", "geometry.frag", holes=holes) for holes in (False, True)]
+        self._draw_shadow = [self._program("shadow.vert", "shadow.frag", holes=holes) for holes in (False, True)]
         self._draw_light = self._program("screen.vert", "shade.frag")
         self._create_targets(grid.width, grid.height)
 
@@ -84,7 +85,8 @@ class OpenGLRenderer:
         self._render_light(scene, camera, view, geometry[..., 3])
 
         centres = slice(self._supersample - 1, None, self._supersample)
-        geometry, hit = geometry[centres, centres], surface[centres, centres, 3].astype(np.int64) - 1
+        geometry = geometry[centres, centres]
+        hit = self._buffers.original_index(surface[centres, centres, 3].astype(np.int64) - 1)
         depth, normals, semantic, instances = ground_truth(scene.triangles, hit, geometry[..., 3], geometry[..., :3])
         radiance = _read(self._light, np.float16)[..., :3].astype(np.float32)
         if self._supersample == 2:
@@ -95,8 +97,12 @@ class OpenGLRenderer:
         """Gives up the context and everything in it."""
         self._context.release()
 
-    def _program(self, vertex: str, fragment: str) -> Any:
-        return self._context.program((SHADERS / vertex).read_text(), (SHADERS / fragment).read_text())
+    def _program(self, vertex: str, fragment: str, holes: bool = False) -> Any:
+        """Compiles two files; with `holes`, the variant that looks for cut-out texels and so is slower."""
+        sources = [(SHADERS / name).read_text(encoding="utf-8") for name in (vertex, fragment)]
+        if holes:
+            sources = [source.replace("#version 330\n", "#version 330\n#define HOLES\n", 1) for source in sources]
+        return self._context.program(*sources)
 
     def _create_targets(self, width: int, height: int) -> None:
         context = self._context
@@ -120,7 +126,8 @@ class OpenGLRenderer:
         self._context.enable(self._context.DEPTH_TEST)
         self._geometry_target.use()
         self._geometry_target.clear(depth=1.0)
-        _set(self._draw_geometry, camera_from_world=view.T, clip_from_camera=clip_from_camera(camera).T)
+        for program in self._draw_geometry:
+            _set(program, camera_from_world=view.T, clip_from_camera=clip_from_camera(camera).T)
         self._buffers.draw(self._draw_geometry)
         return _read(self._geometry, np.float32), _read(self._surface, np.float32)
 
@@ -141,7 +148,8 @@ class OpenGLRenderer:
         for target, shadow in zip(self._shadow_targets, shadows, strict=False):
             target.use()
             target.clear(depth=1.0)
-            _set(self._draw_shadow, camera_from_world=view.T, clip_from_camera=shadow.clip_from_camera.T)
+            for program in self._draw_shadow:
+                _set(program, clip_from_world=(shadow.clip_from_camera @ view).T)
             self._buffers.draw(self._draw_shadow)
 
         self._context.disable(self._context.DEPTH_TEST)
@@ -185,8 +193,8 @@ class _SceneBuffers:
 
     def __init__(self, context: Any) -> None:
         self._context = context
-        self._count = 0
-        self._capacity = 0
+        self._count = self._solid_count = self._capacity = 0
+        self._order: npt.NDArray[np.int64] | None = None
         self._textures: Any = None
         self._texture_source: npt.NDArray[np.uint8] | None = None
         self._has_holes: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
@@ -198,25 +206,48 @@ class _SceneBuffers:
         self._reserve(64 * MATERIAL_TRIANGLES)
 
     def upload(self, scene: Scene) -> None:
-        """Sends the scene. Textures are sent again only when they are another array than the last scene's."""
+        """Sends the scene, triangles with holes last.
+
+        Textures are sent again only when they are another array than the last scene's.
+        """
         triangles = scene.triangles
         self._upload_textures(scene.textures)
-        self._count = len(triangles)
+        holes = (triangles.texture >= 0) & self._has_holes[triangles.texture]
+        self._order = np.argsort(holes, kind="stable") if holes.any() else None
+        self._count, self._solid_count = len(triangles), len(triangles) - int(holes.sum())
         if self._count > self._capacity:
             self._reserve(self._count)
         if self._count == 0:
             return
-        self._positions.write(np.ascontiguousarray(triangles.positions, np.float32))
-        self._normals.write(np.ascontiguousarray(triangles.normals, np.float32))
-        self._uvs.write(np.ascontiguousarray(triangles.uvs, np.float32))
+        for buffer, values in (
+            (self._positions, triangles.positions),
+            (self._normals, triangles.normals),
+            (self._uvs, triangles.uvs),
+        ):
+            ordered = values if self._order is None else values[self._order]
+            buffer.write(np.ascontiguousarray(ordered, np.float32))
         materials = self._pack_materials(triangles)
         self.materials.write(materials, viewport=(0, 0, 2 * MATERIAL_TRIANGLES, len(materials)))
 
-    def draw(self, program: Any) -> None:
-        """Draws all triangles with a program that reads `materials` and `textures`."""
+    def original_index(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Index in the scene of triangles by their place in the buffers; -1 stays -1."""
+        return drawn if self._order is None else np.where(drawn < 0, -1, self._order[drawn])
+
+    def draw(self, programs: Sequence[Any]) -> None:
+        """Draws the solid triangles with the first program, those with holes with the second."""
         self.materials.use(0)
         self._textures.use(1)
-        program["materials"].value, program["textures"].value = 0, 1
+        spans = ((0, self._solid_count), (self._solid_count, self._count))
+        for program, (start, stop) in zip(programs, spans, strict=True):
+            for unit, name in enumerate(("materials", "textures")):
+                if name in program:
+                    program[name].value = unit
+            if "first_triangle" in program:
+                program["first_triangle"].value = start
+            if start < stop:
+                self._array(program).render(self._context.TRIANGLES, vertices=3 * (stop - start), first=3 * start)
+
+    def _array(self, program: Any) -> Any:
         if program.glo not in self._arrays:
             attributes = {"position": self._positions, "normal": self._normals, "uv": self._uvs}
             content = [
@@ -225,8 +256,7 @@ class _SceneBuffers:
                 if name in program
             ]
             self._arrays[program.glo] = self._context.vertex_array(program, content)
-        if self._count:
-            self._arrays[program.glo].render(self._context.TRIANGLES, vertices=3 * self._count)
+        return self._arrays[program.glo]
 
     def _reserve(self, count: int) -> None:
         rows = -(-count // MATERIAL_TRIANGLES)
@@ -255,13 +285,14 @@ class _SceneBuffers:
         self._textures.repeat_x = self._textures.repeat_y = True
 
     def _pack_materials(self, triangles: Triangles) -> npt.NDArray[np.float32]:
-        """(rows, 2 MATERIAL_TRIANGLES, 4): (albedo, texture layer), (emission, gloss, has holes, 0) per triangle."""
+        """(rows, 2 MATERIAL_TRIANGLES, 4): (albedo, texture layer), (emission, gloss, 0, 0) per triangle, as drawn."""
         rows = -(-len(triangles) // MATERIAL_TRIANGLES)
         packed = np.zeros((rows * MATERIAL_TRIANGLES, 2, 4), np.float32)
         used = packed[: len(triangles)]
         used[:, 0, :3], used[:, 0, 3] = triangles.albedo, triangles.texture
         used[:, 1, 0], used[:, 1, 1] = triangles.emission, triangles.gloss
-        used[:, 1, 2] = (triangles.texture >= 0) & self._has_holes[triangles.texture]
+        if self._order is not None:
+            used[:] = used[self._order]
         return packed.reshape(rows, 2 * MATERIAL_TRIANGLES, 4)
 
 

@@ -3,8 +3,9 @@
 
 const float COS_SHADING_LIMIT = 0.5;  // a shading normal farther than 60 degrees from its triangle is a modelling fault
 
-uniform sampler2D materials;  // two texels per triangle: (albedo, texture layer), (emission, gloss, cut out, -)
+uniform sampler2D materials;  // two texels per triangle: (albedo, texture layer), (emission, gloss, 0, 0)
 uniform sampler2DArray textures;
+uniform int first_triangle;  // gl_PrimitiveID counts from here
 
 in vec3 camera_position;
 in vec3 camera_normal;
@@ -15,12 +16,15 @@ layout(location = 1) out vec4 surface;   // linear albedo, triangle + 1
 
 void main() {
     int row_triangles = textureSize(materials, 0).x / 2;
-    ivec2 texel = ivec2(2 * (gl_PrimitiveID % row_triangles), gl_PrimitiveID / row_triangles);
+    int triangle = gl_PrimitiveID + first_triangle;
+    ivec2 texel = ivec2(2 * (triangle % row_triangles), triangle / row_triangles);
     vec4 material = texelFetch(materials, texel, 0);
     vec3 albedo = material.rgb;
     if (material.a >= 0.0) {
         vec4 color = texture(textures, vec3(texture_uv, material.a));
+#ifdef HOLES
         if (color.a < 0.5) discard;
+#endif
         albedo *= pow(color.rgb, vec3(2.2));
     }
 
@@ -32,5 +36,5 @@ void main() {
 
     // gl_FragCoord.w is 1 / clip w, and clip w is z: exact under perspective.
     geometry = vec4(plausible ? smooth_normal : flat_normal, 1.0 / gl_FragCoord.w);
-    surface = vec4(albedo, float(gl_PrimitiveID + 1));
+    surface = vec4(albedo, float(triangle + 1));
 }

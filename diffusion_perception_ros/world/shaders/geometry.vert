@@ -1,5 +1,5 @@
 #version 330
-// Triangles into the optical frame of the camera (or of a light, for shadow maps).
+// Triangles into the optical frame of the camera.
 
 uniform mat4 camera_from_world;
 uniform mat4 clip_from_camera;

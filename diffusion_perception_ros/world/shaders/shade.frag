@@ -1,8 +1,8 @@
 #version 330
 // Light on what was seen: ambient with occlusion, up to four lights (two with soft shadows), highlights, sky.
 
-const int OCCLUSION_TAPS = 12;
-const int SHADOW_TAPS = 8;
+const int OCCLUSION_TAPS = 10;
+const int SHADOW_TAPS = 5;
 const float TURN = 6.2831853;
 const float GOLDEN = 0.618034;
 
