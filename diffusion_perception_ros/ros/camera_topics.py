@@ -1,0 +1,55 @@
+"""Names of the input topics, and the camera_info that goes with an image."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from rclpy.expand_topic_name import expand_topic_name
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo
+
+from diffusion_perception_ros.ros.messages import stamp_nanoseconds
+
+
+def image_topic(node: Node, image_transport: str) -> str:
+    """The resolved topic of the images; a transport's name follows the remapped `image`, as in image_transport."""
+    base = node.resolve_topic_name("image")
+    return base if image_transport == "raw" else f"{base}/{image_transport}"
+
+
+def camera_info_topic(node: Node) -> str:
+    """The topic that `camera_info` was remapped to, else the sibling of the image topic, as image_transport has it."""
+    plain = expand_topic_name("camera_info", node.get_name(), node.get_namespace())
+    remapped: str = node.resolve_topic_name("camera_info")
+    if remapped != plain:
+        return remapped
+    return node.resolve_topic_name("image").rpartition("/")[0] + "/camera_info"
+
+
+class CameraInfos:
+    """The last few camera_info messages. Written by the executor's thread, read by the worker's."""
+
+    KEPT = 8
+
+    def __init__(self) -> None:
+        self._by_stamp: OrderedDict[int, CameraInfo] = OrderedDict()
+        self._latest: CameraInfo | None = None
+        self.any_yet = False
+        """One has come, though it may have been forgotten since."""
+
+    def add(self, info: CameraInfo) -> None:
+        """Takes a message in."""
+        infos = OrderedDict(self._by_stamp)
+        infos[stamp_nanoseconds(info.header)] = info
+        while len(infos) > self.KEPT:
+            infos.popitem(last=False)
+        # Assigned as a whole: the other thread sees the old or the new one.
+        self._by_stamp, self._latest, self.any_yet = infos, info, True
+
+    def clear(self) -> None:
+        """Forgets them: time starts anew."""
+        self._by_stamp, self._latest = OrderedDict(), None
+
+    def matching(self, stamp: int) -> CameraInfo | None:
+        """The message with the image's stamp, else the latest, None if there was none."""
+        return self._by_stamp.get(stamp, self._latest)

@@ -1,0 +1,131 @@
+"""What `perception_node` counts and complains about."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.qos import qos_policy_name_from_kind
+
+
+WINDOW = 5.0
+"""Seconds over which rates and latencies are given."""
+REPEAT = 10.0
+"""Seconds until a complaint that goes on is logged again."""
+
+
+class Complaints:
+    """Things that are wrong, by kind. A kind's reason is logged when it is new and now and then while it goes on."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        self._logger = logger
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[str, float, float]] = {}
+        """Kind to reason, when it last happened and when it was last logged."""
+
+    def report(self, kind: str, reason: str, where: str = "", error: bool = False) -> None:
+        """Something happened again. `where` (which frame) is logged but does not make it a new complaint."""
+        now = time.monotonic()
+        with self._lock:
+            known, _, logged = self._seen.get(kind, ("", 0.0, -math.inf))
+            is_due = reason != known or now - logged >= REPEAT
+            self._seen[kind] = (reason, now, now if is_due else logged)
+        if is_due:
+            text = f"{where}: {reason}" if where else reason
+            self._logger.error(text) if error else self._logger.warning(text)
+
+    def clear(self, kind: str) -> None:
+        """It is right again."""
+        with self._lock:
+            self._seen.pop(kind, None)
+
+    def current(self, kinds: Iterable[str], within: float = math.inf) -> list[str]:
+        """Reasons of those kinds that were not cleared and happened in the last seconds."""
+        now = time.monotonic()
+        with self._lock:
+            seen = [self._seen[kind] for kind in kinds if kind in self._seen]
+        return [reason for reason, last, _ in seen if now - last < within]
+
+
+@dataclass
+class Statistics:
+    """Counters since the last activation, and the recent past."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """`received`, `predicted`, `dropped`, `skipped`, `rejected`. Each is counted by one thread only."""
+    last_error: str = ""
+    _start: float = field(default_factory=time.monotonic)
+    _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    _predictions: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def arrived(self) -> None:
+        """An image came."""
+        self.counts["received"] += 1
+        self._arrivals.append(time.monotonic())
+
+    def predicted(self, latency: float) -> None:
+        """An image was predicted and published, `latency` seconds after it came."""
+        self.counts["predicted"] += 1
+        self._predictions.append((time.monotonic(), latency))
+
+    @property
+    def age(self) -> float:
+        """Seconds since the activation."""
+        return time.monotonic() - self._start
+
+    @property
+    def since_last_arrival(self) -> float:
+        """Seconds, infinite before the first image."""
+        return time.monotonic() - self._arrivals[-1] if self._arrivals else math.inf
+
+    def values(self) -> dict[str, str]:
+        """Key-value pairs for diagnostics."""
+        now = time.monotonic()
+        arrivals = [moment for moment in tuple(self._arrivals) if now - moment < WINDOW]
+        recent = [(moment, latency) for moment, latency in tuple(self._predictions) if now - moment < WINDOW]
+        latencies = sorted(latency for _, latency in recent)
+        return {
+            "Events in window": str(len(recent)),
+            "Events since startup": str(self.counts["predicted"]),
+            "Duration of window (s)": f"{WINDOW:.1f}",
+            "Actual frequency (Hz)": f"{_rate([moment for moment, _ in recent]):.2f}",
+            "Image frequency (Hz)": f"{_rate(arrivals):.2f}",
+            "Median latency (ms)": f"{latencies[len(latencies) // 2] * 1000:.1f}" if latencies else "",
+            "Largest latency (ms)": f"{latencies[-1] * 1000:.1f}" if latencies else "",
+            **{f"Frames {name}": str(self.counts[name]) for name in ("received", "dropped", "skipped", "rejected")},
+            "Last error": self.last_error,
+        }
+
+
+class Monitor:
+    """Complaints and statistics of one node."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        self._logger = logger
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets everything, as when the node is activated."""
+        self.complaints = Complaints(self._logger)
+        self.statistics = Statistics()
+
+    def reject(self, where: str, reason: str) -> None:
+        """An image could not be used."""
+        self.statistics.counts["rejected"] += 1
+        self.statistics.last_error = f"{where}: {reason}"
+        self.complaints.report("image", reason, where, error=True)
+
+    def incompatible_qos(self, topic: str, event: Any) -> None:
+        """The other end of a topic asks for or offers a QoS that does not match ours."""
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self.complaints.report(f"qos {topic}", f"incompatible QoS on {topic}: {policy} differs at the other end")
+
+
+def _rate(moments: list[float]) -> float:
+    return (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 and moments[-1] > moments[0] else 0.0

@@ -1,0 +1,101 @@
+"""Depth to PointCloud2: organised like the image, coloured, with class and confidence where the model gives them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from diffusion_perception_ros.ros.messages import fill
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
+
+
+_FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
+
+Rays = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""x / z and y / z of the pixels, broadcastable to (H, W)."""
+
+
+class PointCloudBuilder:
+    """Builds clouds and remembers the pixel rays, which only change with the camera."""
+
+    def __init__(self, with_label: bool, with_confidence: bool) -> None:
+        """Every cloud of one model has the same fields: x, y, z, rgb, then `confidence` and `label` if it has them."""
+        fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")]
+        fields += [("confidence", "<f4")] if with_confidence else []
+        fields += [("label", "<u4")] if with_label else []
+        self._point = np.dtype(fields)
+        self._camera: tuple[object, ...] = ()
+        self._rays: Rays | None = None
+
+    def build(
+        self,
+        header: Header,
+        depth: FloatImage,
+        rgb: UInt8Image,
+        prediction: Prediction,
+        intrinsics: Intrinsics,
+        info: CameraInfo | None,
+        decimation: int = 1,
+    ) -> PointCloud2:
+        """The cloud of one frame, ceil(H / decimation) x ceil(W / decimation) points.
+
+        Args:
+            header: of the image; points are in its optical frame.
+            depth: (H, W) metres; points without a finite depth are NaN.
+            rgb: (H, W, 3), colour of the points.
+            prediction: gives `semantic` and `confidence`.
+            intrinsics: of the image.
+            info: its lens distortion is undone, None if there is none (rectified images).
+            decimation: take every n-th row and column.
+        """
+        x, y = self._rays_of(intrinsics, info)
+        every = np.s_[::decimation, ::decimation]
+        z = np.where(np.isfinite(depth[every]), depth[every], np.float32(np.nan))
+        points = np.empty(z.shape, self._point)
+        points["x"], points["y"], points["z"] = x[every] * z, y[every] * z, z
+        color = rgb[every].astype(np.uint32)
+        points["rgb"] = color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]
+        names = self._point.names or ()
+        if "confidence" in names:
+            points["confidence"] = np.nan if prediction.confidence is None else prediction.confidence[every]
+        if "label" in names:
+            points["label"] = 0 if prediction.semantic is None else prediction.semantic[every]
+        return self._message(header, points)
+
+    def _rays_of(self, intrinsics: Intrinsics, info: CameraInfo | None) -> Rays:
+        distortion = np.asarray(info.d, np.float64) if info is not None else np.zeros(0)
+        model = info.distortion_model if info is not None and distortion.any() else ""
+        camera = (intrinsics, model, tuple(distortion))
+        if self._rays is None or camera != self._camera:
+            self._rays = _pixel_rays(intrinsics, model, distortion)
+            self._camera = camera
+        return self._rays
+
+    def _message(self, header: Header, points: npt.NDArray[np.void]) -> PointCloud2:
+        height, width = points.shape
+        cloud = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=False)
+        cloud.point_step = self._point.itemsize
+        cloud.row_step = width * self._point.itemsize
+        for name, layout in (self._point.fields or {}).items():
+            kind, offset = layout[:2]
+            # By convention `rgb` is declared as a float that carries the three bytes.
+            datatype = PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[kind.str[1:]]
+            cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
+        fill(cloud.data, points)
+        return cloud
+
+
+def _pixel_rays(camera: Intrinsics, model: str, distortion: npt.NDArray[np.float64]) -> Rays:
+    u = np.arange(camera.width, dtype=np.float32)[None, :]
+    v = np.arange(camera.height, dtype=np.float32)[:, None]
+    if not model:
+        x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
+        shape = (camera.height, camera.width)
+        return np.broadcast_to(x.astype(np.float32), shape), np.broadcast_to(y.astype(np.float32), shape)
+    pixels = np.stack(np.broadcast_arrays(u, v), axis=-1).reshape(-1, 1, 2).astype(np.float64)
+    undistort = cv2.fisheye.undistortPoints if model in ("equidistant", "fisheye") else cv2.undistortPoints
+    rays = undistort(pixels, camera.matrix, distortion).reshape(camera.height, camera.width, 2).astype(np.float32)
+    return rays[..., 0], rays[..., 1]
