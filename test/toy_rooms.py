@@ -22,7 +22,9 @@ def toy_room(seed: int, width: int = 64, height: int = 64) -> Sample:
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u, float)], -1)
     floor = rng.uniform(0.6, 1.6)
-    room = np.array([[-rng.uniform(1, 3), -rng.uniform(0.8, 1.6), -1.0], [rng.uniform(1, 3), floor, rng.uniform(2, 6)]])
+    room = np.array(
+        [[-rng.uniform(1, 3), -rng.uniform(0.8, 1.6), -1.0], [rng.uniform(1, 3), floor, rng.uniform(2, 6)]]
+    )
     depth, side = _room_hit(rays, room)
     classes = np.array([CLASS_ID[name] for name in SIDES])[side]
     instances = np.zeros(depth.shape, np.uint16)

@@ -7,11 +7,10 @@ Everything is drawn from the `numpy.random.Generator` that is handed in.
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample, UInt8Image
@@ -98,15 +97,19 @@ def crop_sample(sample: Sample, left: int, top: int, width: int, height: int) ->
 
 def flip_sample(sample: Sample) -> Sample:
     """The mirror image: x changes sign in the normals, too."""
-    maps = {name: np.ascontiguousarray(getattr(sample, name)[:, ::-1]) for name in _present(sample)}
+    maps = {name: _mirrored(getattr(sample, name)) for name in _present(sample)}
     if "normals" in maps:
         maps["normals"][..., 0] *= -1.0
     return _with_maps(
         sample,
-        rgb=np.ascontiguousarray(sample.rgb[:, ::-1]),
+        rgb=_mirrored(sample.rgb),
         intrinsics=None if sample.intrinsics is None else sample.intrinsics.flipped(),
         **maps,
     )
+
+
+def _mirrored(array: Any) -> Any:
+    return cv2.flip(np.ascontiguousarray(array), 1)
 
 
 def resize_sample(sample: Sample, width: int, height: int) -> Sample:
@@ -148,7 +151,7 @@ def _present(sample: Sample) -> list[str]:
 
 
 def _with_maps(
-    sample: Sample, rgb: UInt8Image, intrinsics: Intrinsics | None, **maps: npt.NDArray[np.generic]
+    sample: Sample, rgb: UInt8Image, intrinsics: Intrinsics | None, **maps: Any
 ) -> Sample:
     return dataclasses.replace(sample, rgb=rgb, intrinsics=intrinsics, flow=None, keypoints=None, **maps)
 

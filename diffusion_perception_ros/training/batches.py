@@ -105,9 +105,8 @@ def instance_offsets(instances: UInt16Image) -> np.ndarray:
 
     In units of `OFFSET_SCALE` pixels of full resolution; NaN where there is no instance (id 0).
     """
-    _, ids = np.unique(instances, return_inverse=True)
-    ids = ids.reshape(-1)
-    area = np.bincount(ids)
+    ids = instances.reshape(-1).astype(np.int64)
+    area = np.maximum(np.bincount(ids), 1)
     offsets = np.empty((2, *instances.shape), np.float32)
     for axis, positions in enumerate((np.arange(instances.shape[1])[None], np.arange(instances.shape[0])[:, None])):
         grid = np.broadcast_to(positions, instances.shape)

@@ -143,9 +143,16 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The way back from `optimiser_tensors`."""
+    """The way back from `optimiser_tensors`.
+
+    Moments take the memory layout of their parameter: the fused optimiser walks through both in memory order.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
+        parameter = parameters[int(number)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         entries.setdefault(int(number), {})[name] = value
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})

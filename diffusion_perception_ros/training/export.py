@@ -152,7 +152,7 @@ def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
         shapes.append({0: batch, 2: per_unit * height_units, 3: per_unit * width_units})
         names.append("noise")
     program = torch.onnx.export(
-        DeployedNet(folded),
+        DeployedNet(folded).eval(),
         arguments,
         input_names=names,
         output_names=list(OUTPUTS),
