@@ -13,7 +13,7 @@ from diffusion_perception_ros.world.assets import Assets
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.scene import Triangles
-from diffusion_perception_ros.world.shapes import Shape, rotation_z
+from diffusion_perception_ros.world.shapes import Shape, apply, rotation_z
 from diffusion_perception_ros.world.textures import hsv
 
 
@@ -105,8 +105,8 @@ class SceneBuilder:
         offset = np.asarray(position, np.float32)
         is_uniform = bool(np.all(factor == factor[0]))
         for shape, material in item.parts:
-            normals = shape.normals @ rotation.T if is_uniform else _unit((shape.normals / factor) @ rotation.T)
-            self.add(Shape(shape.positions @ (rotation * factor).T + offset, normals, shape.uvs), tag, material)
+            normals = apply(rotation, shape.normals) if is_uniform else _unit(apply(rotation / factor, shape.normals))
+            self.add(Shape(apply(rotation * factor, shape.positions) + offset, normals, shape.uvs), tag, material)
         return tag
 
     def mesh(self, index: int) -> Item:
@@ -194,6 +194,9 @@ def bounds(parts: Iterable[Part]) -> tuple[npt.NDArray[np.float32], npt.NDArray[
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    length = np.sqrt(np.einsum("...x,...x->...", vectors, vectors))[..., None]
-    # a degenerate corner gets any unit vector: renderers fall back on the face's own normal
-    return np.where(length > 1e-6, vectors / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
+    flat = vectors.reshape(-1, 3)
+    length = np.sqrt(np.einsum("nx,nx->n", flat, flat))[:, None]
+    unit = flat / np.maximum(length, 1e-6)
+    if length.min(initial=1) < 1e-6:  # a degenerate corner gets any normal: renderers fall back on the face's own
+        unit[length[:, 0] < 1e-6] = (0, 0, 1)
+    return unit.reshape(vectors.shape)

@@ -30,7 +30,12 @@ class Shape(NamedTuple):
         """The shape turned (about z by `yaw`, or by a rotation matrix) and then shifted."""
         matrix = rotation_z(yaw) if rotation is None else np.asarray(rotation, np.float32)
         shift = np.asarray(offset, np.float32)
-        return Shape(self.positions @ matrix.T + shift, self.normals @ matrix.T, self.uvs)
+        return Shape(apply(matrix, self.positions) + shift, apply(matrix, self.normals), self.uvs)
+
+
+def apply(matrix: Float32, vectors: Float32) -> Float32:
+    """A (3, 3) matrix times each of (N, 3, 3) vectors; one flat product is far faster than N small ones."""
+    return (vectors.reshape(-1, 3) @ matrix.T).reshape(vectors.shape)
 
 
 def rotation_z(angle: float) -> Float32:
