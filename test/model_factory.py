@@ -55,7 +55,7 @@ def write_model(
     Args:
         folder: Where; its name is the model's name. Made if it does not exist.
         tasks: Outputs of the graph and the card.
-        depth: See the module's table.
+        depth: See the module's table; `"broken"` makes a graph that fails when it runs.
         depth_card: Changes to the card's depth output, e.g. `{"quantity": "metric_depth", "unit": "m"}`.
         normal: The vector that the graph gives everywhere, of any length.
         axes: What its three components mean, for the card. The default vector faces the camera: n_z = -1 in ours.
@@ -142,6 +142,8 @@ def _graph(
         elif depth == "holes":
             rounded = op("Div", [op("Round", [op("Mul", [brightness, floats([1e4])])]), floats([1e4])])
             value = op("Div", [op("Mul", [rounded, rounded]), rounded])
+        elif depth == "broken":
+            value = op("Reshape", [brightness, np.array([1, 1, 7, 7], np.int64)])
         else:
             value = brightness
         if noise:

@@ -101,28 +101,28 @@ class PredictionWriter:
     def _pictures(self, rgb: UInt8Image, prediction: Prediction) -> dict[str, UInt8Image]:
         """Pictures by the suffix of their stem, the overview first."""
         pictures: dict[str, UInt8Image] = {}
-        panels = [_panel(rgb)]
+        cells = [_panel(rgb)]
+        height = len(cells[0])
         depth = prediction.depth if prediction.depth is not None else prediction.depth_relative
         if depth is not None:
             is_disparity = prediction.depth_quantity == "relative_disparity"
-            low, high = visualization.depth_limits(depth)
-            picture = visualization.colorize_depth(depth, low, high, near_is_high=is_disparity)
-            pictures["_depth"] = picture
             unit = "m" if prediction.depth_quantity == "metric_depth" else ""
-            panels += [_panel(picture)]
-            panels += [visualization.scale_bar(low, high, unit, len(panels[0]), near_is_high=is_disparity)]
+            low, high = visualization.depth_limits(depth)
+            pictures["_depth"] = visualization.colorize_depth(depth, low, high, near_is_high=is_disparity)
+            bar = visualization.scale_bar(low, high, unit, height, near_is_high=is_disparity)
+            cells.append(np.hstack([_panel(pictures["_depth"]), bar]))
         if prediction.normals is not None:
             pictures["_normals"] = visualization.colorize_normals(prediction.normals)
-            panels += [_panel(pictures["_normals"])]
+            cells.append(_panel(pictures["_normals"]))
         if prediction.semantic is not None:
             pictures["_semantic"] = visualization.colorize_labels(prediction.semantic, self._labels)
-            panels += [_panel(visualization.overlay(rgb, pictures["_semantic"], 0.6))]
             shown = visualization.present_labels(prediction.semantic, self._labels)
-            panels += [visualization.legend(shown, len(panels[0]))]
+            blended = _panel(visualization.overlay(rgb, pictures["_semantic"], 0.6))
+            cells.append(np.hstack([blended, visualization.legend(shown, height)]))
         if prediction.instances is not None:
             pictures["_instances"] = visualization.colorize_instances(prediction.instances)
-            panels += [_panel(visualization.overlay(rgb, pictures["_instances"], 0.6))]
-        return {"": np.hstack(panels), **pictures}
+            cells.append(_panel(visualization.overlay(rgb, pictures["_instances"], 0.6)))
+        return {"": _grid(cells), **pictures}
 
 
 def _panel(picture: UInt8Image) -> UInt8Image:
@@ -132,6 +132,18 @@ def _panel(picture: UInt8Image) -> UInt8Image:
         return picture
     size = (_PANEL_WIDTH, max(1, round(height * _PANEL_WIDTH / width)))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _grid(cells: list[UInt8Image]) -> UInt8Image:
+    """Cells of equal height in rows of three, on white."""
+    height = len(cells[0])
+    width = max(cell.shape[1] for cell in cells)
+    columns = min(3, len(cells))
+    grid = np.full((-(-len(cells) // columns) * height, columns * width, 3), 255, np.uint8)
+    for index, cell in enumerate(cells):
+        row, column = divmod(index, columns)
+        grid[row * height :, column * width :][:height, : cell.shape[1]] = cell
+    return grid
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     sources = _open_all(args.inputs, args.image_topic, problems.append)
     calibration = parse_calibration(args.camera_info) if args.camera_info else None
     estimator = Estimator.load(args.model, args.backend, args.threads)
+    estimator.check_tasks(args.tasks)
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
     _protect_inputs(sources, args.output)
     if estimator.fallback_reason:

@@ -20,6 +20,7 @@ from diffusion_perception_ros.sample import Intrinsics, UInt8Image
 
 _IMAGE = "sensor_msgs/msg/Image"
 _COMPRESSED = "sensor_msgs/msg/CompressedImage"
+_IMAGES = {_IMAGE, _COMPRESSED}
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
@@ -138,9 +139,7 @@ class BagFrames:
     def __iter__(self) -> Iterator[Frame]:
         topics = None if self._topic is None else {self._topic}
         count = 0
-        seen: set[str] = set()
-        for message in read_messages(self._path, topics, {_IMAGE, _COMPRESSED}, self._damage):
-            seen.add(message.topic)
+        for message in read_messages(self._path, topics, _IMAGES, self._damage):
             if self._topic is None and _is_color(message):
                 self._topic = message.topic
             if message.topic == self._topic:
@@ -150,9 +149,11 @@ class BagFrames:
         for sentence in dict.fromkeys(self._damage):
             yield Frame(str(self._path), stem, problem=sentence)
         if not count and not self._damage:
-            wanted = f"topic {self._topic}" if self._topic else "colour images"
-            has = ", ".join(sorted(seen)) or "none"
-            yield Frame(str(self._path), stem, problem=f"{self._path} has no {wanted}; image topics read: {has}")
+            wanted = f"images on {self._topic}" if self._topic else "colour images"
+            has = ", ".join(sorted({message.topic for message in read_messages(self._path, None, _IMAGES, [])}))
+            yield Frame(
+                str(self._path), stem, problem=f"{self._path} has no {wanted}; its image topics: {has or 'none'}"
+            )
 
     def _frame(self, message: BagMessage, number: int) -> Frame:
         name = f"{self._path} {message.topic} frame {number}"

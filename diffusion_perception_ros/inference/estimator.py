@@ -86,7 +86,7 @@ class Estimator:
         """
         start = time.perf_counter()
         check_picture(rgb)
-        wanted = self._check_tasks(tasks)
+        wanted = self.check_tasks(tasks)
         size = rgb.shape[1], rgb.shape[0]
         if intrinsics is not None and (intrinsics.width, intrinsics.height) != size:
             raise InputError(
@@ -106,7 +106,12 @@ class Estimator:
         }
         return prediction
 
-    def _check_tasks(self, tasks: Collection[str] | None) -> set[str]:
+    def check_tasks(self, tasks: Collection[str] | None) -> set[str]:
+        """The tasks that `predict` would compute.
+
+        Raises:
+            InputError: the model lacks one of them.
+        """
         unknown = sorted(set(tasks or ()) - set(self.card.tasks))
         if unknown:
             raise InputError(

@@ -78,7 +78,7 @@ def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -
         scale = np.float32(1.0) / np.sqrt(np.einsum("chw,chw->hw", tensor, tensor))
     for channel, axis in enumerate(axes):
         target, sign = _OPTICAL_AXES[axis]
-        planes[target] = tensor[channel] * (np.float32(sign) * scale)
+        planes[target] = cv2.multiply(tensor[channel], scale, scale=sign)
     normals = _resize(cast(FloatImage, cv2.merge(planes)), size)
     for start in range(0, len(normals), _BAND):  # in bands: temporaries stay in the cache
         band = normals[start : start + _BAND]

@@ -25,6 +25,8 @@ _OPTIMIZATION = {
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+_Shape = tuple[int | None, ...]
+"""None = any size."""
 _FLOATS = ("tensor(float)", "tensor(float16)")
 
 
@@ -38,7 +40,7 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.graph_optimization_level = _OPTIMIZATION[optimization]
-        # Spinning threads win a few percent of latency and burn a core that the robot needs for other work.
+        # Spinning threads keep cores busy between frames that the robot needs for other work.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
@@ -90,11 +92,11 @@ def _available_providers(backend: str) -> tuple[list[str], str | None]:
 def _check_graph(path: Path, card: ModelCard, session: onnxruntime.InferenceSession) -> None:
     """The graph must have the inputs and outputs that the card names, of the rank and the channels it implies."""
     width, height = card.input.size.width, card.input.size.height
-    expected: dict[str, list[int | None]] = {card.input.tensor: [1, 3, height, width]}
+    expected: list[tuple[str, _Shape]] = [(card.input.tensor, (1, 3, height, width))]
     if card.noise:
-        expected[card.noise.tensor] = [1, card.noise.channels, None, None]
+        expected.append((card.noise.tensor, (1, card.noise.channels, None, None)))
     _check_nodes(path, "input", session.get_inputs(), expected, ("tensor(float)",))
-    missing = {node.name for node in session.get_inputs()} - expected.keys()
+    missing = {node.name for node in session.get_inputs()} - {name for name, _ in expected}
     if missing:
         raise CardError(f"{path} needs the input '{min(missing)}', which its card does not mention")
     _check_nodes(path, "output", session.get_outputs(), _expected_outputs(card), _FLOATS)
@@ -107,20 +109,21 @@ def _check_graph(path: Path, card: ModelCard, session: onnxruntime.InferenceSess
             )
 
 
-def _expected_outputs(card: ModelCard) -> dict[str, list[int | None]]:
-    channels: dict[str, int] = {}
+def _expected_outputs(card: ModelCard) -> list[tuple[str, _Shape]]:
+    channels = {"depth": 1, "normals": 3, "semantic": len(card.labels), "instances": 2}
+    expected: list[tuple[str, _Shape]] = []
     for output in card.outputs:
-        channels[output.tensor] = {"depth": 1, "normals": 3, "semantic": len(card.labels), "instances": 2}[output.task]
+        expected.append((output.tensor, (1, channels[output.task], None, None)))
         if isinstance(output, DepthOutput) and output.confidence_tensor:
-            channels[output.confidence_tensor] = 1
-    return {name: [1, count, None, None] for name, count in channels.items()}
+            expected.append((output.confidence_tensor, (1, 1, None, None)))
+    return expected
 
 
 def _check_nodes(
-    path: Path, kind: str, nodes: Sequence[Any], expected: Mapping[str, list[int | None]], types: Sequence[str]
+    path: Path, kind: str, nodes: Sequence[Any], expected: Sequence[tuple[str, _Shape]], types: Sequence[str]
 ) -> None:
     by_name = {node.name: node for node in nodes}
-    for name, shape in expected.items():
+    for name, shape in expected:
         node = by_name.get(name)
         if node is None:
             raise CardError(f"the card names the {kind} '{name}', {path} has {', '.join(sorted(by_name)) or 'none'}")
