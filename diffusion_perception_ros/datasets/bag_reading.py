@@ -20,6 +20,8 @@ class BagMessage(NamedTuple):
     """One recorded message."""
 
     topic: str
+    time: int
+    """Nanoseconds, when it was recorded."""
     type: str
     """Such as `sensor_msgs/msg/Image`; ROS 1 types are named the same way."""
     content: Any
@@ -86,12 +88,13 @@ def _read_whole(path: Path, topics: Collection[str] | None, types: Collection[st
             if connection.msgtype in types and (topics is None or connection.topic in topics)
         ]
         if chosen:  # an empty list would mean all
-            for connection, _, data in reader.messages(chosen):
-                yield BagMessage(connection.topic, connection.msgtype, reader.deserialize(data, connection.msgtype))
+            for connection, time, data in reader.messages(chosen):
+                content = reader.deserialize(data, connection.msgtype)
+                yield BagMessage(connection.topic, time, connection.msgtype, content)
 
 
 def _read_salvaged(path: Path, topics: Collection[str] | None, types: Collection[str]) -> Iterator[BagMessage]:
     store = get_typestore(Stores.LATEST)
-    for topic, kind, _, data in salvage(path):
+    for topic, kind, time, data in salvage(path):
         if kind in types and (topics is None or topic in topics):
-            yield BagMessage(topic, kind, store.deserialize_cdr(data, kind))
+            yield BagMessage(topic, time, kind, store.deserialize_cdr(data, kind))

@@ -24,7 +24,7 @@ LabelReader = Callable[[EvaluationSample, dict[str, Any]], None]
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """(H, W) ids of the label picture of a picture of `shape`. Palettes are read as ids, colours as R + 256 G + 65536 B.
+    """(H, W) ids of the mask of a picture of `shape`. Palettes are read as ids, colours as R + 256 G + 65536 B.
 
     Raises:
         InputError: missing, unreadable, or another size than the picture.

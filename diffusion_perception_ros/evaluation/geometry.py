@@ -9,7 +9,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.sample import FloatImage, Intrinsics
 
 
-NORMAL_WINDOW = 15
+NORMAL_WINDOW = 21
 """Pixels. Below this, a depth camera's noise dominates the slope (on a Kinect's table, 8 degrees at 7 pixels)."""
 MAX_RELATIVE_RESIDUAL = 0.01
 """Root mean square of a window's residuals, as a share of its distance, above which it holds more than one plane."""
@@ -98,13 +98,15 @@ def _best_of_shifted(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """For each pixel the plane of the nine windows shifted by -shift, 0, +shift with the smallest residual."""
     height, width = residual.shape
-    best_planes, best_residual = planes.copy(), residual.copy()
+    best_residual, best_window = residual.copy(), np.arange(residual.size).reshape(residual.shape)
+    own = best_window.copy()
     for down in (-shift, 0, shift):
         for right in (-shift, 0, shift):
-            rows = np.clip(np.arange(height) + down, 0, height - 1)
-            columns = np.clip(np.arange(width) + right, 0, width - 1)
-            candidate = residual[np.ix_(rows, columns)]
+            window = np.ix_(
+                np.clip(np.arange(height) + down, 0, height - 1), np.clip(np.arange(width) + right, 0, width - 1)
+            )
+            candidate = residual[window]
             better = candidate < best_residual
             best_residual[better] = candidate[better]
-            best_planes[better] = planes[np.ix_(rows, columns)][better]
-    return best_planes, best_residual
+            best_window[better] = own[window][better]
+    return planes.reshape(-1, 3)[best_window], best_residual

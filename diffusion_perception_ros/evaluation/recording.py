@@ -1,0 +1,105 @@
+"""What perception_node published, read back from a recorded bag: a prediction and a status per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.datasets.bag_reading import BagMessage, read_messages
+from diffusion_perception_ros.datasets.rosbag import stamp_of
+from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.sample import Prediction
+
+
+IMAGE = "sensor_msgs/msg/Image"
+STATUS = "diffusion_perception_ros/msg/PerceptionStatus"
+STATUS_TOPIC = "status"
+STAGES = ("decode", "preprocess", "inference", "postprocess", "publish")
+_PATIENCE = 8
+"""Stamps that may begin before the oldest one counts as complete: topics reach the recorder in any order."""
+_DTYPES = {"32FC1": "<f4", "32FC3": "<f4", "mono8": "u1", "mono16": "<u2"}
+
+
+@dataclass
+class RecordedFrame:
+    """All outputs that carry one stamp."""
+
+    stamp: int
+    """Nanoseconds."""
+    time: int
+    """Nanoseconds, when the recorder got the last of them."""
+    prediction: Prediction
+    status: Any
+    """PerceptionStatus; None if it was not recorded."""
+    frame_ids: list[str]
+    """Of every message."""
+
+
+def output_topics(card: ModelCard) -> list[str]:
+    """Topics, relative to the node's namespace, that hold a model's answer."""
+    topics = {
+        "depth": ["depth/image", "depth_relative/image"],
+        "normals": ["normals/image"],
+        "semantic": ["segmentation/mask"],
+        "instances": ["instances/image"],
+    }
+    return [topic for task in card.tasks for topic in topics.get(task, [])]
+
+
+def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]) -> Iterator[RecordedFrame]:
+    """Frames in the order in which they were published.
+
+    Args:
+        bag: Written by the recorder; holds `output_topics(card)` and `status` below `namespace`.
+        namespace: Of the node, such as `/perception`.
+        card: Of the model that ran.
+        damage: Gets a sentence for everything that could not be read.
+    """
+    prefix = namespace.rstrip("/") + "/"
+    topics = {prefix + topic for topic in [*output_topics(card), STATUS_TOPIC]}
+    pending: dict[int, dict[str, BagMessage]] = {}
+    for message in read_messages(bag, topics, {IMAGE, STATUS}, damage):
+        stamp = stamp_of(message.content.header)
+        pending.setdefault(stamp, {})[message.topic.removeprefix(prefix)] = message
+        if len(pending) > _PATIENCE:
+            oldest = next(iter(pending))
+            yield _frame(oldest, pending.pop(oldest), card)
+    for stamp, messages in pending.items():
+        yield _frame(stamp, messages, card)
+
+
+def _frame(stamp: int, messages: dict[str, BagMessage], card: ModelCard) -> RecordedFrame:
+    images = {topic: _array(message.content) for topic, message in messages.items() if topic != STATUS_TOPIC}
+    status = messages[STATUS_TOPIC].content if STATUS_TOPIC in messages else None
+    prediction = Prediction(
+        depth=images.get("depth/image"),
+        depth_relative=images.get("depth_relative/image"),
+        normals=images.get("normals/image"),
+        semantic=images.get("segmentation/mask"),
+        instances=images.get("instances/image"),
+        timings={stage: float(getattr(status, f"{stage}_time")) for stage in STAGES} if status else {},
+    )
+    depth = card.output("depth")
+    if prediction.depth is not None:
+        prediction.depth_quantity = "metric_depth"
+    elif prediction.depth_relative is not None and depth is not None:
+        prediction.depth_quantity = str(depth.quantity)
+    return RecordedFrame(
+        stamp,
+        max(message.time for message in messages.values()),
+        prediction,
+        status,
+        [message.content.header.frame_id for message in messages.values()],
+    )
+
+
+def _array(content: Any) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, 3) array of an image that this package wrote: packed rows, little endian."""
+    array = np.frombuffer(content.data, _DTYPES[content.encoding])
+    shape = (content.height, content.width)
+    return array.reshape((*shape, 3) if content.encoding.endswith("C3") else shape)
