@@ -42,8 +42,6 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         """Raises InputError for a wrong parameter."""
         super().__init__("perception_node", **options)
-        self.parameters = NodeParameters(self, PerceptionParameters, self._why_not_now, self._on_parameters)
-        self.monitor = Monitor(self.get_logger())
         self._estimator: Estimator | None = None
         self._outputs: Outputs | None = None
         self._pipeline: Pipeline | None = None
@@ -53,6 +51,8 @@ class PerceptionNode(LifecycleNode):
         self._next_due = 0.0
         self._last_stamp: int | None = None
         self._last_format = ""
+        self.parameters = NodeParameters(self, PerceptionParameters, self._why_not_now, self._on_parameters)
+        self.monitor = Monitor(self.get_logger())
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # In steady time: with simulated time, diagnostics must also come while the clock stands.

@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "test"))  # for model_factory
 
 # Before the first DDS participant of this process: pictures do not fit into the default shared memory.
-PROFILE = str(REPOSITORY / "config" / "fastdds_large_images.xml")
-os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = PROFILE
+VENDOR = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
+os.environ[f"{VENDOR}_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_large_images.xml")
 
 from domain_coordinator import domain_id  # noqa: E402
 from harness import Ros  # noqa: E402

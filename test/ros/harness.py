@@ -127,6 +127,12 @@ class Ros:
             self._executor.spin_once(timeout_sec=0.05)
         return value
 
+    def pause(self, seconds: float) -> None:
+        """Serves callbacks for a while, where the order of two topics matters."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.02)
+
     def repeat_until(self, action: Callable[[], None], condition: Callable[[], Value], what: str) -> Value:
         """Repeats an action every few seconds until the condition is true: best-effort images may get lost."""
         next_time = 0.0
