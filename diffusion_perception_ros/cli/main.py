@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.memory import keep_freed_memory
 
 
 COMMANDS = {
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:
             importlib.import_module(f"{__package__}.{name}").add_arguments(subparser)
     args = parser.parse_args(arguments)
+    keep_freed_memory()
     command = importlib.import_module(f"{__package__}.{args.command}")
     try:
         return int(command.run(args))
