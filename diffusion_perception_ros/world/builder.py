@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -63,9 +63,9 @@ class SceneBuilder:
         rng: np.random.Generator,
         assets: Assets,
         config: WorldConfig,
-        make: Callable[[SceneBuilder, str], Item],
+        make: Callable[[SceneBuilder, str, Sequence[str]], Item],
     ) -> None:
-        """`make` builds a procedural item of any thing's class."""
+        """`make` builds a procedural item of a class for one of some placements (`floor`, `top`, `wall`, …)."""
         self.rng = rng
         self.assets = assets
         self.config = config
@@ -143,7 +143,7 @@ class SceneBuilder:
         item = None
         if self.rng.random() >= self.config.procedural_share:
             item = self.pick_mesh(label, *placements)
-        return item or self._make(self, label)
+        return item or self._make(self, label, placements)
 
     def texture(self, *kinds: str) -> int:
         """A random layer of one of these kinds of procedural texture; repeat a kind to make it likelier."""
@@ -187,10 +187,13 @@ class SceneBuilder:
         return out
 
 
-def bounds(parts: Iterable[Part]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lowest and highest corner (3,) of some parts."""
+def item_of(label: str, parts: list[Part], top_height: float = 0.0, elevation: float = 0.0) -> Item:
+    """An item whose size is that of its parts."""
     points = np.concatenate([part.shape.positions.reshape(-1, 3) for part in parts])
-    return points.min(axis=0), points.max(axis=0)
+    width, depth, height = (
+        float(value) for value in points.max(axis=0) - np.minimum(points.min(axis=0), (np.inf, np.inf, 0))
+    )
+    return Item(label, (width, depth, height), parts, top_height, elevation)
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
+from diffusion_perception_ros.world.furniture import chair
 from diffusion_perception_ros.world.objects import carton, small_thing
+from diffusion_perception_ros.world.people import JOINTS, person
 from diffusion_perception_ros.world.placement import Top, half_extents, place_freely, scatter_on, top_of
 from diffusion_perception_ros.world.rooms import Room
-from diffusion_perception_ros.world.shapes import box
+from diffusion_perception_ros.world.shapes import box, rotation_z
 
 
 THEMES: dict[str, tuple[str, ...]] = {
@@ -218,9 +220,24 @@ def add_floor_clutter(builder: SceneBuilder, room: Room, count: int) -> None:
 
 
 def add_people(builder: SceneBuilder, room: Room, count: int) -> None:
-    """People standing about."""
+    """People standing about, or sitting on a chair of their own."""
     rng = builder.rng
     for _ in range(count):
+        if rng.random() < 0.25:
+            _add_sitting(builder, room)
+            continue
         item = builder.pick("person", "floor")
         if item.size[2] < room.height:
             place_freely(builder, room.plan, item)
+
+
+def _add_sitting(builder: SceneBuilder, room: Room) -> None:
+    seat = chair(builder)
+    spot = place_freely(builder, room.plan, seat)
+    if spot is None:
+        return
+    x, y, yaw = spot
+    sitter = person(builder, "sit")
+    hips = sitter.joints[JOINTS.index("left_hip")]
+    forward = rotation_z(yaw) @ np.array([0, -0.05, 0])
+    builder.place(sitter, np.array([x, y, seat.top_height + 0.1 - hips[2]]) + forward, yaw)

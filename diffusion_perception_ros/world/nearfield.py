@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
-from diffusion_perception_ros.world.objects import open_box, plain_material, small_thing
+from diffusion_perception_ros.world.finishes import plastic
+from diffusion_perception_ros.world.objects import open_box, small_thing
 from diffusion_perception_ros.world.placement import Top, scatter_on
 from diffusion_perception_ros.world.rooms import Room
 from diffusion_perception_ros.world.shapes import box, extrude, rotation_z
@@ -42,7 +43,7 @@ def build_bin(builder: SceneBuilder, room: Room) -> View:
         _add_table(builder, np.array([x, y, base]), max(width, 0.8), max(depth, 0.7), yaw)
     tag = builder.tag("container" if rng.random() < 0.6 else "box")
     material = (
-        plain_material(builder)
+        plastic(builder)
         if rng.random() < 0.8
         else Material((0.8, 0.8, 0.8), builder.texture("cardboard", "wood", "metal"))
     )
@@ -124,7 +125,7 @@ def _add_table(builder: SceneBuilder, center: npt.NDArray[np.float64], width: fl
     if is_round:
         angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         outline = np.stack([width / 2 * np.cos(angle), depth / 2 * np.sin(angle)], axis=-1)
-        builder.add(extrude(outline, thick, tiling).moved(center - (0, 0, thick), yaw), tag, surface)
+        builder.add(extrude(outline, thick, tiling).moved(center - np.array([0, 0, thick]), yaw), tag, surface)
     else:
         builder.add(box((width, depth, thick), (0, 0, -thick / 2), tiling).moved(center, yaw), tag, surface)
     leg = rng.uniform(0.03, 0.09)
@@ -141,7 +142,7 @@ def _look_down(builder: SceneBuilder, room: Room, top: Top, distance: float, ele
     target = np.array(top.center) + rotation_z(top.yaw).astype(float) @ np.array([*local, rng.uniform(0, 0.1)])
     azimuth = rng.uniform(0, 2 * np.pi)
     flat = np.cos(elevation) * distance
-    eye = target + (flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation) * distance)
+    eye = target + np.array([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation) * distance])
     limit = np.array([room.plan.width / 2 - 0.1, room.plan.depth / 2 - 0.1, room.height - 0.1])
     eye = np.clip(eye, [-limit[0], -limit[1], top.center[2] + 0.18], limit)
     return eye, target

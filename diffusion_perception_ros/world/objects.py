@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder, bounds
+from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder, item_of
+from diffusion_perception_ros.world.finishes import plastic, printed
 from diffusion_perception_ros.world.shapes import Shape, box, join, lathe, rotation_x, sphere, tube
-
-
-def _item(label: str, parts: list[Part], top_height: float = 0.0) -> Item:
-    low, high = bounds(parts)
-    size = high - low
-    return Item(label, (float(size[0]), float(size[1]), float(size[2])), parts, top_height)
-
-
-def _printed(builder: SceneBuilder, *kinds: str) -> Material:
-    return Material(np.ones(3) * builder.rng.uniform(0.6, 1), builder.texture(*kinds), builder.rng.uniform(0, 0.3))
-
-
-def plain_material(builder: SceneBuilder, gloss: float = 0.4) -> Material:
-    """One colour, from white china to saturated plastic."""
-    rng = builder.rng
-    if rng.random() < 0.35:
-        color = np.ones(3) * rng.uniform(0.03, 0.9)
-    else:
-        color = builder.color((0.2, 1), (0.1, 1))
-    return Material(color, -1, rng.uniform(0, gloss))
 
 
 def package(builder: SceneBuilder) -> Item:
@@ -39,13 +21,13 @@ def package(builder: SceneBuilder) -> Item:
         size = size[[0, 2, 1]]
     body = box(size, (0, 0, size[2] / 2))
     side = Material(builder.color((0.3, 1), (0.1, 0.9)), builder.texture("package", "plaster"))
-    front = _printed(builder, "package", "package", "cover")
+    front = printed(builder, "package", "package", "cover")
     is_front = np.abs(body.normals[:, 0, int(np.argmin(size))]) > 0.5
     parts = [
         Part(Shape(*(values[is_front] for values in body)), front),
         Part(Shape(*(values[~is_front] for values in body)), side),
     ]
-    return _item("box", parts, float(size[2]))
+    return item_of("box", parts, float(size[2]))
 
 
 def carton(builder: SceneBuilder, largest: float = 0.5) -> Item:
@@ -54,14 +36,14 @@ def carton(builder: SceneBuilder, largest: float = 0.5) -> Item:
     size = rng.uniform(0.12, largest, 3) * (1, rng.uniform(0.5, 1), rng.uniform(0.4, 1))
     material = Material(np.ones(3) * rng.uniform(0.6, 1), builder.texture("cardboard"))
     if rng.random() < 0.75:
-        return _item("box", [Part(box(size, (0, 0, size[2] / 2)), material)], float(size[2]))
+        return item_of("box", [Part(box(size, (0, 0, size[2] / 2)), material)], float(size[2]))
     parts = [Part(open_box(size, 0.006), material)]
     for side in range(4):  # flaps
         reach = size[1 - side % 2] / 2
         flap = box((size[side % 2] * 0.98, size[1 - side % 2] * 0.45, 0.004), (0, size[1 - side % 2] * 0.22, 0))
         flap = flap.moved((0, 0, 0), rotation=rotation_x(rng.uniform(-1.2, 0.9))).moved((0, reach, size[2]))
         parts.append(Part(flap.moved(yaw=side * np.pi / 2), material))
-    return _item("box", parts)
+    return item_of("box", parts)
 
 
 def open_box(size: npt.ArrayLike, wall: float, tiling: float | None = None) -> Shape:
@@ -85,15 +67,13 @@ def can(builder: SceneBuilder) -> Item:
     lid = lathe(
         [(radius, height - 0.003), (radius * 0.96, height), (radius * 0.92, height - 0.004), (0, height - 0.004)], 24
     )
-    label = (
-        _printed(builder, "package", "package", "stripes", "wood") if rng.random() < 0.75 else plain_material(builder)
-    )
+    label = printed(builder, "package", "package", "stripes", "wood") if rng.random() < 0.75 else plastic(builder)
     top = (
         Material(np.ones(3) * rng.uniform(0.3, 0.9), builder.texture("metal"), 0.5)
         if rng.random() < 0.6
-        else plain_material(builder)
+        else plastic(builder)
     )
-    return _item("container", [Part(wall, label), Part(join(rim, lid), top)], height)
+    return item_of("container", [Part(wall, label), Part(join(rim, lid), top)], height)
 
 
 def bottle(builder: SceneBuilder) -> Item:
@@ -110,10 +90,10 @@ def bottle(builder: SceneBuilder) -> Item:
     low, high = height * shoulder * rng.uniform(0.1, 0.3), height * shoulder * rng.uniform(0.7, 0.95)
     label = lathe([(radius * 1.01, low), (radius * 1.01, high)], 20, (2, 1))
     glass = Material(builder.color((0.1, 0.95), (0, 0.9)), -1, 0.8)
-    parts = [Part(lathe(body, 20), glass), Part(lathe(cap, 14), plain_material(builder))]
+    parts = [Part(lathe(body, 20), glass), Part(lathe(cap, 14), plastic(builder))]
     if rng.random() < 0.8:
-        parts.append(Part(label, _printed(builder, "package", "page", "cover")))
-    return _item("container", parts)
+        parts.append(Part(label, printed(builder, "package", "page", "cover")))
+    return item_of("container", parts)
 
 
 def bowl(builder: SceneBuilder) -> Item:
@@ -127,8 +107,8 @@ def bowl(builder: SceneBuilder) -> Item:
     inside = outside[::-1] * (0.95, 1) + (0, 0.004)
     inside[0] = outside[-1] * (0.96, 1)
     profile = np.concatenate([[(0, 0)], outside, inside, [(0, inside[-1, 1])]])
-    material = plain_material(builder) if rng.random() < 0.8 else _printed(builder, "wood", "metal", "stripes")
-    return _item("container", [Part(lathe(profile, 28), material)])
+    material = plastic(builder) if rng.random() < 0.8 else printed(builder, "wood", "metal", "stripes")
+    return item_of("container", [Part(lathe(profile, 28), material)])
 
 
 def cup(builder: SceneBuilder) -> Item:
@@ -141,9 +121,9 @@ def cup(builder: SceneBuilder) -> Item:
     handle = np.stack(
         [radius * 0.95 + height * 0.3 * np.cos(angle), 0 * angle, height * (0.5 + 0.33 * np.sin(angle))], -1
     )
-    pieces = [tube(a, b, 0.005, segments=6) for a, b in zip(handle[:-1], handle[1:], strict=True)]
-    outside = plain_material(builder) if rng.random() < 0.7 else _printed(builder, "package", "stripes")
-    return _item("container", [Part(join(lathe(wall, 22), *pieces), outside)])
+    pieces = [tube(a, b, 0.005, segments=6) for a, b in pairwise(handle)]
+    outside = plastic(builder) if rng.random() < 0.7 else printed(builder, "package", "stripes")
+    return item_of("container", [Part(join(lathe(wall, 22), *pieces), outside)])
 
 
 def book(builder: SceneBuilder) -> Item:
@@ -159,9 +139,9 @@ def book(builder: SceneBuilder) -> Item:
         covers = join(*(box((w, d, 0.002), (0, 0, height + z)) for z in (0.001, thick - 0.001)))
         spine = box((0.002, d, thick), (-w / 2, 0, height + thick / 2))
         parts.append(Part(pages.moved(yaw=yaw), Material((0.8, 0.77, 0.68))))
-        parts.append(Part(join(covers, spine).moved(yaw=yaw), _printed(builder, "cover", "cover", "package")))
+        parts.append(Part(join(covers, spine).moved(yaw=yaw), printed(builder, "cover", "cover", "package")))
         height += thick
-    return _item("box", parts, height)
+    return item_of("box", parts, height)
 
 
 def papers(builder: SceneBuilder) -> Item:
@@ -171,16 +151,16 @@ def papers(builder: SceneBuilder) -> Item:
     for sheet in range(int(rng.integers(1, 4))):
         size = rng.choice([(0.21, 0.297), (0.15, 0.21), (0.3, 0.42)])
         shape = box((*size, 0.001), (*rng.uniform(-0.06, 0.06, 2), 0.001 + 0.0015 * sheet))
-        parts.append(Part(shape.moved(yaw=rng.uniform(-0.5, 0.5)), _printed(builder, "page", "page", "cover")))
-    return _item("object", parts)
+        parts.append(Part(shape.moved(yaw=rng.uniform(-0.5, 0.5)), printed(builder, "page", "page", "cover")))
+    return item_of("object", parts)
 
 
 def ball(builder: SceneBuilder) -> Item:
     """A ball or a fruit."""
     rng = builder.rng
     radius = rng.choice([rng.uniform(0.02, 0.05), rng.uniform(0.05, 0.13)])
-    material = plain_material(builder) if rng.random() < 0.6 else _printed(builder, "package", "stripes", "checker")
-    return _item("object", [Part(sphere(radius, (0, 0, radius), 18), material)])
+    material = plastic(builder) if rng.random() < 0.6 else printed(builder, "package", "stripes", "checker")
+    return item_of("object", [Part(sphere(radius, (0, 0, radius), 18), material)])
 
 
 def pouch(builder: SceneBuilder) -> Item:
@@ -193,8 +173,8 @@ def pouch(builder: SceneBuilder) -> Item:
     dents = 1 + 0.12 * np.sin(x * rng.uniform(3, 7) + rng.uniform(0, 6)) * np.sin(y * rng.uniform(3, 7))
     positions = body.positions * np.concatenate([swell, swell, dents[..., None]], axis=-1).astype(np.float32)
     uvs = np.stack([0.5 + 0.45 * x, 0.5 + 0.45 * y], axis=-1).astype(np.float32)
-    material = _printed(builder, "package", "package", "cover", "fabric")
-    return _item("object", [Part(Shape(positions, body.normals, uvs), material)])
+    material = printed(builder, "package", "package", "cover", "fabric")
+    return item_of("object", [Part(Shape(positions, body.normals, uvs), material)])
 
 
 def vase(builder: SceneBuilder) -> Item:
@@ -206,12 +186,12 @@ def vase(builder: SceneBuilder) -> Item:
     line = np.concatenate(
         [[(0, 0)], np.stack([profile, z * height], -1), [(profile[-1] * 0.85, height), (0, height * 0.7)]]
     )
-    return _item(
+    return item_of(
         "container",
         [
             Part(
                 lathe(line, 22),
-                plain_material(builder, 0.7) if rng.random() < 0.8 else _printed(builder, "marble", "stripes"),
+                plastic(builder, 0.7) if rng.random() < 0.8 else printed(builder, "marble", "stripes"),
             )
         ],
     )
@@ -221,16 +201,16 @@ def tray(builder: SceneBuilder) -> Item:
     """A shallow open box of plastic or wood."""
     rng = builder.rng
     size = (rng.uniform(0.15, 0.45), rng.uniform(0.12, 0.35), rng.uniform(0.03, 0.18))
-    material = plain_material(builder) if rng.random() < 0.75 else _printed(builder, "wood", "metal")
-    return _item("container", [Part(open_box(size, rng.uniform(0.004, 0.012)), material)])
+    material = plastic(builder) if rng.random() < 0.75 else printed(builder, "wood", "metal")
+    return item_of("container", [Part(open_box(size, rng.uniform(0.004, 0.012)), material)])
 
 
 def gadget(builder: SceneBuilder) -> Item:
     """A device of a few blocks: charger, remote control, kitchen machine."""
     rng = builder.rng
     w, d, h = rng.uniform(0.04, 0.3), rng.uniform(0.04, 0.2), rng.uniform(0.015, 0.25)
-    body = plain_material(builder, 0.6)
-    detail = plain_material(builder, 0.6)
+    body = plastic(builder, 0.6)
+    detail = plastic(builder, 0.6)
     parts = [Part(box((w, d, h), (0, 0, h / 2)), body)]
     parts.append(
         Part(box((w * rng.uniform(0.3, 0.9), 0.004, h * rng.uniform(0.2, 0.6)), (0, -d / 2, h * 0.55)), detail)
@@ -239,7 +219,7 @@ def gadget(builder: SceneBuilder) -> Item:
         x, y = rng.uniform(-0.35, 0.35, 2) * (w, d)
         radius = rng.uniform(0.05, 0.2) * min(w, d)
         parts.append(Part(tube((x, y, h), (x, y, h + rng.uniform(0.003, 0.03)), radius), detail))
-    return _item("object", parts, h)
+    return item_of("object", parts, h)
 
 
 SMALL_THINGS: tuple[tuple[Callable[[SceneBuilder], Item], float], ...] = (

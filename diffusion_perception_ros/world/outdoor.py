@@ -45,7 +45,7 @@ def build_street(builder: SceneBuilder) -> View:
     eye_height = rng.uniform(1.2, 2.2) if abs(x) < half_road else rng.uniform(0.4, 1.8)
     heading = rng.normal(0, 0.15) if rng.random() < 0.7 else rng.uniform(-1.2, 1.2)
     eye = np.array([x, 0.0, eye_height])
-    return eye, eye + (np.sin(heading) * 10, np.cos(heading) * 10, rng.normal(-0.4, 0.7))
+    return eye, eye + np.array([np.sin(heading) * 10, np.cos(heading) * 10, rng.normal(-0.4, 0.7)])
 
 
 def build_nature(builder: SceneBuilder) -> View:
@@ -76,7 +76,7 @@ def build_nature(builder: SceneBuilder) -> View:
         _add_fence(builder, ground, rng.uniform(4, 14), rng.uniform(-0.4, 0.4))
     height = rng.uniform(0.25, 1.9)
     eye = np.array([0.0, 0.0, ground.height(0, 0) + height])
-    return eye, eye + (rng.normal(0, 2), 10.0, rng.normal(-1.2, 1.2))
+    return eye, eye + np.array([rng.normal(0, 2), 10.0, rng.normal(-1.2, 1.2)])
 
 
 def sun(
@@ -346,8 +346,8 @@ def _add_fence(builder: SceneBuilder, terrain: _Terrain, distance: float, yaw: f
         z = terrain.height(float(here[0]), float(here[1]))
         posts.append(box((0.1, 0.1, height), (here[0], here[1], z + height / 2), 1.0))
         for level in (0.35, 0.65, 0.92):
-            start = here + (0, 0, z + level * height)
+            start = here + np.array([0, 0, z + level * height])
             end_z = terrain.height(float(there[0]), float(there[1])) + level * height
-            span = there + (0, 0, end_z) - start
+            span = there + np.array([0, 0, end_z]) - start
             posts.append(quad(start, span, (0, 0, 0.1), (2, 0.1)))
     builder.add(join(*posts), tag, material)

@@ -123,6 +123,6 @@ def scatter_on(
         if item.top_height > 0 and not lies and rng.random() < stacking:
             upper = make(builder)
             if max(upper.size[:2]) < 1.3 * max(item.size[:2]):
-                builder.place(upper, position + (0, 0, item.top_height), yaw + rng.uniform(-0.4, 0.4))
+                builder.place(upper, position + np.array([0, 0, item.top_height]), yaw + rng.uniform(-0.4, 0.4))
                 placed += 1
     return placed

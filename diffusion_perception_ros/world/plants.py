@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder, bounds
+from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder, item_of
 from diffusion_perception_ros.world.shapes import Shape, join, lathe, tube
 
 
@@ -56,7 +56,7 @@ def broadleaf(builder: SceneBuilder) -> Item:
     cards = _cards(
         rng, _crown(rng, center, radius, int(rng.integers(180, 420))), (0.09 * height, 0.17 * height), center
     )
-    return _plant(
+    return item_of(
         "vegetation",
         [Part(join(*wood), Material((0.8, 0.8, 0.8), builder.texture("bark"))), Part(cards, _leaves(builder))],
     )
@@ -73,7 +73,7 @@ def conifer(builder: SceneBuilder) -> Item:
     centers = np.stack([radius * np.cos(angle), radius * np.sin(angle), level * height], axis=-1)
     cards = _cards(rng, centers, (0.07 * height, 0.14 * height), (0, 0, height * 0.3))
     trunk = tube((0, 0, 0), (0, 0, height * 0.95), 0.014 * height, 0.003 * height, 8)
-    return _plant(
+    return item_of(
         "vegetation", [Part(trunk, Material((0.7, 0.7, 0.7), builder.texture("bark"))), Part(cards, _leaves(builder))]
     )
 
@@ -86,7 +86,7 @@ def bush(builder: SceneBuilder) -> Item:
     points = _crown(rng, center, radius, int(rng.integers(120, 260)))
     points[:, 2] = np.abs(points[:, 2])
     size = float(radius.max())
-    return _plant("vegetation", [Part(_cards(rng, points, (0.25 * size, 0.5 * size), center), _leaves(builder))])
+    return item_of("vegetation", [Part(_cards(rng, points, (0.25 * size, 0.5 * size), center), _leaves(builder))])
 
 
 def tree(builder: SceneBuilder) -> Item:
@@ -106,7 +106,7 @@ def potted_plant(builder: SceneBuilder) -> Item:
     center = np.array([0, 0, pot + radius[2]])
     points = _crown(rng, center, radius, int(rng.integers(40, 130)))
     stems = [tube((0, 0, pot * 0.8), point, 0.006 * height, 0.003 * height, 5) for point in points[:6]]
-    return _plant(
+    return item_of(
         "plant",
         [
             Part(vessel, Material(builder.color((0.2, 1), (0, 0.6)), -1, rng.uniform(0, 0.5))),
@@ -114,9 +114,3 @@ def potted_plant(builder: SceneBuilder) -> Item:
             Part(_cards(rng, points, (0.12 * height, 0.3 * height), center), _leaves(builder)),
         ],
     )
-
-
-def _plant(label: str, parts: list[Part]) -> Item:
-    low, high = bounds(parts)
-    size = high - np.minimum(low, 0)
-    return Item(label, (float(size[0]), float(size[1]), float(high[2])), parts)

@@ -38,7 +38,7 @@ class Room:
         """World position of a point on a wall, `out` metres into the room, and the yaw of things with their back to it."""
         away = (self.plan.depth if wall % 2 == 0 else self.plan.width) / 2
         yaw = wall * np.pi / 2
-        return rotation_z(yaw).astype(float) @ np.array([along, away - out, 0.0]) + (0, 0, z), yaw
+        return rotation_z(yaw).astype(float) @ np.array([along, away - out, 0.0]) + np.array([0, 0, z]), yaw
 
     def find_on_wall(self, rng: np.random.Generator, wall: int, width: float, low: float, high: float) -> float | None:
         """A free stretch of a wall for something `width` wide between two heights; it counts as used from then on."""
@@ -149,13 +149,13 @@ def _add_window(builder: SceneBuilder, room: Room, wall: int) -> None:
     tag = builder.place(item, at, yaw, np.array([width, depth, height]) / item.size)
     pane, _ = room.at_wall(wall, along, 0.012, low)
     right = rotation_z(yaw) @ np.array([0.96 * width, 0, 0])
-    view = quad(pane - right / 2 + (0, 0, 0.97 * height), right, (0, 0, -0.94 * height))
+    view = quad(pane - right / 2 + np.array([0, 0, 0.97 * height]), right, (0, 0, -0.94 * height))
     if tag is not None:
         texture = builder.texture("landscape") if rng.random() < 0.75 else -1
         dim = rng.uniform(0.1, 0.7) if room.is_dark else rng.uniform(0.7, 2.5)
         builder.add(view, tag, Material(builder.color((0.85, 1), (0, 0.15)), texture, 0.3, dim))
     inward = rotation_z(yaw) @ np.array([0, -1.0, 0])
-    room.windows.append((pane + (0, 0, height / 2), inward.astype(float)))
+    room.windows.append((pane + np.array([0, 0, height / 2]), inward.astype(float)))
     if rng.random() < 0.3:
         _add_curtains(builder, room, wall, along, width, low + height)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_perception_ros.world import cameras, furniture, nearfield, outdoor
+from diffusion_perception_ros.world import cameras, makers, nearfield, outdoor
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import WorldConfig
@@ -40,7 +40,7 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
     weights = config.mixture.weights()
     share = np.array(list(weights.values())) / sum(weights.values())
     kind = str(rng.choice(list(weights), p=share))
-    builder = SceneBuilder(rng, load_assets(config), config, furniture.make)
+    builder = SceneBuilder(rng, load_assets(config), config, makers.make)
     scene = (
         _outdoor(builder, kind, width, height)
         if kind in ("street", "nature")

@@ -376,7 +376,7 @@ def roof(rng: Rng) -> Image:
 def foliage(rng: Rng) -> Image:
     """Leaves with gaps between them (RGBA)."""
     image = np.zeros((SIZE, SIZE, 4))
-    base = hsv(rng.uniform(0.17, 0.36), rng.uniform(0.35, 0.85), rng.uniform(0.3, 0.6))
+    base = hsv(rng.uniform(0.17, 0.36), rng.uniform(0.35, 0.85), rng.uniform(0.4, 0.75))
     if rng.random() < 0.12:
         base = hsv(rng.uniform(0.0, 0.14), rng.uniform(0.4, 0.8), rng.uniform(0.4, 0.8))
     length, width = rng.uniform(7, 16), rng.uniform(2.5, 6)
