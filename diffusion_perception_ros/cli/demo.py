@@ -1,4 +1,4 @@
-"""`diffusion-perception demo`: a bag, the perception node and a recorder as three processes over DDS, then a report."""
+"""`diffusion-perception demo`: bag player, perception node and recorder as three processes over DDS, then a report."""
 
 from __future__ import annotations
 

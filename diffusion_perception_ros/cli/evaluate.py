@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         from diffusion_perception_ros.evaluation.report import write_evaluation_report
 
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     for table in tables(result.summary):
         console.print(table)
     return _report_problems(result)

@@ -74,13 +74,13 @@ def _splat(
     camera: Intrinsics,
     scale: npt.NDArray[np.float64],
 ) -> None:
-    """Paints squares, far ones first. A point's square is as large as its pixel was, magnified, so surfaces close."""
+    """Paints squares, far ones first: as large as the pixel was, magnified, with a margin that closes surfaces."""
     front = points[:, 2] > 0.05 * np.median(points[:, 2])
     points, colors, scale = points[front], colors[front], scale[front]
     height, width = picture.shape[:2]
     u = np.rint(camera.fx * points[:, 0] / points[:, 2] + camera.cx).astype(np.int64)
     v = np.rint(camera.fy * points[:, 1] / points[:, 2] + camera.cy).astype(np.int64)
-    size = np.clip(np.ceil(scale * 1.4), 1, 6).astype(np.int64)
+    size = np.clip(np.ceil(scale * 1.8), 1, 6).astype(np.int64)
     order = np.argsort(-points[:, 2])
     nearest = np.full((height, width), np.inf)
     for down in range(int(size.max())):

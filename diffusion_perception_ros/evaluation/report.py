@@ -37,8 +37,8 @@ HEADLINE_METHODS = ("model_metric", "model_affine", "model")
 TASK_NOTES = {
     "depth": "Baselines never look at the picture and are fitted to each picture's own ground truth. “Affine-aligned” "
     "fits one scale and one shift per picture before scoring.",
-    "normals": "Ground truth: planes fitted to 21 × 21 pixels of the sensor's depth nearer than 2 m, where normals are "
-    "not given.",
+    "normals": "Ground truth: planes fitted to 21 × 21 pixels of the sensor's depth nearer than 2 m, where normals "
+    "are not given.",
     "semantic": "Classes of the data set that the model can name; the majority baselines know the true majority of "
     "each picture, and of each of its rows.",
     "instances": "Coverage: best overlap (IoU) of every true object, averaged. Found: share of objects overlapped by "
