@@ -188,8 +188,9 @@ class PerceptionNode(LifecycleNode):
         if not self._enabled or self._outputs is None or now < self._next_due or not self._outputs.tasks(settings):
             return False
         if settings.max_rate > 0:
-            # In step with the limit, not with the images, whose jitter would otherwise lower the rate.
-            self._next_due = max(self._next_due + 1 / settings.max_rate, now)
+            period = 1 / settings.max_rate
+            # In step with the limit while images keep coming: their jitter must not lower the rate.
+            self._next_due = period + (self._next_due if now - self._next_due < period else now)
         return True
 
     def _notice_changes(self, message: Image | CompressedImage) -> None:
