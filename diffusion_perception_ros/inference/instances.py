@@ -16,12 +16,17 @@ from diffusion_perception_ros.sample import UInt8Image, UInt16Image
 
 
 # Lengths are shares of sqrt(h * w) of the vote grid, areas shares of h * w.
-_SMOOTHING = 0.014
+_SMOOTHING = 0.018
 """Standard deviation of the blur over the votes: about the scatter of a good model's offsets."""
-_PEAK_DISTANCE = 0.035
+_PEAK_DISTANCE = 0.045
 """Two peaks of one class are at least this far apart."""
 _SMALLEST = 0.0008
 """Objects with fewer pixels are not reported."""
+_OVERLAP = 0.5
+"""Centres of two objects of one class are further apart than this times the square root of the larger one's area."""
+
+_Points = npt.NDArray[np.intp]
+"""(N, 2), x and y."""
 
 
 def find_instances(
@@ -43,17 +48,17 @@ def find_instances(
     height, width = winner.shape
     rows, columns = np.nonzero(np.isin(winner, list(things)))
     # Centres outside the picture (objects cut off by its border) collect at the border.
-    with np.errstate(invalid="ignore"):
-        target_x = np.clip(np.nan_to_num(columns + offsets[0, rows, columns]).round(), 0, width - 1).astype(np.intp)
-        target_y = np.clip(np.nan_to_num(rows + offsets[1, rows, columns]).round(), 0, height - 1).astype(np.intp)
+    target_x = np.clip(np.nan_to_num(columns + offsets[0, rows, columns]).round(), 0, width - 1).astype(np.intp)
+    target_y = np.clip(np.nan_to_num(rows + offsets[1, rows, columns]).round(), 0, height - 1).astype(np.intp)
     classes = winner[rows, columns]
+    least = max(1.0, _SMALLEST * winner.size)
     for channel in np.unique(classes):
         mine = classes == channel
-        x, y = target_x[mine], target_y[mine]
-        objects = _nearest_peak(_peaks(_votes(x, y, width, height)))[y, x]
+        votes = np.stack([target_x[mine], target_y[mine]], axis=1)
+        objects = _group(votes, width, height, least)
         sizes = np.bincount(objects)
         final = np.zeros(len(sizes), np.uint16)
-        for number in np.flatnonzero(sizes[1:] >= _SMALLEST * winner.size) + 1:
+        for number in np.flatnonzero(sizes[1:] >= least) + 1:
             channels[len(channels) + 1] = int(channel)
             final[number] = len(channels)
         ids[rows[mine], columns[mine]] = final[objects]
@@ -89,35 +94,44 @@ def enlarge_instances(
     return result
 
 
-def _votes(x: npt.NDArray[np.intp], y: npt.NDArray[np.intp], width: int, height: int) -> npt.NDArray[np.float32]:
-    """(height, width): smoothed number of votes for each cell."""
-    counts = np.bincount(y * width + x, minlength=width * height).reshape(height, width).astype(np.float32)
-    sigma = max(0.7, _SMOOTHING * (width * height) ** 0.5)
-    return cv2.GaussianBlur(counts, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)  # type: ignore[return-value]
+def _group(votes: _Points, width: int, height: int, least: float) -> npt.NDArray[np.intp]:
+    """(N,) number of the object that each vote belongs to, from 1, top to bottom; 0 everywhere if there is none."""
+    peaks = _peaks(votes, width, height, least)
+    if not len(peaks):
+        return np.zeros(len(votes), np.intp)
+    nearest = _nearest(votes, peaks)
+    sizes = np.bincount(nearest, minlength=len(peaks))
+    # The votes of a large object can scatter into several peaks; a smaller object would not be that near its centre.
+    kept: list[int] = []
+    for index in np.argsort(-sizes, kind="stable"):
+        distances = np.linalg.norm(peaks[kept] - peaks[index], axis=1)
+        if (distances > _OVERLAP * np.sqrt(sizes[kept])).all():
+            kept.append(int(index))
+    if len(kept) < len(peaks):
+        nearest = _nearest(votes, peaks[sorted(kept)])
+    return nearest + 1
 
 
-def _peaks(votes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """(h, w), true at the one cell of each local maximum that has the votes of a smallest object behind it."""
-    scale = (votes.size) ** 0.5
-    radius = max(1, round(_PEAK_DISTANCE * scale))
-    window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    # The smallest object's votes, scattered by three times the smoothing, still have this density at their centre.
-    threshold = _SMALLEST * votes.size / (2 * np.pi * 10 * max(0.7, _SMOOTHING * scale) ** 2)
-    top = (votes >= cv2.dilate(votes, window)) & (votes >= threshold)
-    _, _, _, centres = cv2.connectedComponentsWithStats(top.astype(np.uint8), connectivity=8)
-    peaks = np.zeros(votes.shape, np.bool_)
-    x, y = centres[1:].round().astype(np.intp).T
-    peaks[y, x] = True
-    return peaks
+def _peaks(votes: _Points, width: int, height: int, least: float) -> _Points:
+    """(P, 2) cells (x, y), top to bottom, where the smoothed votes have a local maximum that an object could make."""
+    scale = (width * height) ** 0.5
+    sigma = max(0.7, _SMOOTHING * scale)
+    flat = votes[:, 1] * width + votes[:, 0]
+    counts = np.bincount(flat, minlength=width * height).reshape(height, width).astype(np.float32)
+    density = cv2.GaussianBlur(counts, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    # The votes of the smallest object, scattered three times as far as they are blurred, have this density.
+    threshold = least / (2 * np.pi * 10 * sigma**2)
+    window = 2 * max(1, round(_PEAK_DISTANCE * scale)) + 1
+    # A slope too faint to matter leaves one maximum on a plateau.
+    density = density + np.linspace(1e-4 * threshold, 0, width * height, dtype=np.float32).reshape(height, width)
+    highest = cv2.dilate(density, np.ones((window, window), np.uint8))
+    y, x = np.nonzero((density >= highest) & (density >= threshold))
+    return np.stack([x, y], axis=1)
 
 
-def _nearest_peak(peaks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """(h, w), number (from 1, top to bottom) of the peak nearest to each cell; 0 everywhere if there is none."""
-    if not peaks.any():
-        return np.zeros(peaks.shape, np.int32)
-    _, nearest = cv2.distanceTransformWithLabels(
-        (~peaks).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    numbers = np.zeros(int(nearest.max()) + 1, np.int32)
-    numbers[nearest[peaks]] = np.arange(1, np.count_nonzero(peaks) + 1)
-    return cast("npt.NDArray[np.int32]", numbers[nearest])
+def _nearest(points: _Points, peaks: _Points) -> npt.NDArray[np.intp]:
+    """(N,) index of the peak that is nearest to each of the points (N, 2)."""
+    targets = peaks.astype(np.float32)
+    # |p - t|^2 without the term that all peaks share.
+    closeness = points.astype(np.float32) @ targets.T - (targets**2).sum(axis=1) / 2
+    return cast("npt.NDArray[np.intp]", closeness.argmax(axis=1))

@@ -47,7 +47,7 @@ def colorize_depth(
         limits = depth_limits(depth)
         low, high = limits[0] if low is None else low, limits[1] if high is None else high
     farness = (depth - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-9))
-    index = np.nan_to_num(np.clip(farness, 0.0, 255.0)).astype(np.uint8)
+    index = np.nan_to_num(np.clip(farness, 0.0, 255.0)).round().astype(np.uint8)
     picture = _apply(index, _RAMP if near_is_high else _RAMP[::-1])
     picture[np.isnan(depth)] = INVALID
     return picture
