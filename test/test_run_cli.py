@@ -243,23 +243,37 @@ def test_a_video_becomes_frames(model: str, tmp_path: Path) -> None:
     }
 
 
-def write_bag(path: Path, greys: list[int], damaged: int | None = None) -> Path:
+def test_a_truncated_video_gives_what_it_has(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    video = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    noise = np.random.default_rng(0)
+    for _ in range(20):
+        writer.write(noise.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    assert main(["run", str(video), "-o", str(tmp_path / "out"), "--model", model, "--tasks", "depth"]) == 1
+    assert "clip.avi is damaged: it ends after" in capfd.readouterr().err
+    assert "clip_000003_depth.png" in names(tmp_path / "out")
+
+
+def write_bag(path: Path, greys: list[int], damaged: int | None = None, scale: int = 1) -> Path:
     """A bag with one raw colour topic and its camera_info, recorded before the pictures."""
     store = get_typestore(Stores.LATEST)
     header_type, time_type = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
     image_type, info_type = store.types["sensor_msgs/msg/Image"], store.types["sensor_msgs/msg/CameraInfo"]
+    width, height = 64 * scale, 48 * scale
     region = store.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         images = writer.add_connection("/camera/image_raw", image_type.__msgtype__, typestore=store)
         infos = writer.add_connection("/camera/camera_info", info_type.__msgtype__, typestore=store)
         for index, grey in enumerate(greys):
             header = header_type(time_type(index, 0), "camera_optical")
-            k = np.array([50.0, 0, 32, 0, 50, 24, 0, 0, 1])
+            k = np.array([50.0, 0, 32, 0, 50, 24, 0, 0, 1 / scale]) * scale
             camera = info_type(
-                header, 48, 64, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0, region
+                header, height, width, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0, region
             )
-            data = np.full(48 * 64 * 3, grey, np.uint8)
-            image = image_type(header, 48, 64, "rgb8", 0, 192, data[:100] if index == damaged else data)
+            data = np.full(height * width * 3, grey, np.uint8)
+            image = image_type(header, height, width, "rgb8", 0, 3 * width, data[:100] if index == damaged else data)
             writer.write(infos, index * 10**9, store.serialize_cdr(camera, info_type.__msgtype__))
             writer.write(images, index * 10**9, store.serialize_cdr(image, image_type.__msgtype__))
     return path
@@ -275,6 +289,19 @@ def test_a_bag_brings_its_intrinsics(metric_model: str, tmp_path: Path, capsys: 
             np.testing.assert_allclose(archive["depth"], value * 0.05 * 100, rtol=1e-4)  # 64 wide becomes 128
     assert main(["run", str(bag), "-o", str(tmp_path / "two"), "--model", metric_model, "--image-topic", "/x"]) == 2
     assert "has no images on /x; its image topics: /camera/image_raw" in capsys.readouterr().err
+
+
+def test_a_truncated_bag_gives_what_it_has(
+    metric_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "drive", [102] * 40, scale=4)
+    (storage,) = bag.glob("*.mcap")
+    data = storage.read_bytes()
+    storage.write_bytes(data[: len(data) * 2 // 3])
+    common = ["-o", str(tmp_path / "out"), "--model", metric_model, "--image-topic", "/camera/image_raw"]
+    assert main(["run", str(bag), *common]) == 1
+    assert "drive" in capsys.readouterr().err
+    assert len(names(tmp_path / "out")) > 20
 
 
 def test_interrupted_runs_keep_what_is_whole(model: str, tmp_path: Path) -> None:
