@@ -36,11 +36,11 @@ ARGUMENTS = {
 
 def large_image_settings() -> list[LaunchDescriptionEntity]:
     """Fast DDS loses large images with its defaults; a profile that the user has chosen is left alone."""
-    variables = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to Jazzy
-    if any(os.environ.get(name) for name in variables):
+    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+    if os.environ.get(old) or os.environ.get(new):
         return []
-    profile = str(SHARE / "config" / "fastdds_large_images.xml")
-    return [SetEnvironmentVariable(name, profile) for name in variables]
+    name = old if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else new
+    return [SetEnvironmentVariable(name, str(SHARE / "config" / "fastdds_large_images.xml"))]
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
