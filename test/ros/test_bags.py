@@ -217,7 +217,7 @@ def test_what_cannot_be_played(ros: Ros, tmp_path: Path) -> None:
     (tmp_path / "broken.bag").write_bytes(b"#ROSBAG V2.0\n")
     (tmp_path / "empty").mkdir()
     bag = write_bag(tmp_path / "bag", StoragePlugin.MCAP)
-    for parameters, words in (
+    cases = (
         ([], "parameter bag is empty"),
         ([f"bag:={tmp_path / 'none'}"], "there is no bag or folder"),
         ([f"bag:={tmp_path / 'broken.bag'}"], "broken.bag cannot be read as a ROS 1 bag"),
@@ -225,8 +225,9 @@ def test_what_cannot_be_played(ros: Ros, tmp_path: Path) -> None:
         ([f"bag:={bag}", "topics:=['/nothing']"], "no topic /nothing"),
         ([f"bag:={bag}", f"wait_for:=['{IMAGE}']", "wait_timeout:=0.2"], "after 0.2 s"),
         ([f"bag:={bag}", "rate:=0.0"], "rate"),
-    ):
-        player = ros.start("bag_player", *_flat(parameters))
+    )
+    players = [(ros.start("bag_player", *_flat(parameters)), words) for parameters, words in cases]
+    for player, words in players:
         assert player.wait() == 2, words
         assert words in player.log
         assert "Traceback" not in player.log
@@ -259,16 +260,13 @@ def _contents(bag: Path) -> list[tuple[str, str, bytes]]:
 def test_recorder_refuses_what_it_cannot_do(ros: Ros, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("")
-    for parameters, words in (
-        ([], "output and topics are needed"),
-        ([f"output:={tmp_path / 'there'}", "topics:=['/a']"], "exists already"),
-        ([f"output:={tmp_path / 'file' / 'bag'}", "topics:=['/a']"], "cannot be written"),
-    ):
-        recorder = ros.start("recorder", *_flat(parameters))
-        assert recorder.wait() == 2
-        assert words in recorder.log
-    recorder = ros.start(
-        "recorder", *_flat([f"output:={tmp_path / 'new'}", "topics:=['/nobody']", "wait_timeout:=1.0"])
+    cases = (
+        ([], 2, "output and topics are needed"),
+        ([f"output:={tmp_path / 'there'}", "topics:=['/a']"], 2, "exists already"),
+        ([f"output:={tmp_path / 'file' / 'bag'}", "topics:=['/a']"], 2, "cannot be written"),
+        ([f"output:={tmp_path / 'new'}", "topics:=['/nobody']", "wait_timeout:=1"], 1, "nobody published /nobody"),
     )
-    assert recorder.wait() == 1
-    assert "nobody published /nobody" in recorder.log
+    recorders = [(ros.start("recorder", *_flat(parameters)), code, words) for parameters, code, words in cases]
+    for recorder, code, words in recorders:
+        assert recorder.wait() == code, words
+        assert words in recorder.log
