@@ -43,9 +43,9 @@ class AugmentationConfig(BaseModel):
     shift: float = Field(default=0.06, ge=0.0, le=1.0)
     """Largest distance of the crop's centre from the picture's, as a share of the picture. Kept small because normals
     refer to the optical axis, which a far off-centre crop hides."""
-    gain: Range = (0.7, 1.3)
-    dark: Probability = 0.12
-    dark_gain: Range = (0.15, 0.5)
+    gain: Range = (0.75, 1.25)
+    dark: Probability = 0.06
+    dark_gain: Range = (0.25, 0.6)
     """Exposure of a picture made dark."""
     contrast: Range = (0.7, 1.3)
     gamma: Range = (0.75, 1.35)

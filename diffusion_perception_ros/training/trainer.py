@@ -61,6 +61,7 @@ class Trainer:
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         self._accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
             mixed_precision="bf16" if config.run.precision == "bf16" else "no",
             gradient_accumulation_steps=config.optimiser.accumulation,
         )
@@ -71,7 +72,7 @@ class Trainer:
         self._validation_data = ShardDataset(config.data.validation)
         self._validation_indices = _evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
-        self._class_weights = inverse_frequency_weights(_label_counts(dataset)).to(self._device)
+        self._class_weights = broadcast(inverse_frequency_weights(_label_counts(dataset)).to(self._device))
         self._objective = make_objective(config.objective)
         self._build()
         self._resume()
@@ -131,28 +132,27 @@ class Trainer:
         with self._monitor, self._stop_on_signal():
             self._monitor.say(self._describe())
             try:
-                while (progress := self._agreed_progress()) < 1.0 and not self._stop_asked:
-                    self._set_rate(progress)
+                while not (stop := self._agree(time.monotonic() - started)) and self._progress < 1.0:
+                    if self.seconds - last_validation > 60 * self.config.run.validate_minutes:
+                        last_validation = self.seconds
+                        self._evaluate()
+                    if self.seconds - last_checkpoint > 60 * self.config.run.checkpoint_minutes:
+                        last_checkpoint = self.seconds
+                        self._save()
+                    self._set_rate()
                     losses = self._optimiser_step(source)
                     self.step += 1
-                    self.seconds = time.monotonic() - started
                     smoothed = {k: _SMOOTHING * smoothed.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
                     if self.step % self.config.run.log_steps == 0:
                         self._report(smoothed, rate_from)
                         rate_from = (self.step, time.monotonic())
-                    if self.seconds - last_validation > 60 * self.config.run.validate_minutes:
-                        self._evaluate()
-                        self.seconds = last_validation = time.monotonic() - started
-                    if self.seconds - last_checkpoint > 60 * self.config.run.checkpoint_minutes:
-                        self._save()
-                        self.seconds = last_checkpoint = time.monotonic() - started
             finally:
                 source.close()
-            if not self._stop_asked:
+            if not stop:
                 self._evaluate()
             self._save()
-            self._monitor.say(f"{'stopped' if self._stop_asked else 'done'} at step {self.step}: {self.folder}")
-        return not self._stop_asked
+            self._monitor.say(f"{'stopped' if stop else 'done'} at step {self.step}: {self.folder}")
+        return not stop
 
     def _batches(self) -> Iterator[tuple[Batch, Position]]:
         data = self.config.data
@@ -211,19 +211,25 @@ class Trainer:
 
     # --- schedule ---
 
-    def _agreed_progress(self) -> float:
-        """Share of the budget that is used, in [0, 1]; the first process's clock counts for all."""
-        run = self.config.run
-        progress = self.step / run.max_steps if run.max_steps else self.seconds / (60 * float(run.max_minutes or 1))
+    def _agree(self, seconds: float) -> bool:
+        """Sets `seconds` and says whether to stop, both as the first process sees it: all must decide alike."""
+        self.seconds, stop = seconds, self._stop_asked
         if self._accelerator.num_processes > 1:
-            shared = broadcast(torch.tensor([progress, float(self._stop_asked)], device=self._device))
-            progress, self._stop_asked = shared[0].item(), bool(shared[1].item())
-        return min(1.0, progress)
+            shared = broadcast(torch.tensor([seconds, float(stop)], dtype=torch.float64, device=self._device))
+            self.seconds, stop = shared[0].item(), bool(shared[1].item())
+        return stop
 
-    def _set_rate(self, progress: float) -> None:
+    @property
+    def _progress(self) -> float:
+        """Share of the budget that is used, in [0, 1]."""
+        run = self.config.run
+        used = self.step / run.max_steps if run.max_steps else self.seconds / (60 * float(run.max_minutes or 1))
+        return min(1.0, used)
+
+    def _set_rate(self) -> None:
         settings = self.config.optimiser
         warm_up = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
-        cosine = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+        cosine = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self._progress))
         for group in self._optimiser.param_groups:
             group["lr"] = settings.learning_rate * warm_up * cosine
 
@@ -363,9 +369,8 @@ class Trainer:
     def _report(self, smoothed: dict[str, float], since: tuple[int, float]) -> None:
         per_step = self._samples_seen / self.step
         rate = (self.step - since[0]) * per_step / (time.monotonic() - since[1])
-        progress = self._agreed_progress()
-        left = self.seconds / progress * (1 - progress)
-        self._monitor.step(self.step, progress, left, rate, smoothed)
+        left = self.seconds / max(self._progress, 1e-6) * (1 - self._progress)
+        self._monitor.step(self.step, self._progress, left, rate, smoothed)
         self._monitor.scalars("loss", smoothed, self.step)
         learning_rate = self._optimiser.param_groups[0]["lr"]
         self._monitor.scalars("run", {"learning_rate": learning_rate, "pictures_per_second": rate}, self.step)
