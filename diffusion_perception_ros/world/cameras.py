@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,9 @@ from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.placement import FloorPlan
 from diffusion_perception_ros.world.scene import Camera, look_at
 
+
+View = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Eye and target."""
 
 _CANDIDATES = 48
 
@@ -28,9 +33,25 @@ def aim(builder: SceneBuilder, width: int, height: int, eye: npt.ArrayLike, targ
     return Camera(sample_intrinsics(builder, width, height), look_at(eye, target, roll))
 
 
-def room_view(
-    builder: SceneBuilder, plan: FloorPlan, height_range: tuple[float, float], ceiling: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def first_clear(plan: FloorPlan, propose: Callable[[], View], tries: int = 16) -> View:
+    """The first proposed view that no furniture blocks, else the last one."""
+    for _ in range(tries):
+        view = propose()
+        if is_clear(plan, *view):
+            break
+    return view
+
+
+def is_clear(plan: FloorPlan, eye: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> bool:
+    """Whether the way from the eye nearly to the target keeps out of everything that stands on the floor."""
+    things = plan.footprints
+    points = eye + np.linspace(0, 0.85, 9)[:, None] * (target - eye)
+    offset = np.abs(points[:, None, :2] - things[:, :2])
+    is_inside = (offset < things[:, 2:4] + 0.05).all(axis=-1) & (points[:, 2:] < things[:, 4] + 0.05)
+    return not is_inside.any()
+
+
+def room_view(builder: SceneBuilder, plan: FloorPlan, height_range: tuple[float, float], ceiling: float) -> View:
     """Eye and target of the best of several free viewpoints: most things seen at a fair distance, none too near."""
     rng = builder.rng
     clearance = builder.config.camera.clearance_m
@@ -55,13 +76,15 @@ def room_view(
             continue
         if z < 0.5:  # a low camera looks about level: the floor stays in view
             target[2] = z + np.clip(target[2] - z, -0.3 * reach, 0.18 * reach)
-        score = _score(eye, target, things) + rng.random() * 2.5
+        score = view_score(eye, target, plan) + rng.random() * 2.5
         if score > best:
             best, view = score, (eye, target)
     return view or _corner_view(plan, height_range, ceiling)
 
 
-def _score(eye: npt.NDArray[np.float64], target: npt.NDArray[np.float64], things: npt.NDArray[np.float64]) -> float:
+def view_score(eye: npt.NDArray[np.float64], target: npt.NDArray[np.float64], plan: FloorPlan) -> float:
+    """Number of things seen at a fair distance; things close before the camera count against it."""
+    things = plan.footprints
     if not len(things):
         return 0.0
     offset = things[:, :2] - eye[:2]
@@ -74,9 +97,16 @@ def _score(eye: npt.NDArray[np.float64], target: npt.NDArray[np.float64], things
     return float(seen.sum() - 2.0 * blocking.sum())
 
 
-def _corner_view(
-    plan: FloorPlan, height_range: tuple[float, float], ceiling: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def view_along(builder: SceneBuilder, plan: FloorPlan, height_range: tuple[float, float], ceiling: float) -> View:
+    """Down the length (y) of a corridor, from anywhere in it."""
+    rng = builder.rng
+    x, y = rng.uniform(-0.3, 0.3) * plan.width, rng.uniform(-0.48, 0.3) * plan.depth
+    eye = np.array([x, y, min(rng.uniform(*height_range), ceiling - 0.25)])
+    ahead = rng.uniform(2, 8)
+    return eye, eye + np.array([rng.normal(0, 0.12) * ahead, ahead, rng.normal(-0.1, 0.12) * ahead])
+
+
+def _corner_view(plan: FloorPlan, height_range: tuple[float, float], ceiling: float) -> View:
     """Above a crowded floor: from a corner, over everything that stands there."""
     z = min(max(height_range[1], 1.6), ceiling - 0.25)
     return np.array([plan.width / 2 - 0.15, plan.depth / 2 - 0.15, z]), np.array([0.0, 0.0, 0.6])

@@ -96,6 +96,8 @@ def add_against_wall(builder: SceneBuilder, room: Room, label: str) -> None:
 def add_free_standing(builder: SceneBuilder, room: Room, label: str) -> None:
     """One thing anywhere on the floor; tables get chairs."""
     item = builder.pick(label, "floor")
+    if label == "animal" and max(item.size) > 1.2:  # horses stay outside
+        return
     if max(item.size[:2]) > 2.5 or item.size[2] > room.height or min(item.size) < 0.02 or max(item.size) < 0.12:
         return
     if label == "table" and item.size[2] > 0.6:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
-from diffusion_perception_ros.world.nearfield import View
+from diffusion_perception_ros.world.cameras import View
 from diffusion_perception_ros.world.plants import tree
 from diffusion_perception_ros.world.scene import DirectionalLight
 from diffusion_perception_ros.world.shapes import Shape, box, extrude, join, quad, rotation_z, sphere, surface

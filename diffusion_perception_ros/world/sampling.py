@@ -52,29 +52,41 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
 
 
 def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
-    rng, config = builder.rng, builder.config
-    is_dark = rng.random() < config.room.dark_share
+    rng, config = builder.rng, builder.config.room
+    is_dark = rng.random() < config.dark_share
+    propose = None
     if kind in ("corridor", "hall"):
         room = build_corridor(builder, is_dark) if kind == "corridor" else build_hall(builder, is_dark)
+    elif kind in _NEAR_FIELD:
+        room = _dressed_shell(builder, is_dark)
+        propose = _NEAR_FIELD[kind](builder, room)
+        furnish(builder, room, builder.choice(tuple(THEMES)), 0.4 * rng.uniform(*config.density))
     else:
-        room = _furnished_room(builder, is_dark, sparse=kind in _NEAR_FIELD)
-    if kind in _NEAR_FIELD:
-        camera = cameras.aim(builder, width, height, *_NEAR_FIELD[kind](builder, room))
-    else:
-        if kind == "low_camera":
-            add_floor_clutter(builder, room, int(rng.integers(1, 10)))
+        room = furnished_room(builder, is_dark)
+    if kind == "low_camera":
+        add_floor_clutter(builder, room, int(rng.integers(1, 10)))
+    if propose is None:
         camera = _room_camera(builder, room, kind, width, height)
+    else:
+        camera = cameras.aim(builder, width, height, *cameras.first_clear(room.plan, propose))
     lights, ambient = room_lights(builder, room)
     return Scene(
         builder.build(), builder.assets.textures, list(lights), ambient, camera, tags=["dark"] if is_dark else []
     )
 
 
-def _furnished_room(builder: SceneBuilder, is_dark: bool, sparse: bool) -> Room:
+def furnished_room(builder: SceneBuilder, is_dark: bool) -> Room:
+    """A room of any theme, with everything in it."""
+    room = _dressed_shell(builder, is_dark)
+    furnish(builder, room, builder.choice(tuple(THEMES)), builder.rng.uniform(*builder.config.room.density))
+    return room
+
+
+def _dressed_shell(builder: SceneBuilder, is_dark: bool) -> Room:
+    """An unfurnished room with windows, doors, pictures and lamps."""
     rng, config = builder.rng, builder.config.room
-    room = build_shell(
-        builder, rng.uniform(*config.side_m), rng.uniform(*config.side_m), rng.uniform(*config.height_m), is_dark
-    )
+    width, depth = rng.uniform(*config.side_m), rng.uniform(*config.side_m)
+    room = build_shell(builder, width, depth, rng.uniform(*config.height_m), is_dark)
     add_openings(builder, room, int(rng.integers(0, 4)), int(rng.integers(0, 3)))
     add_pictures(builder, room, int(rng.integers(0, 5)))
     if rng.random() < 0.35:
@@ -83,15 +95,18 @@ def _furnished_room(builder: SceneBuilder, is_dark: bool, sparse: bool) -> Room:
         add_pipes(builder, room)
     if rng.random() < 0.6:
         add_lamps(builder, room)
-    density = rng.uniform(*config.density) * (0.4 if sparse else 1)
-    furnish(builder, room, builder.choice(tuple(THEMES)), density)
     return room
 
 
 def _room_camera(builder: SceneBuilder, room: Room, kind: str, width: int, height: int) -> Camera:
     lens = builder.config.camera
     heights = lens.low_height_m if kind == "low_camera" else lens.height_m
-    eye, target = cameras.room_view(builder, room.plan, heights, room.height)
+    if kind == "corridor" and builder.rng.random() < 0.7:
+        eye, target = cameras.first_clear(
+            room.plan, lambda: cameras.view_along(builder, room.plan, heights, room.height)
+        )
+    else:
+        eye, target = cameras.room_view(builder, room.plan, heights, room.height)
     return cameras.aim(builder, width, height, eye, target)
 
 
