@@ -20,6 +20,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends.onnx_pruning import keep_outputs
 from diffusion_perception_ros.inference.card import CardError, Label, read_card, sha256_of
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.instances import find_instances
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
 from diffusion_perception_ros.sample import UNLABELLED, Intrinsics
 
@@ -243,6 +244,29 @@ def test_instances_are_counted_exactly(tmp_path: Path) -> None:
     red[250:254, 500:504] = False
     things = red | (rgb == GREEN).all(axis=2)
     assert np.mean((instances > 0) == things) > 0.99
+
+
+def test_scattered_votes_still_make_whole_objects() -> None:
+    """Offsets of a trained network miss the centre, the more the further away it is. One object leaves the picture."""
+    height, width = 128, 160
+    truth = np.zeros((height, width), np.uint8)
+    for number, (centre, radius) in enumerate([((30, 40), 12), ((60, 40), 12), ((100, 80), 30), ((158, 20), 20)], 1):
+        cv2.circle(truth, centre, radius, number, cv2.FILLED)
+    rows, columns = np.indices(truth.shape)
+    generator = np.random.default_rng(0)
+    offsets = np.zeros((2, height, width), np.float32)
+    for number in range(1, 5):
+        mask = truth == number
+        for axis, positions in enumerate((columns, rows)):
+            offsets[axis][mask] = positions[mask].mean() - positions[mask]
+    offsets *= 1 + 0.3 * generator.standard_normal(offsets.shape)
+    offsets += generator.standard_normal(offsets.shape)
+    ids, channels = find_instances((truth > 0).astype(np.int32), offsets, {1})
+    assert channels == {1: 1, 2: 1, 3: 1, 4: 1}
+    for number in range(1, 5):
+        mask = truth == number
+        found = np.bincount(ids[mask]).argmax()
+        assert np.count_nonzero(mask & (ids == found)) / np.count_nonzero(mask | (ids == found)) > 0.9
 
 
 def test_a_picture_without_things_has_no_instances(tiny: Estimator) -> None:

@@ -37,12 +37,12 @@ def read_picture(path: Path) -> UInt8Image:
     if data.startswith(b"\x89PNG") and b"IEND" not in data[-4096:]:
         raise InputError(f"{path} is a truncated PNG: it stops after {len(data)} bytes without an end chunk")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded: {error.err}") from error
     if picture is None:
         raise InputError(f"{path} is not a picture that can be decoded: it is damaged or of another format")
-    return cast(UInt8Image, picture)
+    return cast(UInt8Image, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
 
 def _jpeg_is_complete(data: bytes) -> bool:

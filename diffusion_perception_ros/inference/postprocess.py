@@ -98,10 +98,6 @@ class ClassScores:
     winner: npt.NDArray[np.int32]
     """(h, w), channel with the highest score, -1 where the scores are not numbers."""
 
-    def mask(self, channels: set[int]) -> npt.NDArray[np.bool_]:
-        """(h, w), where one of `channels` wins."""
-        return np.isin(self.winner, list(channels))
-
 
 def class_scores(logits: FloatTensor) -> ClassScores:
     """(C, h, w) → the classes that occur in the picture with their probabilities."""
