@@ -14,6 +14,15 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Intrinsics
 
 
+DISTORTION_MODELS = {
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8, 12, 14),
+    "equidistant": (4,),
+    "fisheye": (4,),
+}
+"""Lens models that can be undone, and how many coefficients each may have."""
+
+
 class _Window(NamedTuple):
     """The part of the full sensor image that the picture shows, in full-resolution pixels."""
 
@@ -49,6 +58,8 @@ def image_intrinsics(info: CameraInfo, width: int, height: int, rectified: bool 
             f"camera_info of '{info.header.frame_id}': the camera is not calibrated ({name}[0] is {fx}); "
             "calibrate it to get metric depth and point clouds"
         )
+    if not rectified:
+        _check_distortion(info)
     window = _window(info, width, height)
     camera = Intrinsics(info.width or width, info.height or height, fx, fy, cx, cy)
     return camera.cropped(*window).resized(width, height)
@@ -76,6 +87,17 @@ def scaled_camera_info(info: CameraInfo, header: Header, width: int, height: int
     scaled.binning_x = scaled.binning_y = 0
     scaled.roi = type(info.roi)()
     return scaled
+
+
+def _check_distortion(info: CameraInfo) -> None:
+    """D must be something that OpenCV can undo, for the point cloud."""
+    if not any(info.d):
+        return
+    if len(info.d) not in DISTORTION_MODELS.get(info.distortion_model, ()) or not np.isfinite(info.d).all():
+        raise InputError(
+            f"camera_info of '{info.header.frame_id}': distortion '{info.distortion_model}' with D = {list(info.d)} "
+            f"is not one of {', '.join(DISTORTION_MODELS)}; rectify the images and set 'rectified'"
+        )
 
 
 def _from_k(info: CameraInfo) -> tuple[float, float, float, float]:

@@ -10,10 +10,9 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -28,12 +27,8 @@ from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import NodeParameters, PerceptionParameters
 from diffusion_perception_ros.ros.pipeline import Job, Pipeline
 from diffusion_perception_ros.ros.publishers import Outputs
+from diffusion_perception_ros.ros.qos import CAMERA_INFO_QOS, IMAGE_QOS, subscription_events
 from diffusion_perception_ros.ros.worker import LatestWorker
-
-
-# Best effort matches every publisher, and a queue of one is what drops stale images before they cost anything.
-IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-CAMERA_INFO_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class PerceptionNode(LifecycleNode):
@@ -148,13 +143,15 @@ class PerceptionNode(LifecycleNode):
         self._outputs = self._estimator = self._pipeline = None
 
     def _subscribe(self, kind: Any, topic: str, callback: Any, qos: QoSProfile) -> None:
-        events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self.monitor.incompatible_qos(topic, event))
-        options = QoSOverridingOptions.with_default_policies()
-        self._inputs.append(
-            self.create_subscription(
-                kind, topic, callback, qos, event_callbacks=events, qos_overriding_options=options
-            )
+        subscription = self.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            event_callbacks=subscription_events(topic, self.monitor.incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self._inputs.append(subscription)
 
     # Parameters and services
 

@@ -9,7 +9,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.ros.messages import fill
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
+from diffusion_perception_ros.sample import UNLABELLED, FloatImage, Intrinsics, Prediction, UInt8Image
 
 
 _FIELD_TYPES = {"f4": PointField.FLOAT32, "u4": PointField.UINT32}
@@ -62,7 +62,7 @@ class PointCloudBuilder:
         if "confidence" in names:
             points["confidence"] = np.nan if prediction.confidence is None else prediction.confidence[every]
         if "label" in names:
-            points["label"] = 0 if prediction.semantic is None else prediction.semantic[every]
+            points["label"] = UNLABELLED if prediction.semantic is None else prediction.semantic[every]
         return self._message(header, points)
 
     def _rays_of(self, intrinsics: Intrinsics, info: CameraInfo | None) -> Rays:

@@ -8,10 +8,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -23,11 +22,8 @@ from diffusion_perception_ros.ros.camera_info import scaled_camera_info
 from diffusion_perception_ros.ros.messages import image_message, label_info_message, label_info_type, labels_message
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
+from diffusion_perception_ros.ros.qos import LATCHED_QOS, OUTPUT_QOS, QosReport, publisher_events
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
-
-
-OUTPUT_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-LATCHED_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass
@@ -85,7 +81,7 @@ class Output(NamedTuple):
 class Outputs:
     """Publishers for what a model can give."""
 
-    def __init__(self, node: Node, card: ModelCard, on_incompatible_qos: Callable[[str, Any], None]) -> None:
+    def __init__(self, node: Node, card: ModelCard, on_incompatible_qos: QosReport) -> None:
         self._node, self.card = node, card
         self._on_incompatible_qos = on_incompatible_qos
         depth = card.output("depth")
@@ -133,12 +129,11 @@ class Outputs:
             self._node.destroy_publisher(publisher)
 
     def _advertise(self, kind: Any, topic: str, qos: QoSProfile) -> Publisher[Any]:
-        events = PublisherEventCallbacks(incompatible_qos=lambda event: self._on_incompatible_qos(topic, event))
         return self._node.create_publisher(
             kind,
             topic,
             qos,
-            event_callbacks=events,
+            event_callbacks=publisher_events(topic, self._on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from harness import RELIABLE, Process, Ros, header, rgb_image, seconds
+from harness import LATCHED, RELIABLE, Process, Ros, header, rgb_image, seconds
 from model_factory import write_model
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
@@ -24,6 +25,7 @@ def node(ros: Ros, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process
     node = ros.start(
         "perception_node",
         *("-p", f"model:={model}", "-p", "threads:=1", "-p", "use_sim_time:=true", "-p", "diagnostics_period:=0.2"),
+        *("-p", "qos_overrides./image.subscription.reliability:=reliable"),
     )
     yield node
     assert node.stop() == 0
@@ -120,3 +122,12 @@ def test_rate_limit(ros: Ros, images, statuses) -> None:
     ros.repeat_until(lambda: images.publish(_picture(last, 64)), lambda: statuses.at(last), "predictions again")
     assert sum(statuses.at(stamp) is not None for stamp in sent) == 1
     assert statuses.at(last).frames_skipped >= 15
+
+
+def test_incompatible_qos_is_reported(ros: Ros, images, statuses) -> None:
+    best_effort = ros.node.create_publisher(Image, "/image", qos_profile_sensor_data)
+    ros.status("images", "incompatible QoS on /image: RELIABILITY")
+    latched = ros.collect(Image, "/normals/image", LATCHED)
+    ros.status("outputs", "incompatible QoS on normals/image: DURABILITY")
+    ros.node.destroy_publisher(best_effort)
+    latched.close()
