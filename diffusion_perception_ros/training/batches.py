@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,6 +25,9 @@ from diffusion_perception_ros.datasets.augment import (
 )
 from diffusion_perception_ros.sample import UNLABELLED, Sample, UInt16Image
 from diffusion_perception_ros.training.network import OFFSET_SCALE
+
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -70,11 +74,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def _depth(sample: Sample) -> np.ndarray:
+def _depth(sample: Sample) -> FloatArray:
     return np.full(sample.rgb.shape[:2], np.nan, np.float32) if sample.depth is None else sample.depth
 
 
-def _normals(sample: Sample) -> np.ndarray:
+def _normals(sample: Sample) -> FloatArray:
     """(3, H, W), zero where unknown."""
     if sample.normals is None:
         return np.zeros((3, *sample.rgb.shape[:2]), np.float32)
@@ -88,7 +92,7 @@ def _intrinsics(sample: Sample) -> tuple[float, float, float, float]:
     return (float("nan"),) * 4 if camera is None else (camera.fx, camera.fy, camera.cx, camera.cy)
 
 
-def _labels(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+def _labels(sample: Sample) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Semantic ids (H/2, W/2) int64 and instance offsets (2, H/2, W/2) float32."""
     height, width = sample.rgb.shape[0] // 2, sample.rgb.shape[1] // 2
     semantic = np.full((height, width), UNLABELLED, np.int64)
@@ -100,7 +104,7 @@ def _labels(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     return semantic, offsets
 
 
-def instance_offsets(instances: UInt16Image) -> np.ndarray:
+def instance_offsets(instances: UInt16Image) -> FloatArray:
     """(2, h, w) float32: (right, down) from every pixel of a half-resolution map to the mean position of its object.
 
     In units of `OFFSET_SCALE` pixels of full resolution; NaN where there is no instance (id 0).
@@ -164,7 +168,7 @@ class BatchStream:
         while True:
             order = np.random.default_rng([self._seed, epoch]).permutation(length)
             while start + stride <= max(length, stride):
-                size = self._sizes[np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes))]
+                size = self._sizes[int(np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes)))]
                 picks = start + self._rank + np.arange(self._batch_size) * self._world
                 samples = [self._augmented(dataset, order, epoch, int(pick), size) for pick in picks]
                 start += stride
@@ -173,7 +177,7 @@ class BatchStream:
             epoch, start, length = epoch + 1, 0, len(dataset)
 
     def _augmented(
-        self, dataset: Sequence[Sample], order: np.ndarray, epoch: int, pick: int, size: tuple[int, int]
+        self, dataset: Sequence[Sample], order: npt.NDArray[np.int64], epoch: int, pick: int, size: tuple[int, int]
     ) -> Sample:
         rng = np.random.default_rng([self._seed, epoch, pick, 1])
         # Fewer samples than a batch has: go round.

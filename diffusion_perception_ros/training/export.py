@@ -200,7 +200,7 @@ def _feeds(network: OneStepNet, images: Sequence[FloatArray]) -> list[dict[str, 
     return feeds
 
 
-class _Calibration(CalibrationDataReader):
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no stubs
     def __init__(self, feeds: Sequence[dict[str, FloatArray]]) -> None:
         self._feeds = iter(feeds)
 

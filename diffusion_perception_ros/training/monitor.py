@@ -55,7 +55,7 @@ class Monitor:
         """Progress in [0, 1], pictures per second, and losses by name, smoothed."""
         if not self._enabled:
             return
-        fields = {
+        fields: dict[str, Any] = {
             "step": step,
             "rate": f"{rate:.1f} pictures/s",
             "loss": f"{losses['total']:.3f}",

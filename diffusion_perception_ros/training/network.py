@@ -146,7 +146,8 @@ class _Attention(nn.Module):
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(3, 4)
         attended = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])  # (n, heads, h*w, c/heads)
-        return x + self.project(attended.transpose(2, 3).reshape(n, c, h, w))
+        result: Tensor = x + self.project(attended.transpose(2, 3).reshape(n, c, h, w))
+        return result
 
 
 def _encoder_levels(width: Width) -> list[nn.Sequential]:
@@ -175,7 +176,8 @@ class _DecoderLevel(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = F.interpolate(self.reduce(x), scale_factor=2.0, mode="nearest")
-        return self.blocks(torch.cat([x, skip], 1))
+        result: Tensor = self.blocks(torch.cat([x, skip], 1))
+        return result
 
 
 class _Head(nn.Module):

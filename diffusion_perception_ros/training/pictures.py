@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_perception_ros.sample import UNLABELLED, FloatImage, UInt8Image
+from diffusion_perception_ros.sample import FloatImage, UInt8Image
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.network import Outputs
 from diffusion_perception_ros.world.labels import LABELS
 
 
-_PALETTE = np.full((256, 3), 0, np.uint8)
+_PALETTE = np.zeros((256, 3), np.uint8)  # black: unlabelled
 _PALETTE[: len(LABELS)] = [label.color for label in LABELS]
 
 
@@ -51,11 +51,12 @@ def _depth_pair(predicted: FloatImage, true: FloatImage) -> tuple[UInt8Image, UI
         for depth in (predicted, true):
             level = 1.0 - (np.log(depth) - low) / max(high - low, 1e-3)
             level = np.clip(np.nan_to_num(level, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
-            tiles.append(cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1])
-    tiles[1] = np.where((known | np.isinf(true))[..., None], tiles[1], 0).astype(np.uint8)
-    return tiles[0], tiles[1]
+            coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+            tiles.append(coloured[..., ::-1].astype(np.uint8))
+    unknown = ~(known | np.isinf(true))
+    return tiles[0], np.where(unknown[..., None], 0, tiles[1]).astype(np.uint8)
 
 
 def _classes(labels: UInt8Image) -> UInt8Image:
-    colours = _PALETTE[np.where(labels == UNLABELLED, 255, labels)]
-    return colours.repeat(2, axis=0).repeat(2, axis=1)
+    colours: UInt8Image = _PALETTE[labels].repeat(2, axis=0).repeat(2, axis=1)
+    return colours

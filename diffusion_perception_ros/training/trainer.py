@@ -295,7 +295,7 @@ class Trainer:
     @property
     def _samples_seen(self) -> int:
         per_step = self.config.data.batch_size * self.config.optimiser.accumulation * self._accelerator.num_processes
-        return self.step * per_step
+        return int(self.step * per_step)
 
     # --- state ---
 
@@ -377,7 +377,8 @@ class Trainer:
 
 
 def _noise_seed(seed: int, position: Position) -> int:
-    return int(np.random.SeedSequence([seed, position.epoch, position.start]).generate_state(1)[0])
+    (number,) = np.random.SeedSequence([seed, position.epoch, position.start]).generate_state(1)
+    return int(number)
 
 
 def _evenly(length: int, count: int) -> list[int]:
