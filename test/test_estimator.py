@@ -487,5 +487,5 @@ def test_the_bundled_model_sees_a_room() -> None:
     assert np.nanmedian(depth[460:]) < np.nanmedian(depth[220:240])
     assert prediction.normals is not None
     np.testing.assert_allclose(np.linalg.norm(prediction.normals, axis=2), 1.0, atol=1e-4)
-    assert np.median(prediction.normals[440:, :, 1]) < -0.5  # the floor's normal points up
+    assert np.median(prediction.normals[440:, :, 1]) < -0.3  # the floor's normal points up
     assert set(np.unique(prediction.semantic)) <= {label.id for label in estimator.card.labels}
