@@ -32,15 +32,17 @@ def test_the_default_model_is_found_without_any_setting(monkeypatch: pytest.Monk
 
 
 def test_the_users_folders_come_first(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = write_model(elsewhere / "prefix/share/diffusion_perception_ros/models" / DEFAULT_MODEL)
+    installed = write_model(elsewhere / "prefix/share/diffusion_perception_ros/models/tiny")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{elsewhere}/none{os.pathsep}{elsewhere}/prefix")
-    assert find_model(DEFAULT_MODEL) == installed
-    home = write_model(elsewhere / "home/.local/share/diffusion_perception_ros/models" / DEFAULT_MODEL)
-    assert find_model(DEFAULT_MODEL) == home
-    second = write_model(elsewhere / "second" / DEFAULT_MODEL)
+    assert find_model("tiny") == installed
+    home = write_model(elsewhere / "home/.local/share/diffusion_perception_ros/models/tiny")
+    assert find_model("tiny") == home
+    second = write_model(elsewhere / "second/tiny")
     monkeypatch.setenv(MODELS_VARIABLE, f"{elsewhere}/mine{os.pathsep}{second.parent}")
-    assert find_model(DEFAULT_MODEL) == second
-    assert [entry.folder for entry in list_models() if entry.name == DEFAULT_MODEL] == [second]
+    assert find_model("tiny") == second
+    assert [entry.folder for entry in list_models() if entry.name == "tiny"] == [second]
+    mine = write_model(elsewhere / "second" / DEFAULT_MODEL)
+    assert find_model(DEFAULT_MODEL) == mine
 
 
 def test_a_path_is_taken_as_it_is(elsewhere: Path) -> None:

@@ -39,17 +39,17 @@ def search_path() -> list[Path]:
     """Folders that hold model folders, the first match wins; they need not exist.
 
     The user's own come first: `$DIFFUSION_PERCEPTION_MODELS` (several, split like `$PATH`), then
-    `user_models_folder()`, then what came with the package: the share folder of every ament prefix, `models` inside
-    the Python package (pip), and the source checkout.
+    `user_models_folder()`, then what came with the code that runs: the source checkout, `models` inside the Python
+    package (pip), the share folder of every ament prefix (colcon).
     """
     folders = [Path(part).expanduser() for part in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if part]
     folders.append(user_models_folder())
-    prefixes = [part for part in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if part]
-    folders += [Path(prefix) / "share" / PACKAGE / "models" for prefix in prefixes]
     package = Path(__file__).resolve().parents[1]
-    folders.append(package / "models")
     if (package.parent / "package.xml").is_file():
         folders.append(package.parent / "models")
+    folders.append(package / "models")
+    prefixes = [part for part in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if part]
+    folders += [Path(prefix) / "share" / PACKAGE / "models" for prefix in prefixes]
     return list(dict.fromkeys(folders))
 
 
