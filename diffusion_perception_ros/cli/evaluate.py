@@ -15,6 +15,7 @@ from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.output import write_json
+from diffusion_perception_ros.evaluation.report import write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
 from diffusion_perception_ros.evaluation.tables import tables
 from diffusion_perception_ros.inference.estimator import Estimator
@@ -42,16 +43,15 @@ def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
     estimator = Estimator.load(args.model, args.backend, args.threads)
     result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0)
+    # First what nothing can keep from being seen.
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for table in tables(result.summary):
+        console.print(table)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
         write_json(args.json, result.as_dict() | {"environment": facts})
     if args.report:
-        from diffusion_perception_ros.evaluation.report import write_evaluation_report
-
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for table in tables(result.summary):
-        console.print(table)
     return _report_problems(result)
 
 
