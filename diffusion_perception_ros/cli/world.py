@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write shards below this folder; resumable")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw a contact sheet of every modality instead")
+    parser.add_argument("--clip", type=Path, metavar="DIR", help="write the demo's clip as a bag (mcap) instead")
     parser.add_argument("--count", type=_positive, default=8, metavar="N", help="number of samples (default 8)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first sample (default 0)")
     parser.add_argument("--size", type=_size, default=(320, 240), metavar="WxH", help="picture size (default 320x240)")
@@ -42,12 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws the sheet or writes the shards."""
-    if (args.output is None) == (args.sheet is None):
-        raise InputError("Say either where to write shards (-o DIR) or which contact sheet to draw (--sheet FILE).")
-    config = _config(args)
+    """Writes shards, draws a sheet or writes the clip."""
+    if sum(target is not None for target in (args.output, args.sheet, args.clip)) != 1:
+        raise InputError(
+            "Say one of: where to write shards (-o DIR), a contact sheet (--sheet FILE), a clip (--clip DIR)."
+        )
     started = time.monotonic()
-    report = _draw_sheet(args, config) if args.sheet else _write_shards(args, config)
+    if args.clip:
+        report = _write_clip(args)
+    else:
+        config = _config(args)
+        report = _draw_sheet(args, config) if args.sheet else _write_shards(args, config)
     report["seconds"] = round(time.monotonic() - started, 3)
     report["images_per_second"] = round(report["written"] / max(report["seconds"], 1e-9), 2)
     if args.json:
@@ -100,6 +106,15 @@ def _draw_sheet(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]
     picture = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
     _write_picture(args.sheet, picture[..., ::-1])
     return {"output": str(args.sheet), "written": len(samples)}
+
+
+def _write_clip(args: argparse.Namespace) -> dict[str, Any]:
+    from diffusion_perception_ros.world.clip import CLIP_FRAMES, CLIP_SEED, write_clip  # needs rosbags
+
+    with _progress() as progress:
+        task = progress.add_task("rendering", total=CLIP_FRAMES, rate="")
+        size = write_clip(args.clip, CLIP_SEED, CLIP_FRAMES, lambda: progress.advance(task))
+    return {"output": str(args.clip), "written": CLIP_FRAMES, "bytes": size}
 
 
 def _write_picture(path: Path, bgr: Any) -> None:

@@ -92,7 +92,7 @@ def _add_noise(light: FloatImage, noise: float, rng: np.random.Generator) -> Flo
 def _transfer(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> FloatImage:
     """Highlights, gamma, contrast and colourfulness: linear light to display values, about [0, 1]."""
     if rng.random() < config.filmic_share:
-        white = np.float32(rng.uniform(1.0, 2.5))  # light that just saturates
+        white = np.float32(rng.uniform(*config.filmic_white))
         light = light * (1.0 + light / (white * white)) / (1.0 + light) * np.float32(1.0 + 0.5 / white)
     picture = np.power(np.clip(light, 0.0, 1.0), np.float32(1.0 / rng.uniform(*config.gamma)))
     picture = 0.5 + (picture - 0.5) * np.float32(rng.uniform(*config.contrast))
