@@ -14,7 +14,7 @@ from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.scene import Triangles
 from diffusion_perception_ros.world.shapes import Shape, apply, rotation_z
-from diffusion_perception_ros.world.textures import hsv
+from diffusion_perception_ros.world.texture_tools import hsv
 
 
 class Tag(NamedTuple):
@@ -202,4 +202,4 @@ def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     unit = flat / np.maximum(length, 1e-6)
     if length.min(initial=1) < 1e-6:  # a degenerate corner gets any normal: renderers fall back on the face's own
         unit[length[:, 0] < 1e-6] = (0, 0, 1)
-    return unit.reshape(vectors.shape)
+    return np.asarray(unit.reshape(vectors.shape))

@@ -16,7 +16,7 @@ SUFFIXES = (".sh3f", ".jar")
 
 _PROPERTY = re.compile(r"^\s*([A-Za-z]+)#(\d+)\s*[=:]\s*(.*?)\s*$")
 
-# Name patterns in order, the first hit wins: "sink cabinet" is a cabinet, "bed lamp" a lamp, "window shutter" a window.
+# Name patterns in order, the first hit wins: "sink cabinet" is a cabinet, "bed lamp" a lamp.
 _LABEL_PATTERNS: tuple[tuple[str, str], ...] = tuple(
     (label, rf"\b(?:{pattern})")
     for label, pattern in (
@@ -118,9 +118,16 @@ def find_archives(folder: Path) -> list[Path]:
 
 
 def read_catalogue(archive: Path) -> list[CatalogueEntry]:
-    """The usable entries of one archive, in the catalogue's order."""
+    """The usable entries of one archive, in the catalogue's order.
+
+    Raises:
+        InputError: the archive is damaged or has no catalogue.
+    """
+    catalogue = _catalogue_file(archive)
+    if catalogue is None:
+        raise InputError(f"{archive}: no furniture catalogue inside; a .sh3f file of Sweet Home 3D is expected")
     with zipfile.ZipFile(archive) as file:
-        text = file.read(_catalogue_file(archive)).decode("latin-1")
+        text = file.read(catalogue).decode("latin-1")
         members = set(file.namelist())
     properties: dict[int, dict[str, str]] = defaultdict(dict)
     for line in text.splitlines():
@@ -171,6 +178,7 @@ def _placement(name: str, label: str, category: str, size: tuple[float, ...], el
 
 
 def _catalogue_file(path: Path) -> str | None:
+    """The archive's catalogue, None if it is some other archive."""
     try:
         with zipfile.ZipFile(path) as file:
             members = set(file.namelist())

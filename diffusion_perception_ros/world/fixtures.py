@@ -174,7 +174,7 @@ def appliance(builder: SceneBuilder, placements: Sequence[str]) -> Item:
 def _radiator(builder: SceneBuilder) -> Item:
     rng = builder.rng
     width, height = rng.uniform(0.5, 1.8), rng.uniform(0.4, 0.8)
-    ribs = [box((0.04, 0.08, height), (x, 0, height / 2)) for x in np.arange(-width / 2, width / 2, 0.06)]
+    ribs = [box((0.04, 0.08, height), (x, 0, height / 2)) for x in np.arange(-width / 2, width / 2, 0.06).tolist()]
     pipes = [box((width, 0.03, 0.03), (0, 0, z)) for z in (0.04, height - 0.04)]
     return item_of(
         "appliance", [Part(join(*ribs, *pipes), WHITE if rng.random() < 0.8 else paint(builder))], elevation=0.12
@@ -204,8 +204,8 @@ def _toilet(builder: SceneBuilder) -> Item:
 def _washbasin(builder: SceneBuilder) -> Item:
     rng = builder.rng
     width, depth, height = rng.uniform(0.45, 0.8), rng.uniform(0.38, 0.5), 0.85
-    rim = Shape(*lathe([(0.1, -0.16), (0.3, -0.12), (0.5, 0), (0.46, 0), (0.3, -0.1), (0, -0.12)], 28))
-    basin = Shape(rim.positions * np.float32([width, depth, 1]), rim.normals, rim.uvs).moved((0, 0, height))
+    rim = lathe([(0.1, -0.16), (0.3, -0.12), (0.5, 0), (0.46, 0), (0.3, -0.1), (0, -0.12)], 28)
+    basin = Shape(rim.positions * np.array([width, depth, 1], np.float32), rim.normals, rim.uvs).moved((0, 0, height))
     foot = box((width * 0.8, depth * 0.7, height - 0.14), (0, 0.03, (height - 0.14) / 2), 1.0)
     if rng.random() < 0.5:
         foot = tube((0, 0.05, 0), (0, 0.05, height - 0.13), 0.1, 0.08, 16)

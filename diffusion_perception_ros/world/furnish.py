@@ -189,7 +189,7 @@ def add_kitchen_row(builder: SceneBuilder, room: Room, wall: int) -> None:
             builder.add(box(bar, (x + offset, -depth / 2, z + part * 0.3)).moved(at, yaw), tag, handle)
     builder.add(box((length, depth + 0.02, 0.04), (0, 0, height - 0.02), 0.8).moved(at, yaw), tag, stone)
     top = Top((float(at[0]), float(at[1]), height), yaw, length * 0.48, depth * 0.42)
-    scatter_on(builder, top, int(rng.integers(2, 5 + 4 * length)), small_thing, stacking=0.2, lying=0.1)
+    scatter_on(builder, top, int(rng.uniform(2, 5 + 4 * length)), small_thing, stacking=0.2, lying=0.1)
 
 
 def add_wall_thing(builder: SceneBuilder, room: Room) -> None:

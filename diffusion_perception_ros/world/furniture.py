@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_perception_ros.world.builder import Item, Part, SceneBuilder, item_of
 from diffusion_perception_ros.world.finishes import BLACK, cloth, metal, plastic, printed, wood, wood_or_paint
@@ -275,7 +276,7 @@ def _row_of_things(builder: SceneBuilder, width: float, depth: float, z: float, 
     return [Part(join(*shapes), makers[int(rng.integers(len(makers)))]()) for shapes in groups if shapes]
 
 
-def _ellipse(a: float, b: float, count: int = 32) -> np.ndarray:  # type: ignore[type-arg]
+def _ellipse(a: float, b: float, count: int = 32) -> npt.NDArray[np.float64]:
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.stack([a * np.cos(angle), b * np.sin(angle)], axis=-1)
 
@@ -307,4 +308,5 @@ def _cushion(size: tuple[float, float, float], center: tuple[float, float, float
     half = np.asarray(size, np.float32) / 2
     flat = np.abs(ball.positions).argmax(axis=-1)[..., None] == 2  # seen from above or from the side
     uvs = np.where(flat, positions[..., :2] * half[:2], positions[..., [0, 2]] * half[[0, 2]]) * 2
-    return Shape(positions * half + np.asarray(center, np.float32), normals.astype(np.float32), uvs.astype(np.float32))
+    corners = positions * half + np.asarray(center, np.float32)
+    return Shape(*(np.asarray(values, np.float32) for values in (corners, normals, uvs)))

@@ -19,14 +19,14 @@ def build_corridor(builder: SceneBuilder, is_dark: bool) -> Room:
     room = build_shell(builder, width, length, rng.uniform(2.2, 3.4), is_dark)
     for wall in (1, 3):
         spacing = rng.uniform(1.6, 4.5)
-        for along in np.arange(-length / 2 + rng.uniform(0.8, spacing), length / 2 - 0.8, spacing):
+        for along in np.arange(-length / 2 + rng.uniform(0.8, spacing), length / 2 - 0.8, spacing).tolist():
             if rng.random() < 0.75:
                 add_door(builder, room, wall, along + rng.uniform(-0.2, 0.2))
     add_door(builder, room, 0, 0.0)
-    for y in np.arange(-length / 2 + 1, length / 2, rng.uniform(1.8, 4)):
+    for y in np.arange(-length / 2 + 1, length / 2, rng.uniform(1.8, 4)).tolist():
         panel = ceiling_panel(builder)
         builder.place(panel, (0, y, room.height - panel.size[2]), np.pi / 2 * rng.integers(2))
-    for _ in range(int(rng.integers(0, length / 2))):
+    for _ in range(int(rng.uniform(0, length / 2))):
         label = builder.choice(
             ("cabinet", "cabinet", "shelf", "chair", "plant", "box", "container", "appliance", "object")
         )
@@ -62,8 +62,8 @@ def build_hall(builder: SceneBuilder, is_dark: bool) -> Room:
         if rng.random() < 0.7:
             along = rng.uniform(-0.35, 0.35) * room.wall_length(wall)
             add_door(builder, room, wall, along)
-    for x in np.arange(-room.plan.width / 2 + 1.5, room.plan.width / 2, 3.0):
-        for y in np.arange(-room.plan.depth / 2 + 1.5, room.plan.depth / 2, 3.5):
+    for x in np.arange(-room.plan.width / 2 + 1.5, room.plan.width / 2, 3.0).tolist():
+        for y in np.arange(-room.plan.depth / 2 + 1.5, room.plan.depth / 2, 3.5).tolist():
             panel = ceiling_panel(builder)
             builder.place(panel, (x, y, room.height - panel.size[2]))
     add_floor_clutter(builder, room, int(rng.integers(0, 8)))
@@ -76,8 +76,8 @@ def _add_columns(builder: SceneBuilder, room: Room) -> None:
     rng = builder.rng
     size, is_round = rng.uniform(0.25, 0.6), rng.random() < 0.4
     material = Material(builder.color((0.4, 1), (0, 0.3)), builder.texture("plaster", "tiles", "slabs"))
-    for x in np.arange(-room.plan.width / 3, room.plan.width / 2, rng.uniform(3, 6)):
-        for y in np.arange(-room.plan.depth / 3, room.plan.depth / 2, rng.uniform(3, 6)):
+    for x in np.arange(-room.plan.width / 3, room.plan.width / 2, rng.uniform(3, 6)).tolist():
+        for y in np.arange(-room.plan.depth / 3, room.plan.depth / 2, rng.uniform(3, 6)).tolist():
             if not room.plan.is_free(x, y, size / 2, size / 2):
                 continue
             room.plan.take(x, y, size / 2, size / 2, room.height)
@@ -96,8 +96,8 @@ def _add_rows(builder: SceneBuilder, room: Room, label: str) -> None:
     step_x = item.size[0] + (rng.uniform(0.02, 0.1) if label == "shelf" else rng.uniform(0.1, 1.2))
     step_y = item.size[1] + rng.uniform(1.0, 1.9)
     half_x, half_y = item.size[0] / 2, item.size[1] / 2
-    for y in np.arange(-room.plan.depth / 2 + 1.2 + half_y, room.plan.depth / 2 - 1 - half_y, step_y):
-        for x in np.arange(-room.plan.width / 2 + 1.2 + half_x, room.plan.width / 2 - 1 - half_x, step_x):
+    for y in np.arange(-room.plan.depth / 2 + 1.2 + half_y, room.plan.depth / 2 - 1 - half_y, step_y).tolist():
+        for x in np.arange(-room.plan.width / 2 + 1.2 + half_x, room.plan.width / 2 - 1 - half_x, step_x).tolist():
             if rng.random() < 0.12 or not room.plan.is_free(x, y, half_x, half_y):
                 continue
             if builder.triangle_count > 0.6 * builder.config.max_triangles:

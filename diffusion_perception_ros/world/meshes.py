@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ class MeshLibrary:
         with np.load(cache, allow_pickle=False) as file:
             info = file["info"]
             arrays = {name: file[name] for name in _ARRAYS}
-        meshes = [MeshInfo(**{name: _plain(row[name]) for name in info.dtype.names}) for row in info]
+        meshes = [_mesh_info(row) for row in info]
         return MeshLibrary(meshes, **arrays)
 
 
@@ -103,7 +104,7 @@ _INFO_DTYPE = np.dtype(
 
 
 def cache_file(archives: list[Path]) -> Path:
-    """Where the library of these archives is kept; the name changes with their content and with the import's version."""
+    """Where the library of these archives is kept; the name changes with their content and the import's version."""
     digest = hashlib.sha256(f"v{CACHE_VERSION}".encode())
     for archive in archives:
         with archive.open("rb") as file:
@@ -112,12 +113,15 @@ def cache_file(archives: list[Path]) -> Path:
     return root / "diffusion_perception_ros" / f"meshes-{digest.hexdigest()[:16]}.npz"
 
 
-def _plain(value: np.generic | npt.NDArray[np.generic]) -> object:
-    return tuple(value.tolist()) if isinstance(value, np.ndarray) else value.item()
+def _mesh_info(row: Any) -> MeshInfo:
+    """One row of `_INFO_DTYPE`."""
+    width, depth, height = row["size"].tolist()
+    plain = {name: row[name].item() for name in _INFO_DTYPE.names or () if name != "size"}
+    return MeshInfo(size=(width, depth, height), **plain)
 
 
 def _write_cache(path: Path, entries: list[CatalogueEntry]) -> None:
-    parts: list[dict[str, npt.NDArray[np.generic]]] = []
+    parts: list[dict[str, npt.NDArray[Any]]] = []
     textures: list[npt.NDArray[np.uint8]] = []
     info = []
     start = 0
@@ -145,7 +149,7 @@ def _write_cache(path: Path, entries: list[CatalogueEntry]) -> None:
     os.replace(file.name, path)
 
 
-def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[np.generic]] | None:
+def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[Any]] | None:
     """One mesh as arrays of `MeshLibrary` (textures counted from zero), or None where it is broken or too heavy."""
     with zipfile.ZipFile(entry.archive) as archive:
         try:
@@ -153,7 +157,7 @@ def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[np.generic]] | N
         except (ValueError, IndexError):
             return None  # a broken mesh costs itself only
         layers: dict[str, int] = {}
-        images = []
+        images: list[npt.NDArray[np.uint8]] = []
         for material in mesh.materials:
             if material.image and material.image not in layers:
                 image = read_texture(archive, material.image)
@@ -191,8 +195,8 @@ def corner_normals(positions: npt.NDArray[np.floating], crease: float = 0.75) ->
     _, vertex = np.unique(keys, axis=0, return_inverse=True)
     vertex = vertex.reshape(-1)
     sums = np.stack([np.bincount(vertex, np.repeat(area[:, axis], 3)) for axis in range(3)], axis=-1)
-    smooth = sums[vertex].reshape(-1, 3, 3)
-    smooth /= np.maximum(np.linalg.norm(smooth, axis=-1, keepdims=True), 1e-15)
+    smooth = sums[vertex].reshape(-1, 3, 3).astype(np.float64)
+    smooth = smooth / np.maximum(np.linalg.norm(smooth, axis=-1, keepdims=True), 1e-15)
     is_smooth = np.einsum("tcx,tx->tc", smooth, face)[..., None] > crease
     return np.where(is_smooth, smooth, face[:, None])
 
@@ -207,7 +211,7 @@ def _normalised(mesh: ObjMesh, entry: CatalogueEntry) -> npt.NDArray[np.float64]
     low, high = used.min(axis=0), used.max(axis=0)
     scaled = (vertices - (low + high) / 2) * (np.array(entry.size) / np.maximum(high - low, 1e-6))
     scaled[:, 2] += entry.size[2] / 2
-    return scaled
+    return np.asarray(scaled)
 
 
 def _simplified(

@@ -38,7 +38,7 @@ def _crown(
     clumps = rng.normal(size=(max(3, count // 25), 3))
     clumps /= np.linalg.norm(clumps, axis=-1, keepdims=True)
     chosen = clumps[rng.integers(len(clumps), size=count)] * rng.uniform(0.35, 0.95, (count, 1))
-    return np.asarray(center) + (chosen + rng.normal(0, 0.16, (count, 3))) * np.asarray(radius)
+    return np.asarray(np.asarray(center) + (chosen + rng.normal(0, 0.16, (count, 3))) * np.asarray(radius))
 
 
 def broadleaf(builder: SceneBuilder) -> Item:
@@ -114,3 +114,39 @@ def potted_plant(builder: SceneBuilder) -> Item:
             Part(_cards(rng, points, (0.12 * height, 0.3 * height), center), _leaves(builder)),
         ],
     )
+
+
+class Grove:
+    """A few species of trees and bushes, planted again and again; together they stay within a triangle budget."""
+
+    def __init__(self, builder: SceneBuilder, species: int = 4, budget: int = 150_000) -> None:
+        self._builder = builder
+        self._left = budget
+        self._items = [_pick_tree(builder, budget // 12) for _ in range(species)]
+
+    def plant(self, x: float, y: float, z: float) -> None:
+        """One tree of any of the species, as long as the budget lasts."""
+        rng = self._builder.rng
+        item = self._items[int(rng.integers(len(self._items)))]
+        self._left -= _triangle_count(item)
+        if self._left > 0:
+            self._builder.place(item, (x, y, z - 0.03), rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.35))
+
+    def add_row(self, side: int, distance: float, dense: bool) -> None:
+        """Trees along the street: an alley, or a dense and irregular belt."""
+        rng = self._builder.rng
+        y = rng.uniform(-2, 6)
+        while y < 70:
+            across = rng.exponential(3) if dense else 0.0
+            self.plant(side * (distance + across), y, 0.0)
+            y += rng.uniform(1.5, 5) if dense else rng.uniform(5, 14)
+
+
+def _pick_tree(builder: SceneBuilder, max_triangles: int) -> Item:
+    """Mostly procedural: their leaf cards are far lighter than the catalogue's modelled leaves."""
+    item = builder.pick("vegetation", "outdoor") if builder.rng.random() < 0.3 else tree(builder)
+    return item if _triangle_count(item) < max_triangles else tree(builder)
+
+
+def _triangle_count(item: Item) -> int:
+    return sum(len(part.shape.positions) for part in item.parts)

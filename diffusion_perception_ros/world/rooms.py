@@ -11,7 +11,7 @@ from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBu
 from diffusion_perception_ros.world.placement import FloorPlan, Top
 from diffusion_perception_ros.world.scene import PointLight
 from diffusion_perception_ros.world.shapes import box, quad, rotation_z, tube
-from diffusion_perception_ros.world.textures import hsv
+from diffusion_perception_ros.world.texture_tools import hsv
 
 
 MAX_LIGHTS = 4
@@ -35,7 +35,7 @@ class Room:
         return self.plan.width if wall % 2 == 0 else self.plan.depth
 
     def at_wall(self, wall: int, along: float, out: float, z: float = 0.0) -> tuple[npt.NDArray[np.float64], float]:
-        """World position of a point on a wall, `out` metres into the room, and the yaw of things with their back to it."""
+        """World position of a point `out` metres before a wall, and the yaw of things with their back to it."""
         away = (self.plan.depth if wall % 2 == 0 else self.plan.width) / 2
         yaw = wall * np.pi / 2
         return rotation_z(yaw).astype(float) @ np.array([along, away - out, 0.0]) + np.array([0, 0, z]), yaw

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from diffusion_perception_ros.world import cameras, makers, nearfield, outdoor
+from diffusion_perception_ros.world import cameras, makers, nearfield
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import WorldConfig
+from diffusion_perception_ros.world.daylight import sun
 from diffusion_perception_ros.world.furnish import THEMES, add_floor_clutter, furnish
 from diffusion_perception_ros.world.halls import build_corridor, build_hall
+from diffusion_perception_ros.world.nature import build_nature
+from diffusion_perception_ros.world.paths import drive_through
 from diffusion_perception_ros.world.rooms import (
     Room,
     add_lamps,
@@ -21,8 +25,11 @@ from diffusion_perception_ros.world.rooms import (
     room_lights,
 )
 from diffusion_perception_ros.world.scene import Camera, Scene
+from diffusion_perception_ros.world.streets import build_street
 
 
+_CLIP_SIDE_M = (4.5, 6.5)
+_CLIP_HFOV_DEG = (65.0, 75.0)
 _NEAR_FIELD = {
     "tabletop": nearfield.build_tabletop,
     "bin": nearfield.build_bin,
@@ -49,6 +56,29 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
     scene.seed = seed
     scene.tags.insert(0, kind)
     return scene
+
+
+def sample_clip(
+    seed: int, config: WorldConfig, width: int, height: int, frames: int, fps: float = 15.0
+) -> tuple[Scene, list[npt.NDArray[np.float64]]]:
+    """A furnished room and the poses (4, 4) of a camera that drives through it; set `scene.camera` for each frame.
+
+    Raises:
+        ValueError: fewer than two frames, or a frame rate that is not positive.
+        InputError: `config.meshes` holds no catalogue.
+    """
+    if frames < 2 or fps <= 0:
+        raise ValueError(f"a clip needs at least two frames and a positive rate, got {frames} at {fps} Hz")
+    room_config = config.room.model_copy(update={"side_m": _CLIP_SIDE_M, "people_share": 0.0})
+    camera_config = config.camera.model_copy(update={"hfov_deg": _CLIP_HFOV_DEG, "center_jitter": 0.0})
+    config = config.model_copy(update={"room": room_config, "camera": camera_config})
+    builder = SceneBuilder(np.random.default_rng(seed), load_assets(config), config, makers.make)
+    room = furnished_room(builder, is_dark=False)
+    poses = drive_through(builder, room, frames, fps)
+    camera = Camera(cameras.sample_intrinsics(builder, width, height), poses[0])
+    lights, ambient = room_lights(builder, room)
+    scene = Scene(builder.build(), builder.assets.textures, list(lights), ambient, camera, seed=seed, tags=["clip"])
+    return scene, poses
 
 
 def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
@@ -111,9 +141,9 @@ def _room_camera(builder: SceneBuilder, room: Room, kind: str, width: int, heigh
 
 
 def _outdoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
-    build = outdoor.build_street if kind == "street" else outdoor.build_nature
+    build = build_street if kind == "street" else build_nature
     camera = cameras.aim(builder, width, height, *build(builder))
-    light, ambient, sky, clouds = outdoor.sun(builder)
+    light, ambient, sky, clouds = sun(builder)
     return Scene(
         builder.build(),
         builder.assets.textures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,8 @@ def _unit_cube() -> tuple[Float32, Float32, Float32, Float32]:
             normals.append([n] * 3)
             uvs.append([square[i] for i in triangle])
             axes.append([np.abs(u_axis), np.abs(v_axis)])
-    return tuple(np.array(values, np.float32) for values in (corners, normals, uvs, axes))
+    as_array = partial(np.array, dtype=np.float32)
+    return as_array(corners), as_array(normals), as_array(uvs), as_array(axes)
 
 
 _CUBE, _CUBE_NORMALS, _CUBE_UVS, _CUBE_AXES = _unit_cube()
@@ -165,7 +167,8 @@ def lathe(profile: npt.ArrayLike, segments: int = 20, repeat: tuple[float, float
     )
     rows = np.stack([v[:-1], v[1:]], axis=1)
     uvs = np.stack(np.broadcast_arrays(u, rows[..., None]), axis=-1)
-    bands = [_band(*(np.asarray(values, np.float32) for values in (points, normals, uvs)), row) for row in (0, 1)]
+    points, normals, uvs = (np.asarray(values, np.float32) for values in (points, normals, uvs))
+    bands = [_band(points, normals, uvs, row) for row in (0, 1)]
     shape = join(*bands)
     edges = np.cross(shape.positions[:, 1] - shape.positions[:, 0], shape.positions[:, 2] - shape.positions[:, 0])
     solid = np.linalg.norm(edges, axis=-1) > 1e-10

@@ -112,7 +112,8 @@ def truck(builder: SceneBuilder) -> Item:
     wheels, rims = _wheels(0.48, length * 0.33, width * 0.44, 0.3)
     if rng.random() < 0.5:  # bus
         panes = [
-            box((width + 0.02, 1.1, 0.9), (0, y, height * 0.62)) for y in np.arange(front + 1.2, -front - 0.6, 1.3)
+            box((width + 0.02, 1.1, 0.9), (0, y, height * 0.62))
+            for y in np.arange(front + 1.2, -front - 0.6, 1.3).tolist()
         ]
         parts = [Part(box((width, length, height - 0.35), (0, 0, 0.35 + (height - 0.35) / 2)), paint)]
         parts.append(Part(join(*panes, box((width - 0.1, length + 0.02, 1.2), (0, 0, height * 0.6))), GLASS))

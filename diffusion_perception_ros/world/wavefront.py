@@ -107,7 +107,7 @@ def read_texture(archive: zipfile.ZipFile, member: str) -> npt.NDArray[np.uint8]
     elif image.shape[2] == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
     image = cv2.resize(image, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA), dtype=np.uint8)
 
 
 def _corner(word: str, vertices: int, texture_vertices: int) -> tuple[int, int]:

@@ -1,73 +1,35 @@
-"""A camera that moves smoothly through one furnished room, for demonstrations and for tests of moving pictures."""
+"""Smooth camera paths through a furnished room."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.world import cameras, makers
-from diffusion_perception_ros.world.assets import load_assets
+from diffusion_perception_ros.world import cameras
 from diffusion_perception_ros.world.builder import SceneBuilder
-from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.placement import FloorPlan
-from diffusion_perception_ros.world.rooms import room_lights
-from diffusion_perception_ros.world.sampling import furnished_room
-from diffusion_perception_ros.world.scene import Camera, Scene, look_at
+from diffusion_perception_ros.world.rooms import Room
+from diffusion_perception_ros.world.scene import look_at
 from diffusion_perception_ros.world.shapes import rotation_z
 
 
 SPEED = 0.35
 """Metres per second, about that of an indoor robot."""
 _MAX_LENGTH = 3.0
-_SIDE_M = (4.5, 6.5)
-_HFOV_DEG = (65.0, 75.0)
 _HEIGHT_M = (0.9, 1.5)
 _CANDIDATES = 300
 
 
-def sample_clip(
-    seed: int, config: WorldConfig, width: int, height: int, frames: int, fps: float = 10.0
-) -> Iterator[Scene]:
-    """The same room in every frame, seen from a camera that drives along a gentle curve.
-
-    All scenes share their triangles, textures and lights; only `camera` differs.
-
-    Raises:
-        ValueError: fewer than two frames, or a frame rate that is not positive.
-        InputError: `config.meshes` holds no catalogue.
-    """
-    if frames < 2 or fps <= 0:
-        raise ValueError(f"a clip needs at least two frames and a positive rate, got {frames} at {fps} Hz")
-    room_config = config.room.model_copy(update={"side_m": _SIDE_M, "people_share": 0.0})
-    camera_config = config.camera.model_copy(update={"hfov_deg": _HFOV_DEG, "center_jitter": 0.0})
-    config = config.model_copy(update={"room": room_config, "camera": camera_config})
-    builder = SceneBuilder(np.random.default_rng(seed), load_assets(config), config, makers.make)
-    room = furnished_room(builder, is_dark=False)
+def drive_through(builder: SceneBuilder, room: Room, frames: int, fps: float) -> list[npt.NDArray[np.float64]]:
+    """Poses (4, 4) of the optical frame along a gentle, free curve: the best of several; shorter in crowded rooms."""
     eyes, targets = _path(builder, room.plan, room.height, frames, SPEED * frames / fps)
-    lights, ambient = room_lights(builder, room)
-    intrinsics = cameras.sample_intrinsics(builder, width, height)
-    first = Scene(
-        builder.build(),
-        builder.assets.textures,
-        list(lights),
-        ambient,
-        Camera(intrinsics, look_at(eyes[0], targets[0])),
-        seed=seed,
-        tags=["clip"],
-    )
-    return (
-        replace(first, camera=Camera(intrinsics, look_at(eye, target)))
-        for eye, target in zip(eyes, targets, strict=True)
-    )
+    return [look_at(eye, target) for eye, target in zip(eyes, targets, strict=True)]
 
 
 def _path(
     builder: SceneBuilder, plan: FloorPlan, ceiling: float, frames: int, length: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Eyes and targets (frames, 3) of the best of several free curves; a short one where the room is crowded."""
+    """Eyes and targets, each (frames, 3)."""
     rng = builder.rng
     time = np.linspace(0, 1, frames)[:, None]
     ease = time * time * (3 - 2 * time)
