@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import signal
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from diffusion_perception_ros.cli.processes import ChildError, Children, children
+from diffusion_perception_ros.cli.live import NAMESPACE, play_live
+from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
-from diffusion_perception_ros.evaluation.live_run import LiveRun, analyse, last_json, write_live_report
-from diffusion_perception_ros.evaluation.recording import STATUS_TOPIC, output_topics
+from diffusion_perception_ros.evaluation.live_run import LiveRun, analyse, write_live_report
 from diffusion_perception_ros.evaluation.summary import percentiles
 from diffusion_perception_ros.evaluation.tables import tables
-from diffusion_perception_ros.inference.card import ModelCard, read_card
+from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
 
 
-NAMESPACE = "/perception"
 CLIP = "demo/clip"
-DDS_PROFILE = "config/fastdds_large_images.xml"
-START_TIMEOUT = 120.0
-"""Seconds for the node to load its model and for all processes to find each other."""
-DRAIN_TIME = 2.0
-"""Seconds after the last image until the recorder is stopped: the node may still be predicting."""
 NEEDED_SHARE = 0.95
 """Share of the published images that must arrive at the node."""
 
@@ -57,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     dataset = BagDataset(bag, args.image_topic, depth_required=False)
     recording = args.output / "recording"
     try:
-        published = _play(args, dataset, model, card, recording)
+        with _progress() as progress:
+            progress.add_task("waiting for node and recorder, then playing", total=None)
+            published = play_live(dataset, model, card, recording, args.output / "logs", args.backend, args.rate)
     except ChildError as error:
         print(f"diffusion-perception demo: {error}", file=sys.stderr)
         return 2
@@ -71,79 +63,6 @@ def run(args: argparse.Namespace) -> int:
     _print(result)
     print(f"{report_path}\n{metrics_path}")
     return _verdict(result)
-
-
-def _play(args: argparse.Namespace, dataset: BagDataset, model: Path, card: ModelCard, recording: Path) -> int:
-    """Runs the three processes to the end of the bag; the number of images published."""
-    shutil.rmtree(recording, ignore_errors=True)
-    duration = (max(dataset.stamps) - min(dataset.stamps)) * 1e-9 / args.rate
-    # Recorded last, so whoever sees its second subscriber (after the node) knows that all outputs are recorded.
-    trigger = dataset.camera_info_topic or dataset.image_topic
-    with children(args.output / "logs", _environment()) as group, _progress() as progress:
-        progress.add_task("waiting for the node and the recorder, then playing", total=None)
-        recorder = _start(
-            group,
-            "recorder",
-            output=str(recording),
-            topics=[f"{NAMESPACE}/{topic}" for topic in [*output_topics(card), STATUS_TOPIC]] + [trigger],
-        )
-        transport, base = _transport(dataset.image_topic)
-        remaps = ["-r", f"__ns:={NAMESPACE}", "-r", f"image:={base}"]
-        node = _start(
-            group, "perception_node", remaps, model=str(model), backend=args.backend, image_transport=transport
-        )
-        player = _start(
-            group,
-            "bag_player",
-            bag=str(dataset.path.resolve()),
-            rate=args.rate,
-            topics=list(dict.fromkeys([dataset.image_topic, trigger])),
-            wait_for=[trigger],
-            wait_for_subscribers=2,
-            wait_timeout=START_TIMEOUT,
-            clock=False,
-        )
-        # Exit code 1: played except for damaged parts, which the dataset has named too.
-        player.wait(START_TIMEOUT + 2 * duration + 30, others=[recorder, node], success=(0, 1))
-        time.sleep(DRAIN_TIME)
-        node.check()
-        recorder.process.send_signal(signal.SIGINT)
-        # Exit code 1: some topics had no publisher, such as a bag without camera_info.
-        recorder.wait(30, success=(0, 1))
-        return int(last_json(player.output().splitlines())["published"][dataset.image_topic])
-
-
-def _start(group: Children, name: str, remaps: list[str] | None = None, **parameters: object):  # type: ignore[no-untyped-def]
-    arguments = ["--ros-args", *(remaps or [])]
-    for key, value in parameters.items():
-        arguments += ["-p", f"{key}:={_yaml(value)}"]
-    return group.start(name, f"diffusion_perception_ros.ros.{name}", arguments)
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(_yaml(entry) for entry in value) + "]"
-    return f"'{value}'" if isinstance(value, str) else str(value)
-
-
-def _transport(topic: str) -> tuple[str, str]:
-    """The image_transport of a topic and the base name that the node asks for."""
-    if topic.endswith("/compressed"):
-        return "compressed", topic.removesuffix("/compressed")
-    return "raw", topic
-
-
-def _environment() -> dict[str, str]:
-    """Of the children: large images pass through shared memory, and only this machine is looked at."""
-    profile = str(find_resource(DDS_PROFILE).resolve())
-    variable = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
-    settings = {f"{variable}_DEFAULT_PROFILES_FILE": profile, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    # A domain of its own keeps other nodes of this machine out of the measurement; 1 to 101 are free of clashes
-    # with the ephemeral ports of Linux.
-    domain = os.environ.get("ROS_DOMAIN_ID") or str(1 + os.getpid() % 101)
-    return os.environ | settings | {"ROS_DOMAIN_ID": domain, "PYTHONUNBUFFERED": "1"}
 
 
 def _progress() -> Progress:

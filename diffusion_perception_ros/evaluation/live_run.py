@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,15 +199,3 @@ def _run_rows(run: LiveRun) -> dict[str, str]:
         "wrong stamp or frame": str(run.header_mismatches),
         "backend": run.backend,
     }
-
-
-def last_json(lines: Sequence[str]) -> dict[str, Any]:
-    """The last line of a program's output that is a JSON object; empty if there is none."""
-    for line in reversed(lines):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
