@@ -1,0 +1,18 @@
+"""What holds for every test: nothing of this user's set-up gets in, nothing is drawn on a screen."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+os.environ["MPLBACKEND"] = "Agg"
+# The machine that runs the tests may have few cores, and several test processes share them.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_models_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ.pop("DIFFUSION_PERCEPTION_MODELS", None)
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data_home"))
