@@ -129,6 +129,8 @@ class SensorConfig(_Section):
     """Exponent of the transfer curve."""
     filmic_share: Share = 0.6
     """Pictures whose highlights are rolled off instead of clipped."""
+    filmic_white: Range = (1.0, 2.5)
+    """Light that just saturates in those pictures."""
     contrast: Range = (0.8, 1.2)
     """Gain about middle grey after the transfer curve."""
     saturation: Range = (0.4, 1.3)
