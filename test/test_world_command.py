@@ -12,11 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
 
 from diffusion_perception_ros.cli.main import main
+from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.datasets.shard_rendering import render_shards
 from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.world.clip import write_clip
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.generate import render_sample
 
@@ -108,3 +112,55 @@ def test_a_full_or_missing_disk_leaves_finished_shards_alone(tmp_path: Path) -> 
     with pytest.raises(InputError, match="seed-000000001"):
         render_shards(WorldConfig(), range(2), SIZE, tmp_path, shard_size=1)
     assert len(ShardDataset(tmp_path)) == 1
+
+
+def test_the_clip_is_a_bag_whose_depth_and_transforms_meet_the_floor(tmp_path: Path) -> None:
+    """Pixels lifted by depth, camera_info, /tf and /tf_static: nothing lies below the floor, much lies on it."""
+    size = write_clip(tmp_path / "clip", frames=2)
+    assert sorted(file.name for file in (tmp_path / "clip").iterdir()) == ["clip.mcap", "metadata.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+    assert size == sum(file.stat().st_size for file in (tmp_path / "clip").iterdir())
+    samples = list(BagDataset(tmp_path / "clip"))
+    poses, static = [], {}
+    with AnyReader([tmp_path / "clip"], default_typestore=get_typestore(Stores.ROS2_KILTED)) as bag:
+        assert set(bag.topics) == {
+            "/camera/color/image_raw/compressed",
+            "/camera/color/camera_info",
+            "/camera/depth/image_raw",
+            "/camera/depth/camera_info",
+            "/tf",
+            "/tf_static",
+        }
+        for connection, _, data in bag.messages():
+            if connection.topic in ("/tf", "/tf_static"):
+                for stamped in bag.deserialize(data, connection.msgtype).transforms:
+                    pair = (stamped.header.frame_id, stamped.child_frame_id)
+                    static[pair] = matrix(stamped.transform)
+                    if pair == ("map", "camera_link"):
+                        poses.append(static[pair])
+    assert len(samples) == len(poses) == 2
+    optical = static["camera_link", "camera_color_frame"] @ static["camera_color_frame", "camera_color_optical_frame"]
+    np.testing.assert_allclose(optical[:3, :3], [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-9)
+    for sample, pose in zip(samples, poses, strict=True):
+        assert sample.rgb.shape == (480, 640, 3)
+        k = sample.intrinsics
+        v, u = np.mgrid[:480, :640]
+        z = sample.depth
+        points = np.stack([(u - k.cx) / k.fx * z, (v - k.cy) / k.fy * z, z], -1)[np.isfinite(z)]
+        height = (points @ (pose @ optical)[2, :3]) + pose[2, 3]
+        assert height.min() > -0.02
+        assert (np.abs(height) < 0.02).mean() > 0.05
+    with pytest.raises(InputError, match="exists"):
+        write_clip(tmp_path / "clip", frames=2)
+
+
+def matrix(transform) -> np.ndarray:
+    """(4, 4) of a geometry_msgs Transform."""
+    q = np.array([transform.rotation.x, transform.rotation.y, transform.rotation.z, transform.rotation.w])
+    assert abs(np.linalg.norm(q) - 1) < 1e-9
+    angle = 2 * np.arctan2(np.linalg.norm(q[:3]), q[3])
+    axis = q[:3] / max(np.linalg.norm(q[:3]), 1e-12)
+    pose = np.eye(4)
+    pose[:3, :3] = cv2.Rodrigues(axis * angle)[0]
+    pose[:3, 3] = transform.translation.x, transform.translation.y, transform.translation.z
+    return pose

@@ -106,9 +106,11 @@ def write_clip(
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _write_bag(partial, render_clip(seed, frames), on_frame)
-        os.replace(partial, folder)
+        partial.mkdir(parents=True)
+        _write_bag(
+            partial / folder.name, render_clip(seed, frames), on_frame
+        )  # the bag's file is named after its folder
+        os.replace(partial / folder.name, folder)
     except OSError as error:
         raise InputError(f"Cannot write the clip {folder}: {error.strerror or error}.") from error
     finally:
