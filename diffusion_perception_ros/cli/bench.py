@@ -1,0 +1,80 @@
+"""`diffusion-perception bench`: benchmarks, as ratios measured side by side in one run."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from diffusion_perception_ros.cli import benchmarks
+from diffusion_perception_ros.cli.benchmarks import Comparison
+from diffusion_perception_ros.cli.processes import ChildError
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.environment import environment
+from diffusion_perception_ros.evaluation.output import write_json
+from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+
+
+SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "world")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section (repeatable)")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/bench/bench.json"), metavar="FILE", help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    sections: dict[str, Callable[[], list[Comparison]]] = {
+        "decoding": benchmarks.decoding,
+        "encoding": benchmarks.encoding,
+        "estimator": functools.partial(benchmarks.estimator, args.model, args.backend),
+        "models": functools.partial(benchmarks.models, args.backend),
+        "live": functools.partial(benchmarks.live, args.model, args.backend),
+        "world": benchmarks.world,
+    }
+    results: dict[str, list[Comparison]] = {}
+    left_out: dict[str, str] = {}
+    console = Console(stderr=True)
+    for name in args.only or SECTIONS:
+        with console.status(f"measuring: {name}"):
+            try:
+                results[name] = sections[name]()
+            except (ImportError, InputError, ChildError, RuntimeError) as error:
+                left_out[name] = str(error)
+    if not results:
+        raise InputError("nothing could be measured: " + "; ".join(f"{key}: {why}" for key, why in left_out.items()))
+    _print(results)
+    write_json(args.json, {"sections": _as_dict(results), "left_out": left_out, "environment": environment()})
+    print(args.json)
+    for name, reason in left_out.items():
+        print(f"diffusion-perception bench: {name} left out: {reason}", file=sys.stderr)
+    return 0
+
+
+def _as_dict(results: dict[str, list[Comparison]]) -> dict[str, object]:
+    return {name: [vars(entry) | {"ratios": entry.ratios()} for entry in entries] for name, entries in results.items()}
+
+
+def _print(results: dict[str, list[Comparison]]) -> None:
+    table = Table(title="Benchmarks (ratio: times better than the last of its block)", title_justify="left")
+    for column in ("what", "variant", "median", "ratio"):
+        table.add_column(column, justify="right" if column in ("median", "ratio") else "left")
+    for entries in results.values():
+        for entry in entries:
+            ratios = entry.ratios()
+            for index, (variant, value) in enumerate(entry.values.items()):
+                title = entry.title if index == 0 else ""
+                table.add_row(title, variant, f"{value:.3g} {entry.unit}", f"{ratios[variant]:.3g}")
+            for note in entry.notes:
+                table.add_row("", f"[dim]{note}[/dim]", "", "")
+            table.add_section()
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,0 +1,272 @@
+"""What `diffusion-perception bench` measures. Variants take turns, so that a busy machine slows all alike."""
+
+from __future__ import annotations
+
+import array
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from diffusion_perception_ros.cli.live import NAMESPACE, play_live
+from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.live_run import analyse
+from diffusion_perception_ros.evaluation.summary import percentiles
+from diffusion_perception_ros.inference.card import read_card
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.models import find_model, list_models
+from diffusion_perception_ros.sample import Intrinsics, UInt8Image
+
+
+WIDTH, HEIGHT = 640, 480
+SECONDS = 1.5
+"""Measuring time of each variant."""
+LIVE_RATE, LIVE_FRAMES = 30.0, 150
+
+
+@dataclass
+class Comparison:
+    """Variants that do the same thing, the reference last."""
+
+    title: str
+    unit: str
+    values: dict[str, float]
+    """Variant to median."""
+    larger_is_better: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def ratios(self) -> dict[str, float]:
+        """How many times better than the reference each variant is."""
+        reference = list(self.values.values())[-1]
+        return {
+            name: value / reference if self.larger_is_better else reference / value
+            for name, value in self.values.items()
+        }
+
+
+def take_turns(variants: Mapping[str, Callable[[], object]], seconds: float = SECONDS) -> dict[str, float]:
+    """Median milliseconds of each variant, measured in alternation after one run to warm up."""
+    for run in variants.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    deadline = time.perf_counter() + seconds * len(variants)
+    while time.perf_counter() < deadline:
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def bench_picture(width: int = WIDTH, height: int = HEIGHT) -> UInt8Image:
+    """Smooth shapes with noise: neither a flat colour nor incompressible."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 40, width // 40, 3)).astype(np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def decoding() -> list[Comparison]:
+    """Image messages to RGB: this package against cv_bridge."""
+    from cv_bridge import CvBridge
+    from sensor_msgs.msg import Image
+
+    from diffusion_perception_ros.ros.messages import decode_message
+
+    bridge = CvBridge()
+    comparisons = []
+    for encoding, channels, kind in (("rgb8", 3, np.uint8), ("bgr8", 3, np.uint8), ("mono16", 1, np.uint16)):
+        pixels = np.ascontiguousarray(bench_picture()[..., :channels]).astype(kind)
+        message = Image(height=HEIGHT, width=WIDTH, encoding=encoding, step=WIDTH * channels * pixels.itemsize)
+        message.data.frombytes(pixels.tobytes())
+
+        def ours(message: Any = message) -> object:
+            return decode_message(message)
+
+        def theirs(message: Any = message) -> object:
+            return bridge.imgmsg_to_cv2(message, "rgb8")
+
+        comparisons.append(_comparison_of(f"{encoding} message to RGB", {"this package": ours, "cv_bridge": theirs}))
+    return comparisons
+
+
+def encoding() -> list[Comparison]:
+    """Arrays to image messages, and the ways to fill a message's data."""
+    from cv_bridge import CvBridge
+    from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
+
+    from diffusion_perception_ros.ros.messages import image_message
+
+    bridge, header = CvBridge(), Header(frame_id="camera")
+    rgb, depth = bench_picture(), np.random.default_rng(0).uniform(0, 5, (HEIGHT, WIDTH)).astype(np.float32)
+    data = rgb.tobytes()
+
+    def fill(value: object) -> object:
+        message = Image()
+        message.data = value
+        return message
+
+    def frombytes() -> object:
+        message = Image()
+        message.data.frombytes(rgb.reshape(-1))
+        return message
+
+    return [
+        _comparison_of(
+            "RGB to rgb8 message",
+            {
+                "this package": lambda: image_message(header, rgb),
+                "cv_bridge": lambda: bridge.cv2_to_imgmsg(rgb, "rgb8"),
+            },
+        ),
+        _comparison_of(
+            "depth to 32FC1 message",
+            {
+                "this package": lambda: image_message(header, depth),
+                "cv_bridge": lambda: bridge.cv2_to_imgmsg(depth, "32FC1"),
+            },
+        ),
+        _comparison_of(
+            "filling data of a message",
+            {
+                "data.frombytes(ndarray)": frombytes,
+                "data = array.array": lambda: fill(array.array("B", data)),
+                "data = bytes": lambda: fill(data),
+                "data = ndarray": lambda: fill(rgb.reshape(-1)),
+            },
+        ),
+    ]
+
+
+def estimator(model: str, backend: str) -> list[Comparison]:
+    """Stages of one prediction, and predictions per second by how many tasks are asked for."""
+    loaded = Estimator.load(model, backend)
+    picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
+    stages: dict[str, list[float]] = {}
+    loaded.warm_up(WIDTH, HEIGHT)
+    deadline = time.perf_counter() + 2 * SECONDS
+    while time.perf_counter() < deadline:
+        timings = loaded.predict(picture, camera).timings
+        for stage, seconds in [*timings.items(), ("whole prediction", sum(timings.values()))]:
+            stages.setdefault(stage, []).append(1000 * seconds)
+    medians = {stage: float(np.median(values)) for stage, values in stages.items()}
+    asked = {f"{task} only": {task} for task in loaded.card.tasks} | {"all tasks": set(loaded.card.tasks)}
+    times = take_turns({name: _prediction(loaded, picture, camera, tasks) for name, tasks in asked.items()})
+    return [
+        Comparison(f"stages of {loaded.card.name} on {loaded.backend_name}", "ms", medians),
+        Comparison("what is asked for", "ms", times),
+    ]
+
+
+def models(backend: str) -> list[Comparison]:
+    """All models of this machine side by side, such as int8 and fp32 of one network."""
+    loaded = {}
+    for entry in list_models():
+        if entry.card is not None:
+            loaded[f"{entry.name} ({entry.card.precision})"] = Estimator.load(entry.folder, backend)
+    if len(loaded) < 2:
+        raise InputError("there is only one model on this machine")
+    picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
+    runs = {name: _prediction(model, picture, camera, None) for name, model in loaded.items()}
+    return [_comparison_of("models", runs)]
+
+
+def live(model: str, backend: str) -> list[Comparison]:
+    """The node with all outputs recorded, over DDS, against the bare estimator in this process."""
+    folder = find_model(model).resolve()
+    card = read_card(folder)
+    bare = Estimator.load(folder, backend)
+    picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
+    predict = take_turns({"predict": _prediction(bare, picture, camera, None)}, 2 * SECONDS)["predict"]
+    with tempfile.TemporaryDirectory() as temporary:
+        bag = _write_camera_bag(Path(temporary) / "bag")
+        dataset = BagDataset(bag, depth_required=False)
+        recording = Path(temporary) / "recording"
+        published = play_live(dataset, folder, card, recording, Path(temporary) / "logs", backend)
+        run = analyse(recording, NAMESPACE, dataset, card, published, show=0)
+    notes = [f"{run.received} of {run.published} images at {LIVE_RATE:g} Hz received, {run.dropped} dropped as stale"]
+    latency = percentiles(run.latency_ms)
+    return [
+        Comparison(
+            "latency, image to last output",
+            "ms",
+            {"node, median": latency["p50"], "bare estimator": predict},
+            False,
+            notes,
+        ),
+        Comparison(
+            f"throughput at {LIVE_RATE:g} Hz",
+            "Hz",
+            {"node": run.throughput_hz, "bare estimator": 1000 / predict},
+            True,
+        ),
+    ]
+
+
+def world() -> list[Comparison]:
+    """Rendered samples with all ground truth per second, in one process."""
+    from diffusion_perception_ros.world.config import WorldConfig
+    from diffusion_perception_ros.world.generate import render_sample
+
+    config, rates = WorldConfig(), {}
+    for width, height in ((160, 120), (320, 240), (640, 480)):
+        render_sample(0, config, width, height)
+        start, count = time.perf_counter(), 0
+        while time.perf_counter() - start < 3 * SECONDS:
+            count += 1
+            render_sample(count, config, width, height)
+        rates[f"{width}x{height}"] = count / (time.perf_counter() - start)
+    return [Comparison("synthetic samples", "1/s", rates, True)]
+
+
+def _prediction(
+    model: Estimator, picture: UInt8Image, camera: Intrinsics, tasks: set[str] | None
+) -> Callable[[], object]:
+    return lambda: model.predict(picture, camera, tasks)
+
+
+def _comparison_of(title: str, variants: Mapping[str, Callable[[], object]]) -> Comparison:
+    """Measures what runs on this machine; a variant that does not is noted with its reason."""
+    usable, notes = {}, []
+    for name, run in variants.items():
+        try:
+            run()
+            usable[name] = run
+        except Exception as error:  # other packages fail in their own ways
+            notes.append(f"{name} does not work here: {error}")
+    return Comparison(f"{title}, {WIDTH}x{HEIGHT}", "ms", take_turns(usable), notes=notes)
+
+
+def _write_camera_bag(path: Path) -> Path:
+    """A camera of `LIVE_FRAMES` rgb8 images that pan over the test picture."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    image_type, info_type = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
+    message, header_type = types.types, types.types["std_msgs/msg/Header"]
+    k = np.array([525.0, 0, 319.5, 0, 525.0, 239.5, 0, 0, 1])
+    p = np.array([525.0, 0, 319.5, 0, 0, 525.0, 239.5, 0, 0, 0, 1, 0])
+    roi = message["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    picture = bench_picture(2 * WIDTH, HEIGHT)
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        images = bag.add_connection("/camera/image_raw", image_type, typestore=types)
+        infos = bag.add_connection("/camera/camera_info", info_type, typestore=types)
+        for index in range(LIVE_FRAMES):
+            time_ns = round((1 + index / LIVE_RATE) * 1e9)
+            stamp = message["builtin_interfaces/msg/Time"](*divmod(time_ns, 10**9))
+            header = header_type(stamp, "camera_optical")
+            info = message[info_type](
+                header, HEIGHT, WIDTH, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, roi
+            )
+            pixels = np.ascontiguousarray(picture[:, 4 * index % WIDTH :][:, :WIDTH])
+            image = message[image_type](header, HEIGHT, WIDTH, "rgb8", 0, 3 * WIDTH, pixels.reshape(-1))
+            bag.write(infos, time_ns, types.serialize_cdr(info, info_type))
+            bag.write(images, time_ns, types.serialize_cdr(image, image_type))
+    return path
