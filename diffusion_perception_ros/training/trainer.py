@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +19,20 @@ from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training import checkpoint as checkpoints
-from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position, whole_pictures
+from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position
 from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.evaluator import Evaluator
 from diffusion_perception_ros.training.losses import inverse_frequency_weights, weighted_sum
 from diffusion_perception_ros.training.monitor import Monitor
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs
+from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.objectives import make_objective
-from diffusion_perception_ros.training.pictures import prediction_sheet
-from diffusion_perception_ros.training.validation import validate
+from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.world.labels import LABELS
 
 
 BEST = "best"
-_SHEET_ROWS = 6
 _LABEL_SAMPLE = 400
 _SMOOTHING = 0.95
-_FINAL_RATE = 0.005
-"""Share of the learning rate that is left at the end of the cosine."""
 _SCORE = "abs_rel"
 """Lower is better; decides which checkpoint is the best, on rendered validation scenes."""
 
@@ -66,6 +59,8 @@ class Trainer:
             gradient_accumulation_steps=config.optimiser.accumulation,
         )
         self._device = self._accelerator.device
+        self._schedule = Schedule(config.run, config.optimiser)
+        self._objective = make_objective(config.objective)
         self.step, self.seconds = 0, 0.0
         self._position = Position()
         self._best = math.inf
@@ -73,12 +68,19 @@ class Trainer:
         self._validation_indices = _evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
         self._class_weights = broadcast(inverse_frequency_weights(_label_counts(dataset)).to(self._device))
-        self._objective = make_objective(config.objective)
         self._build()
         self._resume()
+        self._evaluator = Evaluator(
+            self._averaged,
+            self._objective,
+            self._validation_data,
+            self._validation_indices,
+            config,
+            self._accelerator,
+        )
         run.mkdir(parents=True, exist_ok=True)
         self._monitor = Monitor(run, self._accelerator.is_main_process, console)
-        self._stop_asked = False
+        self._stop = StopSignal()
 
     def _open_training_data(self) -> ShardDataset:
         dataset = ShardDataset(self.config.data.train)
@@ -113,8 +115,6 @@ class Trainer:
         network: OneStepNet = self._accelerator.unwrap_model(self._network)
         return network
 
-    # --- the loop ---
-
     def train(self) -> bool:
         """Trains to the end of the budget.
 
@@ -129,7 +129,7 @@ class Trainer:
         source = Ahead(self._batches())
         smoothed: dict[str, float] = {}
         rate_from = (self.step, time.monotonic())
-        with self._monitor, self._stop_on_signal():
+        with self._monitor, self._stop.listening():
             self._monitor.say(self._describe())
             try:
                 while not (stop := self._agree(time.monotonic() - started)) and self._progress < 1.0:
@@ -204,16 +204,14 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        decay = min(self.config.optimiser.ema, (1 + self.step) / (10 + self.step))
+        decay = self._schedule.average_decay(self.step)
         averaged, current = self._averaged.state_dict(), self._plain_network.state_dict()
         floats = [name for name, value in averaged.items() if value.is_floating_point()]
         torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
 
-    # --- schedule ---
-
     def _agree(self, seconds: float) -> bool:
         """Sets `seconds` and says whether to stop, both as the first process sees it: all must decide alike."""
-        self.seconds, stop = seconds, self._stop_asked
+        self.seconds, stop = seconds, self._stop.asked
         if self._accelerator.num_processes > 1:
             shared = broadcast(torch.tensor([seconds, float(stop)], dtype=torch.float64, device=self._device))
             self.seconds, stop = shared[0].item(), bool(shared[1].item())
@@ -221,58 +219,18 @@ class Trainer:
 
     @property
     def _progress(self) -> float:
-        """Share of the budget that is used, in [0, 1]."""
-        run = self.config.run
-        used = self.step / run.max_steps if run.max_steps else self.seconds / (60 * float(run.max_minutes or 1))
-        return min(1.0, used)
+        return self._schedule.progress(self.step, self.seconds)
 
     def _set_rate(self) -> None:
-        settings = self.config.optimiser
-        warm_up = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
-        cosine = _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self._progress))
         for group in self._optimiser.param_groups:
-            group["lr"] = settings.learning_rate * warm_up * cosine
+            group["lr"] = self._schedule.learning_rate(self.step, self.seconds)
 
-    @contextmanager
-    def _stop_on_signal(self) -> Iterator[None]:
-        """SIGTERM and the first Ctrl-C end the run after the current step, with a checkpoint."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(*_: object) -> None:
-            self._stop_asked = True
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    # --- evaluation ---
-
-    @torch.no_grad()
-    def _predict(self, image: Tensor) -> Outputs:
-        generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
-        with self._accelerator.autocast():
-            outputs: Outputs = self._averaged(*self._objective.conditioning(image.to(self._device), generator))
-        return outputs
-
-    def _validation_batches(self) -> Iterator[Batch]:
-        width, height = self.config.data.sizes[0]
-        return (
-            batch.to(self._device)
-            for batch in whole_pictures(
-                self._validation_data, self._validation_indices, width, height, self.config.data.batch_size
-            )
-        )
+    # --- evaluation and state ---
 
     def _evaluate(self) -> None:
         """Scores the averaged network on the first process and keeps it if it is the best so far."""
         if self._accelerator.is_main_process:
-            scores = validate(self._predict, self._validation_batches())
+            scores = self._evaluator.scores()
             is_best = scores.get(_SCORE, math.inf) < self._best
             record = {
                 "step": self.step,
@@ -281,23 +239,17 @@ class Trainer:
                 "is_best": is_best,
                 "scores": scores,
             }
-            first = next(self._validation_batches())
-            self._monitor.evaluation(
-                record, prediction_sheet(self._predict(first.image), first)[: _SHEET_ROWS * first.image.shape[2]]
-            )
+            self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
                 self._best = scores[_SCORE]
-                self._write(
-                    self.folder / BEST, {"evaluation": record}, {checkpoints.AVERAGED: self._averaged.state_dict()}
-                )
+                weights = {checkpoints.AVERAGED: self._averaged.state_dict()}
+                self._write(self.folder / BEST, {"evaluation": record}, weights)
         self._accelerator.wait_for_everyone()
 
     @property
     def _samples_seen(self) -> int:
         per_step = self.config.data.batch_size * self.config.optimiser.accumulation * self._accelerator.num_processes
         return int(self.step * per_step)
-
-    # --- state ---
 
     def _save(self) -> None:
         if self._accelerator.is_main_process:
@@ -388,7 +340,7 @@ def _evenly(length: int, count: int) -> list[int]:
 def _label_counts(dataset: ShardDataset) -> Tensor:
     """(classes,) pixels per class in a few hundred samples spread over the dataset."""
     counts = np.zeros(256, np.int64)
-    for index in itertools.islice(_evenly(len(dataset), _LABEL_SAMPLE), _LABEL_SAMPLE):
+    for index in _evenly(len(dataset), _LABEL_SAMPLE):
         semantic = dataset[index].semantic
         if semantic is not None:
             counts += np.bincount(semantic.reshape(-1), minlength=256)

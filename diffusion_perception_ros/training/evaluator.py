@@ -1,0 +1,58 @@
+"""Applies a network to a fixed choice of validation pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from diffusion_perception_ros.sample import Sample, UInt8Image
+from diffusion_perception_ros.training.batches import Batch, whole_pictures
+from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.network import OneStepNet, Outputs
+from diffusion_perception_ros.training.objectives import Objective
+from diffusion_perception_ros.training.pictures import prediction_sheet
+from diffusion_perception_ros.training.validation import validate
+
+
+_SHEET_ROWS = 6
+
+
+class Evaluator:
+    """Scores and pictures of one network on the same samples every time."""
+
+    def __init__(
+        self,
+        network: OneStepNet,
+        objective: Objective,
+        dataset: Sequence[Sample],
+        indices: Sequence[int],
+        config: TrainingConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self._network, self._objective, self._accelerator = network, objective, accelerator
+        self._dataset, self._indices = dataset, indices
+        self._size, self._batch_size = config.data.sizes[0], config.data.batch_size
+
+    def scores(self) -> dict[str, float]:
+        """See `validation.validate`."""
+        return validate(self._predict, self._batches())
+
+    def sheet(self) -> UInt8Image:
+        """Predictions for the first pictures beside the truth."""
+        first = next(self._batches())
+        return prediction_sheet(self._predict(first.image), first)[: _SHEET_ROWS * self._size[1]]
+
+    @torch.no_grad()
+    def _predict(self, image: Tensor) -> Outputs:
+        generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
+        with self._accelerator.autocast():
+            conditioning = self._objective.conditioning(image, generator)
+            outputs: Outputs = self._network(*conditioning)
+        return outputs
+
+    def _batches(self) -> Iterator[Batch]:
+        pictures = whole_pictures(self._dataset, self._indices, *self._size, self._batch_size)
+        return (batch.to(self._accelerator.device) for batch in pictures)
