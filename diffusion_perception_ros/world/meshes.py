@@ -24,11 +24,12 @@ from diffusion_perception_ros.world.labels import CLASS_ID
 from diffusion_perception_ros.world.wavefront import TEXTURE_SIZE, Material, ObjMesh, read_obj, read_texture
 
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 MAX_TRIANGLES, MAX_TRIANGLES_SMALL = 40_000, 8_000
 """Meshes (and things below half a metre) that stay heavier than this after simplification are left out."""
 _TARGETS = {"person": 12_000, "vegetation": 8_000}
 _TARGET, _TARGET_SMALL = 5_000, 1_500
+_SMOOTHING_ROUNDS = 4
 _MIN_OPACITY = 0.35
 """More transparent materials (panes, glass) are left out: depth cameras and labels see through them."""
 
@@ -154,7 +155,7 @@ def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[Any]] | None:
     with zipfile.ZipFile(entry.archive) as archive:
         try:
             mesh = read_obj(archive, entry.model)
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, zipfile.BadZipFile):
             return None  # a broken mesh costs itself only
         layers: dict[str, int] = {}
         images: list[npt.NDArray[np.uint8]] = []
@@ -187,18 +188,23 @@ def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[Any]] | None:
 
 
 def corner_normals(positions: npt.NDArray[np.floating], crease: float = 0.75) -> npt.NDArray[np.float64]:
-    """Smooth unit normals (T, 3, 3) of a triangle soup; edges sharper than acos(crease) stay sharp."""
+    """Smooth unit normals (T, 3, 3) of a triangle soup; faces that bend by more than acos(crease) stay apart."""
     positions = positions.astype(np.float64)
     area = np.cross(positions[:, 1] - positions[:, 0], positions[:, 2] - positions[:, 0])
     face = area / np.maximum(np.linalg.norm(area, axis=-1, keepdims=True), 1e-15)
     keys = np.round(positions.reshape(-1, 3) * 2e4).astype(np.int64)
     _, vertex = np.unique(keys, axis=0, return_inverse=True)
     vertex = vertex.reshape(-1)
-    sums = np.stack([np.bincount(vertex, np.repeat(area[:, axis], 3)) for axis in range(3)], axis=-1)
-    smooth = sums[vertex].reshape(-1, 3, 3).astype(np.float64)
-    smooth = smooth / np.maximum(np.linalg.norm(smooth, axis=-1, keepdims=True), 1e-15)
-    is_smooth = np.einsum("tcx,tx->tc", smooth, face)[..., None] > crease
-    return np.where(is_smooth, smooth, face[:, None])
+    joins = np.ones((len(face), 3), dtype=bool)
+    # A face too far from its corner's mean leaves it. The mean then turns, so this is repeated: after one round the
+    # front of a cabinet would still lean towards the sides that have left.
+    for _ in range(_SMOOTHING_ROUNDS):
+        weighted = (area[:, None] * joins[..., None]).reshape(-1, 3)
+        sums = np.stack([np.bincount(vertex, weighted[:, axis]) for axis in range(3)], axis=-1)
+        smooth = sums[vertex].reshape(-1, 3, 3).astype(np.float64)
+        smooth = smooth / np.maximum(np.linalg.norm(smooth, axis=-1, keepdims=True), 1e-15)
+        joins &= np.einsum("tcx,tx->tc", smooth, face) > crease
+    return np.where(joins[..., None], smooth, face[:, None])
 
 
 def _normalised(mesh: ObjMesh, entry: CatalogueEntry) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ def _cards(
     half = rng.uniform(*size, (count, 1)) / 2
     u, v = axes[:, 0] * half, axes[:, 1] * half
     corners = np.stack([centers - u - v, centers + u - v, centers + u + v, centers - u + v], axis=1)
+    corners[..., 2] = np.maximum(corners[..., 2], 0)  # leaves lie on the ground, not in it
     outward = centers - np.asarray(around) + rng.normal(size=(count, 3)) * 0.15
     outward /= np.maximum(np.linalg.norm(outward, axis=-1, keepdims=True), 1e-6)
     index = [[0, 1, 2], [0, 2, 3]]

@@ -63,7 +63,7 @@ def read_obj(archive: zipfile.ZipFile, member: str) -> ObjMesh:
     """Parse one OBJ of the archive with its material libraries; polygons become fans.
 
     Raises:
-        ValueError: the file holds no face.
+        ValueError: the file holds no face, a face without its vertices, or something that is no number.
     """
     vertices: list[list[float]] = []
     texture_vertices: list[list[float]] = [[0.0, 0.0]]  # index 0 stands for "none": OBJ counts from one
@@ -90,6 +90,8 @@ def read_obj(archive: zipfile.ZipFile, member: str) -> ObjMesh:
     if not corners:
         raise ValueError(f"{member}: no faces")
     index = np.array(corners, dtype=np.int64).reshape(-1, 3, 2)
+    if index.min() < 0 or (index.max(axis=(0, 1)) >= (len(vertices), len(texture_vertices))).any():
+        raise ValueError(f"{member}: faces name vertices that are not there")
     uvs = np.array(texture_vertices, dtype=np.float32)[index[..., 1]]
     uvs[..., 1] = 1 - uvs[..., 1]
     return ObjMesh(
