@@ -148,6 +148,21 @@ def test_metric_depth_without_calibration_shows_no_cloud() -> None:
     assert "as published" in tiles["Depth"].caption
 
 
+def test_segmentation_error_shows_what_is_wrong() -> None:
+    sample, prediction = floor()
+    sample.classes, sample.label_set = ("sky", "road", "pole"), "camvid"
+    sample.semantic = np.ones((HEIGHT, WIDTH), np.uint8)
+    sample.semantic[:10], sample.semantic[60:] = 0, 2
+    tile = frame_tiles(sample, prediction, LABELS)[-1]
+    # Sky is predicted down to row 20: rows 10 to 20 are wrong, and poles (rows 60 to 72) have no counterpart.
+    assert tile.title == "Segmentation error"
+    assert tile.caption == "83% of the compared pixels are right"
+    red = (decode(tile)[..., 0].astype(int) - decode(tile)[..., 2]).mean(axis=1)
+    assert red[12:18].min() > 60
+    assert abs(red[25:55]).max() < 15
+    assert decode(tile)[64:].mean() < 60
+
+
 def test_only_what_was_predicted_is_shown() -> None:
     sample, _ = floor()
     assert [tile.title for tile in frame_tiles(sample, Prediction(), LABELS)] == ["Input"]

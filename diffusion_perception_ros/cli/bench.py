@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section (repeatable)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="measuring time per variant (default: %(default)s)")
     parser.add_argument(
         "--json", type=Path, default=Path("out/bench/bench.json"), metavar="FILE", help="default: %(default)s"
     )
@@ -34,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sections: dict[str, Callable[[], list[Comparison]]] = {
-        "decoding": benchmarks.decoding,
-        "encoding": benchmarks.encoding,
-        "estimator": functools.partial(benchmarks.estimator, args.model, args.backend),
-        "models": functools.partial(benchmarks.models, args.backend),
-        "live": functools.partial(benchmarks.live, args.model, args.backend),
-        "world": benchmarks.world,
+        "decoding": functools.partial(benchmarks.decoding, args.seconds),
+        "encoding": functools.partial(benchmarks.encoding, args.seconds),
+        "estimator": functools.partial(benchmarks.estimator, args.model, args.backend, args.seconds),
+        "models": functools.partial(benchmarks.models, args.backend, args.seconds),
+        "live": functools.partial(benchmarks.live, args.model, args.backend, args.seconds),
+        "world": functools.partial(benchmarks.world, args.seconds),
     }
     results: dict[str, list[Comparison]] = {}
     left_out: dict[str, str] = {}

@@ -27,8 +27,6 @@ from diffusion_perception_ros.sample import Intrinsics, UInt8Image
 
 
 WIDTH, HEIGHT = 640, 480
-SECONDS = 1.5
-"""Measuring time of each variant."""
 LIVE_RATE, LIVE_FRAMES = 30.0, 150
 
 
@@ -52,7 +50,7 @@ class Comparison:
         }
 
 
-def take_turns(variants: Mapping[str, Callable[[], object]], seconds: float = SECONDS) -> dict[str, float]:
+def take_turns(variants: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Median milliseconds of each variant, measured in alternation after one run to warm up."""
     for run in variants.values():
         run()
@@ -74,7 +72,7 @@ def bench_picture(width: int = WIDTH, height: int = HEIGHT) -> UInt8Image:
     return np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def decoding() -> list[Comparison]:
+def decoding(seconds: float) -> list[Comparison]:
     """Image messages to RGB: this package against cv_bridge."""
     from cv_bridge import CvBridge
     from sensor_msgs.msg import Image
@@ -94,11 +92,13 @@ def decoding() -> list[Comparison]:
         def theirs(message: Any = message) -> object:
             return bridge.imgmsg_to_cv2(message, "rgb8")
 
-        comparisons.append(_comparison_of(f"{encoding} message to RGB", {"this package": ours, "cv_bridge": theirs}))
+        comparisons.append(
+            _comparison_of(seconds, f"{encoding} message to RGB", {"this package": ours, "cv_bridge": theirs})
+        )
     return comparisons
 
 
-def encoding() -> list[Comparison]:
+def encoding(seconds: float) -> list[Comparison]:
     """Arrays to image messages, and the ways to fill a message's data."""
     from cv_bridge import CvBridge
     from sensor_msgs.msg import Image
@@ -122,6 +122,7 @@ def encoding() -> list[Comparison]:
 
     return [
         _comparison_of(
+            seconds,
             "RGB to rgb8 message",
             {
                 "this package": lambda: image_message(header, rgb),
@@ -129,6 +130,7 @@ def encoding() -> list[Comparison]:
             },
         ),
         _comparison_of(
+            seconds,
             "depth to 32FC1 message",
             {
                 "this package": lambda: image_message(header, depth),
@@ -136,6 +138,7 @@ def encoding() -> list[Comparison]:
             },
         ),
         _comparison_of(
+            seconds,
             "filling data of a message",
             {
                 "data.frombytes(ndarray)": frombytes,
@@ -147,27 +150,27 @@ def encoding() -> list[Comparison]:
     ]
 
 
-def estimator(model: str, backend: str) -> list[Comparison]:
+def estimator(model: str, backend: str, seconds: float) -> list[Comparison]:
     """Stages of one prediction, and predictions per second by how many tasks are asked for."""
     loaded = Estimator.load(model, backend)
     picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
     stages: dict[str, list[float]] = {}
     loaded.warm_up(WIDTH, HEIGHT)
-    deadline = time.perf_counter() + 2 * SECONDS
+    deadline = time.perf_counter() + 2 * seconds
     while time.perf_counter() < deadline:
         timings = loaded.predict(picture, camera).timings
-        for stage, seconds in [*timings.items(), ("whole prediction", sum(timings.values()))]:
-            stages.setdefault(stage, []).append(1000 * seconds)
+        for stage, value in [*timings.items(), ("whole prediction", sum(timings.values()))]:
+            stages.setdefault(stage, []).append(1000 * value)
     medians = {stage: float(np.median(values)) for stage, values in stages.items()}
     asked = {f"{task} only": {task} for task in loaded.card.tasks} | {"all tasks": set(loaded.card.tasks)}
-    times = take_turns({name: _prediction(loaded, picture, camera, tasks) for name, tasks in asked.items()})
+    times = take_turns({name: _prediction(loaded, picture, camera, tasks) for name, tasks in asked.items()}, seconds)
     return [
         Comparison(f"stages of {loaded.card.name} on {loaded.backend_name}", "ms", medians),
         Comparison("what is asked for", "ms", times),
     ]
 
 
-def models(backend: str) -> list[Comparison]:
+def models(backend: str, seconds: float) -> list[Comparison]:
     """All models of this machine side by side, such as int8 and fp32 of one network."""
     loaded = {}
     for entry in list_models():
@@ -177,16 +180,16 @@ def models(backend: str) -> list[Comparison]:
         raise InputError("there is only one model on this machine")
     picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
     runs = {name: _prediction(model, picture, camera, None) for name, model in loaded.items()}
-    return [_comparison_of("models", runs)]
+    return [_comparison_of(seconds, "models", runs)]
 
 
-def live(model: str, backend: str) -> list[Comparison]:
+def live(model: str, backend: str, seconds: float) -> list[Comparison]:
     """The node with all outputs recorded, over DDS, against the bare estimator in this process."""
     folder = find_model(model).resolve()
     card = read_card(folder)
     bare = Estimator.load(folder, backend)
     picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
-    predict = take_turns({"predict": _prediction(bare, picture, camera, None)}, 2 * SECONDS)["predict"]
+    predict = take_turns({"predict": _prediction(bare, picture, camera, None)}, 2 * seconds)["predict"]
     with tempfile.TemporaryDirectory() as temporary:
         bag = _write_camera_bag(Path(temporary) / "bag")
         dataset = BagDataset(bag, depth_required=False)
@@ -212,7 +215,7 @@ def live(model: str, backend: str) -> list[Comparison]:
     ]
 
 
-def world() -> list[Comparison]:
+def world(seconds: float) -> list[Comparison]:
     """Rendered samples with all ground truth per second, in one process."""
     from diffusion_perception_ros.world.config import WorldConfig
     from diffusion_perception_ros.world.generate import render_sample
@@ -221,7 +224,7 @@ def world() -> list[Comparison]:
     for width, height in ((160, 120), (320, 240), (640, 480)):
         render_sample(0, config, width, height)
         start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < 3 * SECONDS:
+        while time.perf_counter() - start < 3 * seconds:
             count += 1
             render_sample(count, config, width, height)
         rates[f"{width}x{height}"] = count / (time.perf_counter() - start)
@@ -234,7 +237,7 @@ def _prediction(
     return lambda: model.predict(picture, camera, tasks)
 
 
-def _comparison_of(title: str, variants: Mapping[str, Callable[[], object]]) -> Comparison:
+def _comparison_of(seconds: float, title: str, variants: Mapping[str, Callable[[], object]]) -> Comparison:
     """Measures what runs on this machine; a variant that does not is noted with its reason."""
     usable, notes = {}, []
     for name, run in variants.items():
@@ -243,7 +246,7 @@ def _comparison_of(title: str, variants: Mapping[str, Callable[[], object]]) -> 
             usable[name] = run
         except Exception as error:  # other packages fail in their own ways
             notes.append(f"{name} does not work here: {error}")
-    return Comparison(f"{title}, {WIDTH}x{HEIGHT}", "ms", take_turns(usable), notes=notes)
+    return Comparison(f"{title}, {WIDTH}x{HEIGHT}", "ms", take_turns(usable, seconds), notes=notes)
 
 
 def _write_camera_bag(path: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.datasets import EvaluationSample
+from diffusion_perception_ros.evaluation.label_maps import read_label_map
 from diffusion_perception_ros.evaluation.metrics import angles_between
 from diffusion_perception_ros.evaluation.point_view import render_point_view
 from diffusion_perception_ros.evaluation.scoring import aligned_depth, ground_truth_normals
@@ -33,6 +34,8 @@ DEPTH_ERROR_LIMIT = 0.5
 """Relative error shown as the brightest colour."""
 NORMAL_ERROR_LIMIT = 60.0
 """Degrees shown as the brightest colour."""
+WRONG = (230, 60, 40)
+"""Colour of pixels with the wrong class."""
 SPARSE_SHARE = 0.25
 """Ground truth with less pixels than this is drawn with larger dots."""
 
@@ -141,6 +144,25 @@ def _segmentation_tiles(sample: EvaluationSample, prediction: Prediction, labels
         caption = f"{count} object{'s' if count != 1 else ''} outlined"
     present = present_labels(prediction.semantic, labels)
     yield Tile("Segmentation", caption, embed(picture), legend=[(label.name, _css(label.color)) for label in present])
+    if sample.semantic is not None and sample.label_set is not None:
+        yield _segmentation_error(sample, prediction.semantic, labels)
+
+
+def _segmentation_error(sample: EvaluationSample, semantic: npt.NDArray[np.integer], labels: Sequence[Label]) -> Tile:
+    """The picture in grey where the compared class is right, in colour where it is wrong, dark where none is known."""
+    assert sample.label_set is not None
+    assert sample.semantic is not None
+    mapping = read_label_map(sample.label_set)
+    truth = mapping.truth_ids(sample.semantic, sample.classes)
+    known = truth != mapping.unknown
+    wrong = known & (mapping.model_ids(semantic, labels) != truth)
+    grey = np.repeat(sample.rgb.mean(axis=2, keepdims=True), 3, axis=2)
+    picture = np.where(wrong[..., None], 0.4 * grey + 0.6 * np.array(WRONG), grey)
+    picture[~known] *= 0.3
+    share = 1 - np.count_nonzero(wrong) / max(np.count_nonzero(known), 1)
+    caption = f"{share:.0%} of the compared pixels are right"
+    legend = [("wrong", _css(WRONG)), ("not compared", "#303030")]
+    return Tile("Segmentation error", caption, embed(picture.astype(np.uint8)), legend=legend)
 
 
 def _outlines(instances: UInt16Image) -> npt.NDArray[np.bool_]:
