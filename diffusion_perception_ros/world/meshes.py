@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.world.catalogue import CatalogueEntry, find_archives, read_catalogue
@@ -127,7 +129,9 @@ def _write_cache(path: Path, entries: list[CatalogueEntry]) -> None:
     info = []
     start = 0
     with ProcessPoolExecutor() as pool:
-        for entry, mesh in zip(entries, pool.map(import_mesh, entries, chunksize=8), strict=True):
+        imported = zip(entries, pool.map(import_mesh, entries, chunksize=8), strict=True)
+        console = Console(stderr=True)
+        for entry, mesh in track(imported, "Importing meshes (once)", len(entries), console=console, transient=True):
             if mesh is None:
                 continue
             stop = start + len(mesh["positions"])
