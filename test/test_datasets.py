@@ -211,6 +211,15 @@ def test_manifest_and_folders_below_it(listed: Path) -> None:
         FolderDataset(listed / "rgbd", ["attic"])
 
 
+def test_measurements_beyond_the_maximum_do_not_count(listed: Path) -> None:
+    manifest = json.loads((listed / "manifest.json").read_text())
+    manifest["items"][0]["max_depth_m"] = 2.5
+    (listed / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="no pixel with depth"):
+        FolderDataset(listed)[0]
+    assert np.nanmedian(FolderDataset(listed)[1].depth) == pytest.approx(3.0)  # type: ignore[call-overload]
+
+
 def test_masks_of_every_format(listed: Path) -> None:
     table, camvid, voc, coco = [FolderDataset(listed)[index] for index in (2, 3, 4, 5)]
     assert table.instances is not None

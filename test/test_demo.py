@@ -63,7 +63,7 @@ def test_bag_to_report(tmp_path: Path, model: Path, storage: str, compressed: bo
     assert metrics["accuracy"]["depth"]["all"]["constant"]["absrel"] < 1e-6
     assert metrics["accuracy"]["depth"]["all"]["model_affine"]["images"] == metrics["frames_recorded"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    for title in ("Input", "Depth of the sensor", "Segmentation", "From image to last output"):
+    for title in ("Input", "Depth, ground truth", "Segmentation", "From image to last output"):
         assert title in page
     assert "images published" in output
     assert "AbsRel" in output

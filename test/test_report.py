@@ -28,7 +28,7 @@ CAMERA = Intrinsics(WIDTH, HEIGHT, 90.0, 90.0, 47.5, 35.5)
 ALL_TILES = [
     "Input",
     "Depth",
-    "Depth of the sensor",
+    "Depth, ground truth",
     "Depth error",
     "Point cloud",
     "Surface normals",
@@ -135,7 +135,7 @@ def test_relative_depth_without_ground_truth_shows_no_metres_and_no_cloud() -> N
     assert (tiles["Depth"].scale.left, tiles["Depth"].scale.right) == ("near", "far")
     assert tiles["Point cloud"].source is None
     assert "relative" in tiles["Point cloud"].caption
-    assert not {"Depth of the sensor", "Depth error", "Normal error"} & set(tiles)
+    assert not {"Depth, ground truth", "Depth error", "Normal error"} & set(tiles)
 
 
 def test_metric_depth_without_calibration_shows_no_cloud() -> None:

@@ -1,8 +1,9 @@
 """Folders of pictures with ground truth: a `manifest.json` that lists them, or plain `rgb/` and `depth/` side by side.
 
 A manifest's `items` name, relative to it, `rgb` and any of `depth` (16-bit PNG times `depth_scale_m` = metres, 0 = no
-data), `mask`, `instance_mask` and `intrinsics`. A plain folder pairs files by stem; depth is 16-bit PNG or TIFF in
-millimetres, or float TIFF or NumPy in metres (or times `depth_scale_m` of an optional `intrinsics.json`).
+data; beyond `max_depth_m` = no data), `mask`, `instance_mask` and `intrinsics`. A plain folder pairs files by stem;
+depth is 16-bit PNG or TIFF in millimetres, or float TIFF or NumPy in metres (or times `depth_scale_m` of an optional
+`intrinsics.json`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class _Item:
     rgb: Path
     depth: Path | None = None
     depth_scale: float | None = None
+    max_depth: float = np.inf
+    """Metres; measurements beyond do not count."""
     depth_kind: str = "dense_sensor"
     intrinsics: dict[str, Any] | None = None
     labels: str | None = None
@@ -86,6 +89,8 @@ class FolderDataset(EvaluationDataset):
         )
         if item.depth is not None:
             depth = read_depth(item.depth, item.depth_scale)
+            with np.errstate(invalid="ignore"):
+                depth[depth > item.max_depth] = np.nan
             sample.depth = check_depth(depth, rgb.shape, str(item.depth))
         if item.labels is not None:
             LABEL_READERS[item.labels](sample, item.fields)
@@ -172,6 +177,7 @@ def _manifest_item(base: Path, entry: dict[str, Any]) -> _Item | None:
         rgb=base / entry["rgb"],
         depth=base / entry["depth"] if "depth" in entry else None,
         depth_scale=entry.get("depth_scale_m"),
+        max_depth=float(entry.get("max_depth_m", np.inf)),
         depth_kind=str(entry.get("depth_kind", "dense_sensor")),
         intrinsics=entry.get("intrinsics"),
         labels=labels,

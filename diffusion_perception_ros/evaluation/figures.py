@@ -103,7 +103,7 @@ def _depth_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[T
     yield Tile("Depth", caption, embed(colorize_depth(metres, low, high)), scale)
     if sample.depth is not None:
         truth = _thickened(sample.depth)
-        yield Tile("Depth of the sensor", "ground truth; grey: none", embed(colorize_depth(truth, low, high)), scale)
+        yield Tile("Depth, ground truth", "grey: not known", embed(colorize_depth(truth, low, high)), scale)
         error = _thickened(np.abs(metres - sample.depth) / sample.depth)
         yield Tile(
             "Depth error",
