@@ -23,7 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.ros.bag_source import Message, Source, open_source
+from diffusion_perception_ros.ros.bag_source import Source, open_source
 from diffusion_perception_ros.ros.messages import message_type
 from diffusion_perception_ros.ros.parameters import NodeParameters, PlayerParameters
 
@@ -55,7 +55,8 @@ class BagPlayer(Node):
         self._advertise(source)
         self._wait_for_subscribers()
         while True:
-            self._play_once(source)
+            if not self._play_once(source):
+                raise InputError(f"there is nothing to play after {self.parameters.start_offset:g} s of the recording")
             self.loops += 1
             if not self.parameters.loop:
                 break
@@ -94,13 +95,17 @@ class BagPlayer(Node):
         # Endpoints match one by one: give those that `wait_for` does not name the same chance.
         self._spin(SETTLE_TIME)
 
-    def _play_once(self, source: Source) -> None:
+    def _play_once(self, source: Source) -> int:
+        """Number of messages published."""
+        before = self.published.total()
         offset = round(self.parameters.start_offset * 1e9)
         begin: int | None = None
         started = 0.0
         for message in source.messages():
             if message.topic not in self._outputs:
                 continue
+            if not rclpy.ok():
+                raise ExternalShutdownException
             if begin is None:
                 begin = message.stamp + offset
                 started = time.monotonic()
@@ -108,7 +113,9 @@ class BagPlayer(Node):
                 self._sleep_until(message.stamp, begin, started)
             elif message.topic not in source.latched:
                 continue
-            self._publish(message)
+            self._outputs[message.topic].publish(message.data)
+            self.published[message.topic] += 1
+        return self.published.total() - before
 
     def _sleep_until(self, stamp: int, begin: int, started: float) -> None:
         """Waits until it is `stamp` in the recording, serving callbacks and publishing the clock meanwhile."""
@@ -123,10 +130,6 @@ class BagPlayer(Node):
             clock = Clock()
             clock.clock.sec, clock.clock.nanosec = divmod(stamp, 1_000_000_000)
             self._clock_output.publish(clock)
-
-    def _publish(self, message: Message) -> None:
-        self._outputs[message.topic].publish(message.data)
-        self.published[message.topic] += 1
 
     def _finish(self) -> None:
         """Keeps the process until readers have taken the last messages: they go away with it."""

@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 import cv2
 from rclpy.serialization import serialize_message
 from rosbags.convert.converter import STATIC_MSGTYPE_RENAMES, migrate_bytes
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, QosDurability
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection, ConnectionExtRosbag1, ConnectionExtRosbag2, QosDurability
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo
@@ -27,7 +27,7 @@ from diffusion_perception_ros.ros.messages import image_message
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 STORAGES = {".mcap", ".db3"}
 STATIC_TOPICS = {"/tf_static"}
-"""Latched even where the recording does not say so (ROS 1, damaged files)."""
+"""Latched even where the recording does not say so, as in damaged files."""
 
 Item = TypeVar("Item")
 
@@ -102,7 +102,7 @@ def _ros1(path: Path) -> Iterator[Source]:
     try:
         reader = AnyReader([path])
         reader.open()
-    except (AnyReaderError, OSError) as error:
+    except Exception as error:  # decoders raise anything when they meet damaged bytes
         raise InputError(f"{path} cannot be read as a ROS 1 bag: {error}") from error
     with contextlib.closing(reader):
         renamed = {item.msgtype: STATIC_MSGTYPE_RENAMES.get(item.msgtype, item.msgtype) for item in reader.connections}
@@ -119,7 +119,9 @@ def _ros1(path: Path) -> Iterator[Source]:
         source = Source(
             {item.topic: renamed[item.msgtype] for item in known}, lambda: source.guarded(path, messages())
         )
-        source.latched.update(STATIC_TOPICS.intersection(source.topics))
+        source.latched.update(
+            item.topic for item in known if isinstance(item.ext, ConnectionExtRosbag1) and item.ext.latching
+        )
         yield source
 
 
@@ -199,5 +201,6 @@ def _pictures(path: Path, rate: float, frame_id: str) -> Source:
             yield Message("camera_info", stamp, serialize_message(info))
             yield Message("image_raw", stamp, serialize_message(image_message(header, rgb)))
 
-    source = Source({"image_raw": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}, messages)
+    topics = {"image_raw": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}
+    source = Source(topics, messages)
     return source

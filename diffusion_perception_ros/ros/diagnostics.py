@@ -60,7 +60,9 @@ def _images(snapshot: Snapshot) -> DiagnosticStatus:
     monitor = snapshot.monitor
     values = {"State": snapshot.state}
     if snapshot.images is None or snapshot.camera_info is None:
-        return _status(snapshot, "images", [], values, idle=f"not subscribed: the node is {snapshot.state}")
+        failures = monitor.complaints.current(["activate"])
+        idle = f"not subscribed: the node is {snapshot.state}"
+        return _status(snapshot, "images", failures, values, error=True, idle=idle)
     values |= {"Image topic": str(snapshot.images), "camera_info topic": str(snapshot.camera_info)}
     problems = monitor.complaints.current("qos " + item.topic for item in (snapshot.images, snapshot.camera_info))
     rejected = monitor.complaints.current(["image"], within=RECENT)

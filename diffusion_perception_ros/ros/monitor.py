@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -21,24 +22,28 @@ REPEAT = 10.0
 
 
 class Complaints:
-    """Things that are wrong, by kind. A kind's reason is logged when it is new and now and then while it goes on."""
+    """Things that are wrong, by kind. A reason is logged when it is new, and now and then while it goes on."""
 
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger
         self._lock = threading.Lock()
-        self._seen: dict[str, tuple[str, float, float]] = {}
-        """Kind to reason, when it last happened and when it was last logged."""
+        self._seen: dict[str, tuple[str, float]] = {}
+        """Kind to its latest reason and when that was."""
+        self._logged: dict[tuple[str, str], float] = {}
+        """Kind and wording to when it was last logged. Other numbers in the same words are nothing new."""
 
     def report(self, kind: str, reason: str, where: str = "", error: bool = False) -> None:
-        """Something happened again. `where` (which frame) is logged but does not make it a new complaint."""
+        """Something happened, perhaps again. `where` says to which frame."""
         now = time.monotonic()
+        wording = kind, re.sub(r"\d+", "", reason)
         with self._lock:
-            known, _, logged = self._seen.get(kind, ("", 0.0, -math.inf))
-            is_due = reason != known or now - logged >= REPEAT
-            self._seen[kind] = (reason, now, now if is_due else logged)
+            self._seen[kind] = reason, now
+            is_due = now - self._logged.get(wording, -math.inf) >= REPEAT
+            if is_due:
+                self._logged[wording] = now
         if is_due:
-            text = f"{where}: {reason}" if where else reason
-            self._logger.error(text) if error else self._logger.warning(text)
+            log = self._logger.error if error else self._logger.warning
+            log(f"{where}: {reason}" if where else reason)
 
     def clear(self, kind: str) -> None:
         """It is right again."""
@@ -50,7 +55,7 @@ class Complaints:
         now = time.monotonic()
         with self._lock:
             seen = [self._seen[kind] for kind in kinds if kind in self._seen]
-        return [reason for reason, last, _ in seen if now - last < within]
+        return [reason for reason, last in seen if now - last < within]
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -67,41 +68,11 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and offers its topics; a model that cannot be used is a failure with a reason."""
-        settings = self.parameters.values
-        try:
-            estimator = Estimator.load(settings.model, settings.backend, settings.threads)
-            if settings.warm_up:
-                estimator.warm_up()
-        except Exception as error:  # whatever a broken model makes the runtime raise
-            self.monitor.complaints.report("configure", f"cannot configure: {error}", error=True)
-            return TransitionCallbackReturn.FAILURE
-        self.monitor.complaints.clear("configure")
-        if estimator.fallback_reason:
-            self.get_logger().warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
-        self._estimator = estimator
-        self._outputs = Outputs(self, estimator.card, self.monitor.incompatible_qos)
-        tasks = ", ".join(estimator.card.tasks)
-        self.get_logger().info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
-        return TransitionCallbackReturn.SUCCESS
+        return self._attempt("configure", self._configure, self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes to the camera and starts the worker."""
-        assert self._estimator is not None
-        assert self._outputs is not None
-        self.monitor.restart()
-        self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
-        self._pipeline = Pipeline(
-            self._estimator, self._outputs, lambda: self.parameters.values, self.monitor, self.get_clock()
-        )
-        self._worker = LatestWorker(self._pipeline.process)
-        transport = self.parameters.values.image_transport
-        kind = Image if transport == "raw" else CompressedImage
-        self._subscribe(kind, image_topic(self, transport), self._on_image, IMAGE_QOS)
-        self._subscribe(CameraInfo, camera_info_topic(self), self._pipeline.infos.add, CAMERA_INFO_QOS)
-        self.get_logger().info(
-            f"images from {self._inputs[0].topic_name}, camera_info from {self._inputs[1].topic_name}"
-        )
-        return TransitionCallbackReturn.SUCCESS
+        return self._attempt("activate", self._activate, self._stop)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of the camera; the model stays loaded."""
@@ -127,6 +98,46 @@ class PerceptionNode(LifecycleNode):
         """Ends the worker before what it publishes on disappears."""
         self._stop()
         super().destroy_node()
+
+    def _attempt(self, name: str, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
+        """A transition that fails with a reason; rclpy would swallow the exception."""
+        try:
+            action()
+        except Exception as error:  # a broken model makes the runtime raise anything
+            undo()
+            self.monitor.complaints.report(name, f"cannot {name}: {error}", error=True)
+            return TransitionCallbackReturn.FAILURE
+        self.monitor.complaints.clear(name)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self.parameters.values
+        estimator = Estimator.load(settings.model, settings.backend, settings.threads)
+        if settings.warm_up:
+            estimator.warm_up()
+        if estimator.fallback_reason:
+            self.get_logger().warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
+        self._estimator = estimator
+        self._outputs = Outputs(self, estimator.card, self.monitor.incompatible_qos)
+        tasks = ", ".join(estimator.card.tasks)
+        self.get_logger().info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
+
+    def _activate(self) -> None:
+        assert self._estimator is not None
+        assert self._outputs is not None
+        self.monitor.restart()
+        self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
+        self._pipeline = Pipeline(
+            self._estimator, self._outputs, lambda: self.parameters.values, self.monitor, self.get_clock()
+        )
+        self._worker = LatestWorker(self._pipeline.process)
+        transport = self.parameters.values.image_transport
+        kind = Image if transport == "raw" else CompressedImage
+        self._subscribe(kind, image_topic(self, transport), self._on_image, IMAGE_QOS)
+        self._subscribe(CameraInfo, camera_info_topic(self), self._pipeline.infos.add, CAMERA_INFO_QOS)
+        self.get_logger().info(
+            f"images from {self._inputs[0].topic_name}, camera_info from {self._inputs[1].topic_name}"
+        )
 
     def _stop(self) -> None:
         for subscription in self._inputs:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from harness import LATCHED as LATCHED_READER
 from harness import Process, Ros, seconds
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -88,7 +89,7 @@ def write_ros1_bag(path: Path) -> Path:
         connections = {}
         for topic, kind, stamp, message in messages(types, ros1=True):
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=types)
+                connections[topic] = writer.add_connection(topic, kind, typestore=types, latching=int(topic == INFO))
             writer.write(connections[topic], stamp, bytes(types.serialize_ros1(message, kind)))
     return path
 
@@ -137,7 +138,7 @@ def test_rosbag2(ros: Ros, tmp_path: Path, storage: StoragePlugin, mode: Compres
 
 
 def test_ros1_bag(ros: Ros, tmp_path: Path) -> None:
-    infos = ros.collect(CameraInfo, INFO)
+    infos = ros.collect(CameraInfo, INFO, LATCHED_READER)  # it was latched, and gets through to those who ask for it
     player, received = play(ros, write_ros1_bag(tmp_path / "old.bag"))
     assert player.wait() == 0
     assert stamps(received) == expected_stamps()
@@ -225,6 +226,7 @@ def test_what_cannot_be_played(ros: Ros, tmp_path: Path) -> None:
         ([f"bag:={bag}", "topics:=['/nothing']"], "no topic /nothing"),
         ([f"bag:={bag}", f"wait_for:=['{IMAGE}']", "wait_timeout:=0.2"], "after 0.2 s"),
         ([f"bag:={bag}", "rate:=0.0"], "rate"),
+        ([f"bag:={bag}", "loop:=true", "start_offset:=9.0", f"topics:=['{IMAGE}']"], "nothing to play after 9 s"),
     )
     players = [(ros.start("bag_player", *_flat(parameters)), words) for parameters, words in cases]
     for player, words in players:

@@ -157,6 +157,18 @@ def test_signals_end_an_active_node(ros: Ros, models: Path, how: signal.Signals)
     assert "Traceback" not in node.log
 
 
+def test_activation_that_fails_says_why(ros: Ros, models: Path) -> None:
+    node = ros.start(
+        "perception_node",
+        *("-r", "__node:=strange", "-p", "model:=good", "-p", "diagnostics_period:=0.2"),
+        *("-p", "qos_overrides./image.subscription.reliability:=sometimes"),
+        DIFFUSION_PERCEPTION_MODELS=str(models),
+    )
+    assert ros.status("images", "cannot activate").level == b"\x02"
+    assert ros.state("/strange") == "inactive"
+    assert node.stop() == 0
+
+
 def test_wrong_parameters_at_the_start(ros: Ros) -> None:
     for argument, words in (
         ("threads:=-1", "threads"),
