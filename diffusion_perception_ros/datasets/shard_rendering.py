@@ -59,8 +59,8 @@ def render_shards(
         on_progress: called now and then with the number of samples rendered so far in this call.
 
     Raises:
-        InputError: the folder holds shards made with other settings, or cannot be written.
-        RuntimeError: worker processes died again and again.
+        InputError: the folder holds shards made with other settings or cannot be written, or worker processes died
+            again and again.
     """
     jobs = _plan(config, seeds, size, Path(folder), shard_size, supersample)
     report = GenerationReport(kept=sum(len(job.seeds) for job in jobs if job.is_finished))
@@ -72,7 +72,9 @@ def render_shards(
             report.restarts += 1
             names = ", ".join(str(job.folder) for job in pending if not job.is_finished)
             if report.restarts > MAX_RESTARTS:
-                raise RuntimeError(f"worker processes keep dying; unfinished: {names}") from error
+                raise InputError(
+                    f"Worker processes keep dying, as they do when memory runs out: use fewer workers. Unfinished: {names}."
+                ) from error
             _logger.warning("A worker process died; started again: %s", names)
         pending = [job for job in pending if not job.is_finished]
     report.written = len(seeds) - report.kept
@@ -181,6 +183,8 @@ def _start_worker(progress: Any, stop: Any) -> None:
 
 def _write_shard(job: _ShardJob, slot: int) -> list[str]:
     """Runs in a worker; returns the rejected scenes."""
+    if _worker_stop.value:
+        return []
     width, height = job.size
     renderer = shared_renderer(width, height, job.supersample)
     writer = ShardWriter(job.folder, len(job.seeds), height, width)

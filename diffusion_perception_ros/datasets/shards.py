@@ -82,7 +82,7 @@ class ShardWriter:
         """Reserves room for `count` samples.
 
         Raises:
-            InputError: the folder already holds a finished shard, or cannot be written.
+            InputError: the folder already holds a finished shard, cannot be written, or the disk is too small.
         """
         self.folder = Path(folder)
         self._capacity, self._size = count, (height, width)
@@ -93,9 +93,7 @@ class ShardWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._arrays = {
-                name: np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                    self.folder / f"{name}.npy", "w+", dtype, shape
-                )
+                name: _reserve(self.folder / f"{name}.npy", shape, dtype)
                 for name, (shape, dtype) in array_specs(count, height, width).items()
             }
         except OSError as error:
@@ -224,6 +222,14 @@ class _Shard:
     def _name(self, index: int) -> str:
         seed = self.seeds[index]
         return f"{self.folder.name}/{index}" if seed is None else f"seed {seed}"
+
+
+def _reserve(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A writable memory map with its disk space set aside: a disk that fills up later would kill the process."""
+    array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _encode(sample: Sample) -> dict[str, npt.NDArray[Any]]:
