@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, Template, select_autoescape
 from markupsafe import Markup
 
 from diffusion_perception_ros.datasets import Skipped
@@ -247,7 +247,7 @@ def card_rows(card: ModelCard) -> dict[str, str]:
 
 
 @cache
-def _template():  # type: ignore[no-untyped-def]
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=select_autoescape(default=True, default_for_string=True),
