@@ -73,7 +73,7 @@ def render_shards(
             names = ", ".join(str(job.folder) for job in pending if not job.is_finished)
             if report.restarts > MAX_RESTARTS:
                 raise InputError(
-                    f"Worker processes keep dying, as they do when memory runs out: use fewer workers. Unfinished: {names}."
+                    f"Worker processes keep dying (out of memory?): use fewer of them. Unfinished: {names}."
                 ) from error
             _logger.warning("A worker process died; started again: %s", names)
         pending = [job for job in pending if not job.is_finished]

@@ -224,9 +224,10 @@ class _Shard:
         return f"{self.folder.name}/{index}" if seed is None else f"seed {seed}"
 
 
-def _reserve(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _reserve(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, np.dtype[Any]]:
     """A writable memory map with its disk space set aside: a disk that fills up later would kill the process."""
-    array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
+    array: np.memmap[Any, np.dtype[Any]]
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
