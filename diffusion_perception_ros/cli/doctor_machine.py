@@ -69,7 +69,7 @@ def _gpus() -> list[str]:
 
 def _gpu_inference(providers: list[str], runtime: str) -> list[Finding]:
     if "CUDAExecutionProvider" not in providers:
-        remedy = "Run 'pip uninstall onnxruntime' and then 'pip install onnxruntime-gpu' in this environment."
+        remedy = "In this environment: pip uninstall onnxruntime, then pip install --force-reinstall onnxruntime-gpu."
         return [Finding("inference", "lack", f"{runtime}: the GPU is not used", remedy)]
     missing = [name for name in CUDA_LIBRARIES if not _loads(name)]
     if missing:
