@@ -5,7 +5,6 @@ Four passes: what is seen (normal, depth, triangle, albedo), two shadow maps fit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.world.opengl_buffers import SceneBuffers
 from diffusion_perception_ros.world.projection import (
     MAX_LIGHTS,
     OCCLUSION_RADIUS,
@@ -27,14 +27,12 @@ from diffusion_perception_ros.world.projection import (
     tent_filter,
 )
 from diffusion_perception_ros.world.renderer import RenderedImage, ground_truth
-from diffusion_perception_ros.world.scene import Scene, Triangles
+from diffusion_perception_ros.world.scene import Scene
 
 
 SHADERS = Path(__file__).parent / "shaders"
 SHADOW_SIZE = 448
 """Texels along a side of a shadow map."""
-MATERIAL_TRIANGLES = 1024
-"""Triangles per row of the material texture, two texels each."""
 
 
 class EGLMissing(InputError):
@@ -55,7 +53,7 @@ class OpenGLRenderer:
         self.width, self.height, self._supersample = width, height, supersample
         grid = sample_grid(Intrinsics(width, height, 1.0, 1.0, 0.0, 0.0), supersample)
         self._context = _create_context()
-        self._buffers = _SceneBuffers(self._context)
+        self._buffers = SceneBuffers(self._context)
         self._draw_geometry = [self._program("geometry.vert", "geometry.frag", holes=holes) for holes in (False, True)]
         self._draw_shadow = [self._program("shadow.vert", "shadow.frag", holes=holes) for holes in (False, True)]
         self._draw_light = self._program("screen.vert", "shade.frag")
@@ -186,114 +184,6 @@ class OpenGLRenderer:
         for unit, (name, texture) in enumerate(textures.items()):
             texture.use(unit)
             self._draw_light[name].value = unit
-
-
-class _SceneBuffers:
-    """The scene's triangles and textures on the device; they grow with the largest scene seen."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._count = self._solid_count = self._capacity = 0
-        self._order: npt.NDArray[np.int64] | None = None
-        self._textures: Any = None
-        self._texture_source: npt.NDArray[np.uint8] | None = None
-        self._has_holes: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
-        self._arrays: dict[int, Any] = {}
-        self._positions: Any = None
-        self._normals: Any = None
-        self._uvs: Any = None
-        self.materials: Any = None
-        self._reserve(64 * MATERIAL_TRIANGLES)
-
-    def upload(self, scene: Scene) -> None:
-        """Sends the scene, triangles with holes last.
-
-        Textures are sent again only when they are another array than the last scene's.
-        """
-        triangles = scene.triangles
-        self._upload_textures(scene.textures)
-        holes = (triangles.texture >= 0) & self._has_holes[triangles.texture]
-        self._order = np.argsort(holes, kind="stable") if holes.any() else None
-        self._count, self._solid_count = len(triangles), len(triangles) - int(holes.sum())
-        if self._count > self._capacity:
-            self._reserve(self._count)
-        if self._count == 0:
-            return
-        for buffer, values in (
-            (self._positions, triangles.positions),
-            (self._normals, triangles.normals),
-            (self._uvs, triangles.uvs),
-        ):
-            ordered = values if self._order is None else values[self._order]
-            buffer.write(np.ascontiguousarray(ordered, np.float32))
-        materials = self._pack_materials(triangles)
-        self.materials.write(materials, viewport=(0, 0, 2 * MATERIAL_TRIANGLES, len(materials)))
-
-    def original_index(self, drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Index in the scene of triangles by their place in the buffers; -1 stays -1."""
-        return drawn if self._order is None else np.where(drawn < 0, -1, self._order[drawn])
-
-    def draw(self, programs: Sequence[Any]) -> None:
-        """Draws the solid triangles with the first program, those with holes with the second."""
-        self.materials.use(0)
-        self._textures.use(1)
-        spans = ((0, self._solid_count), (self._solid_count, self._count))
-        for program, (start, stop) in zip(programs, spans, strict=True):
-            for unit, name in enumerate(("materials", "textures")):
-                if name in program:
-                    program[name].value = unit
-            if "first_triangle" in program:
-                program["first_triangle"].value = start
-            if start < stop:
-                self._array(program).render(self._context.TRIANGLES, vertices=3 * (stop - start), first=3 * start)
-
-    def _array(self, program: Any) -> Any:
-        if program.glo not in self._arrays:
-            attributes = {"position": self._positions, "normal": self._normals, "uv": self._uvs}
-            content = [
-                (buffer, "2f" if name == "uv" else "3f", name)
-                for name, buffer in attributes.items()
-                if name in program
-            ]
-            self._arrays[program.glo] = self._context.vertex_array(program, content)
-        return self._arrays[program.glo]
-
-    def _reserve(self, count: int) -> None:
-        rows = -(-count // MATERIAL_TRIANGLES)
-        self._capacity = rows * MATERIAL_TRIANGLES
-        if self.materials is not None:
-            for resource in (*self._arrays.values(), self._positions, self._normals, self._uvs, self.materials):
-                resource.release()
-            self._arrays = {}
-        self._positions = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
-        self._normals = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
-        self._uvs = self._context.buffer(reserve=self._capacity * 24, dynamic=True)
-        self.materials = self._context.texture((2 * MATERIAL_TRIANGLES, rows), 4, dtype="f4")
-
-    def _upload_textures(self, textures: npt.NDArray[np.uint8]) -> None:
-        if textures is self._texture_source:
-            return
-        if self._textures is not None:
-            self._textures.release()
-        self._texture_source = textures
-        layers = textures if len(textures) else np.full((1, 1, 1, 4), 255, np.uint8)
-        self._has_holes = np.any(layers[..., 3] < 128, axis=(1, 2))
-        count, height, width, _ = layers.shape
-        self._textures = self._context.texture_array((width, height, count), 4, np.ascontiguousarray(layers))
-        self._textures.build_mipmaps()
-        self._textures.filter = (self._context.LINEAR_MIPMAP_LINEAR, self._context.LINEAR)
-        self._textures.repeat_x = self._textures.repeat_y = True
-
-    def _pack_materials(self, triangles: Triangles) -> npt.NDArray[np.float32]:
-        """(rows, 2 MATERIAL_TRIANGLES, 4): (albedo, texture layer), (emission, gloss, 0, 0) per triangle, as drawn."""
-        rows = -(-len(triangles) // MATERIAL_TRIANGLES)
-        packed = np.zeros((rows * MATERIAL_TRIANGLES, 2, 4), np.float32)
-        used = packed[: len(triangles)]
-        used[:, 0, :3], used[:, 0, 3] = triangles.albedo, triangles.texture
-        used[:, 1, 0], used[:, 1, 1] = triangles.emission, triangles.gloss
-        if self._order is not None:
-            used[:] = used[self._order]
-        return packed.reshape(rows, 2 * MATERIAL_TRIANGLES, 4)
 
 
 def _create_context() -> Any:
