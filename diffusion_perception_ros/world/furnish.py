@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
-from diffusion_perception_ros.world.furniture import chair
+from diffusion_perception_ros.world.builder import Item, SceneBuilder
+from diffusion_perception_ros.world.furniture import kitchen_row
 from diffusion_perception_ros.world.objects import carton, small_thing
 from diffusion_perception_ros.world.people import JOINTS, person
 from diffusion_perception_ros.world.placement import Top, half_extents, place_freely, scatter_on, top_of
 from diffusion_perception_ros.world.rooms import Room
-from diffusion_perception_ros.world.shapes import box, rotation_z
+from diffusion_perception_ros.world.seating import chair
+from diffusion_perception_ros.world.shapes import rotation_z
 
 
 THEMES: dict[str, tuple[str, ...]] = {
@@ -145,50 +146,18 @@ def add_table_group(builder: SceneBuilder, room: Room, table: Item | None = None
 def add_kitchen_row(builder: SceneBuilder, room: Room, wall: int) -> None:
     """Base cabinets with one worktop along a wall, and what stands on it."""
     rng = builder.rng
-    length = min(room.wall_length(wall) - 0.1, rng.uniform(1.8, 5))
-    depth, height = rng.uniform(0.55, 0.65), rng.uniform(0.85, 0.95)
+    row = kitchen_row(builder, min(room.wall_length(wall) - 0.1, rng.uniform(1.8, 5)))
+    length, depth, height = row.size
     along = room.find_on_wall(rng, wall, length, 0, height + 0.5)
     if along is None:
         return
     at, yaw = room.at_wall(wall, along, depth / 2 + 0.01)
-    half_x, half_y = (length / 2, depth / 2) if wall % 2 == 0 else (depth / 2, length / 2)
+    half_x, half_y = half_extents(row, yaw)
     if not room.plan.is_free(at[0], at[1], half_x, half_y):
         return
     room.plan.take(at[0], at[1], half_x, half_y, height)
-    tag = builder.tag("cabinet")
-    strong = rng.random() < 0.5
-    front = Material(
-        builder.color((0.3, 0.9), (0.4, 0.95) if strong else (0, 0.2)),
-        builder.texture("plaster", "plaster", "wood"),
-        rng.uniform(0, 0.8),
-    )
-    handle = Material(np.ones(3) * rng.uniform(0.05, 0.8), -1, 0.6)
-    stone = Material(
-        builder.color((0.05, 1), (0, 0.2)),
-        builder.texture("marble", "speckle", "wood", "plaster"),
-        rng.uniform(0.1, 0.8),
-    )
-    count = max(2, int(length / 0.6))
-    unit = length / count
-    builder.add(
-        box((length, depth - 0.08, height - 0.04), (0, 0.02, height / 2)).moved(at, yaw),
-        tag,
-        Material((0.03, 0.03, 0.03)),
-    )
-    for i in range(count):
-        x = (i + 0.5) * unit - length / 2
-        drawers = int(rng.choice([1, 1, 2, 3]))
-        part = (height - 0.14) / drawers
-        for k in range(drawers):
-            z = 0.1 + (k + 0.5) * part
-            builder.add(
-                box((unit - 0.006, 0.02, part - 0.006), (x, 0.03 - depth / 2, z), 1.0).moved(at, yaw), tag, front
-            )
-            bar = (unit * 0.4, 0.02, 0.014) if drawers > 1 else (0.014, 0.02, 0.16)
-            offset = 0 if drawers > 1 else unit * 0.38
-            builder.add(box(bar, (x + offset, -depth / 2, z + part * 0.3)).moved(at, yaw), tag, handle)
-    builder.add(box((length, depth + 0.02, 0.04), (0, 0, height - 0.02), 0.8).moved(at, yaw), tag, stone)
-    top = Top((float(at[0]), float(at[1]), height), yaw, length * 0.48, depth * 0.42)
+    builder.place(row, at, yaw)
+    top = Top((float(at[0]), float(at[1]), row.top_height), yaw, length * 0.48, depth * 0.42)
     scatter_on(builder, top, int(rng.uniform(2, 5 + 4 * length)), small_thing, stacking=0.2, lying=0.1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion_perception_ros.world import fixtures, furniture, objects, people, plants, vehicles
+from diffusion_perception_ros.world import appliances, fixtures, furniture, objects, people, plants, seating, vehicles
 from diffusion_perception_ros.world.builder import Item, SceneBuilder
 
 
@@ -19,21 +19,21 @@ def make(builder: SceneBuilder, label: str, placements: Sequence[str]) -> Item:
     return _MAKERS[label](builder)
 
 
-_BY_PLACEMENT = {"lamp": fixtures.lamp, "screen": fixtures.screen, "appliance": fixtures.appliance}
+_BY_PLACEMENT = {"lamp": fixtures.lamp, "screen": fixtures.screen, "appliance": appliances.appliance}
 _MAKERS = {
     "door": fixtures.door,
     "window": fixtures.window,
     "stairs": fixtures.stairs,
     "table": furniture.table,
-    "chair": furniture.chair,
-    "sofa": furniture.sofa,
+    "chair": seating.chair,
+    "sofa": seating.sofa,
     "bed": furniture.bed,
     "cabinet": furniture.cabinet,
     "shelf": furniture.shelf,
     "plant": plants.potted_plant,
     "picture": fixtures.picture,
     "curtain": fixtures.curtain,
-    "sanitary": fixtures.sanitary,
+    "sanitary": appliances.sanitary,
     "box": objects.carton,
     "person": people.person,
     "animal": people.animal,

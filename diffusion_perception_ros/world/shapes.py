@@ -51,12 +51,6 @@ def rotation_x(angle: float) -> Float32:
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], np.float32)
 
 
-def rotation_y(angle: float) -> Float32:
-    """(3, 3) rotation about y, radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
-
-
 def rotation_to(direction: npt.ArrayLike) -> Float32:
     """(3, 3) rotation that turns z into `direction`."""
     z = np.asarray(direction, float)
@@ -246,3 +240,23 @@ def capsule(
     low = np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=-1)
     high = np.stack([end_radius * np.cos(angle), height + end_radius * np.sin(angle)], axis=-1)
     return lathe(np.concatenate([low, high]), segments).moved(a, rotation=rotation_to(b - a))
+
+
+def ellipse(a: float, b: float, count: int = 32) -> npt.NDArray[np.float64]:
+    """Outline (count, 2) of an ellipse with these half axes, for `extrude`."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([a * np.cos(angle), b * np.sin(angle)], axis=-1)
+
+
+def cushion(size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)) -> Shape:
+    """A box with swollen, rounded faces: a superellipsoid."""
+    ball = sphere(1.0, segments=16)
+    power = 0.45
+    positions = np.sign(ball.positions) * np.abs(ball.positions) ** power
+    normals = np.sign(ball.positions) * np.abs(ball.positions) ** (2 - power) / np.asarray(size, np.float32)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    half = np.asarray(size, np.float32) / 2
+    flat = np.abs(ball.positions).argmax(axis=-1)[..., None] == 2  # seen from above or from the side
+    uvs = np.where(flat, positions[..., :2] * half[:2], positions[..., [0, 2]] * half[[0, 2]]) * 2
+    corners = positions * half + np.asarray(center, np.float32)
+    return Shape(*(np.asarray(values, np.float32) for values in (corners, normals, uvs)))
