@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -164,3 +166,18 @@ def matrix(transform) -> np.ndarray:
     pose[:3, :3] = cv2.Rodrigues(axis * angle)[0]
     pose[:3, 3] = transform.translation.x, transform.translation.y, transform.translation.z
     return pose
+
+
+def test_without_egl_pytorch_takes_over_and_one_line_says_so(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    command = ["world", "--sheet", str(sheet), "--count", "1", "--size", "64x48"]
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusion_perception_ros.cli.main", *command],
+        env={**os.environ, "__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent.json"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sheet.exists()
+    assert len([line for line in done.stderr.splitlines() if "libegl1" in line]) == 1
