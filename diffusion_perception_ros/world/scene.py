@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.sample import Intrinsics
 
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -21,7 +22,7 @@ class Triangles:
     normals: Float32
     """(N, 3, 3) unit shading normals of the corners. Windings are free: renderers draw both sides."""
     uvs: Float32
-    """(N, 3, 2) texture coordinates, repeating."""
+    """(N, 3, 2) texture coordinates, repeating; v = 0 is the first row of the layer."""
     albedo: Float32
     """(N, 3) linear RGB in [0, 1], multiplied with the texture."""
     texture: npt.NDArray[np.int32]
