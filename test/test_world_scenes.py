@@ -25,7 +25,7 @@ from diffusion_perception_ros.world.scene import Scene
 
 
 KINDS = tuple(SceneMixture().weights())
-SEEDS_PER_KIND = 8
+SEEDS_PER_KIND = 6
 
 
 def only(kind: str, **changes: object) -> WorldConfig:
