@@ -25,7 +25,7 @@ ALLOWED = {
 
 SHARED = {"sample", "errors", "bag_salvage"}
 
-TRAINING_ONLY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "onnx", "onnxscript"}
+TRAINING_ONLY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "onnxscript"}
 RCLPY = {"rclpy", "sensor_msgs", "std_msgs", "cv_bridge"}
 
 

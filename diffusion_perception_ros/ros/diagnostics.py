@@ -14,6 +14,7 @@ from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.publishers import Outputs
+from diffusion_perception_ros.ros.sparse_depth import COMPLAINT, SparseDepth
 
 
 IMAGES_MISSING_AFTER = 2.0
@@ -49,6 +50,9 @@ class Snapshot:
     camera_info: Input | None
     has_camera_info: bool
     """One has come since the activation."""
+    sparse_depth: Input | None
+    """None if the model is metric by itself."""
+    sparse: SparseDepth | None
 
 
 def diagnose(snapshot: Snapshot) -> list[DiagnosticStatus]:
@@ -108,6 +112,7 @@ def _outputs(snapshot: Snapshot) -> DiagnosticStatus:
         "Subscribed": ", ".join(output.topic for output in subscribed),
         "Computed": ", ".join(sorted(outputs.tasks(snapshot.parameters))),
         "Point cloud": f"none: {obstacle}" if obstacle else "available",
+        **_scale_values(snapshot.sparse),
     }
     return _status(snapshot, "outputs", problems, values, idle="" if snapshot.enabled else "disabled by ~/enable")
 
@@ -117,11 +122,34 @@ def _why_not_metric(snapshot: Snapshot, outputs: Outputs) -> str:
     if "depth" not in outputs.card.tasks:
         return f"model '{outputs.card.name}' gives no depth"
     if not outputs.may_be_metric:
-        return f"the depth of model '{outputs.card.name}' is relative, without a scale in metres"
+        return (
+            f"the depth of model '{outputs.card.name}' is relative, and nothing has come on {snapshot.sparse_depth} "
+            "to scale it"
+        )
+    if not outputs.is_metric:
+        sparse = snapshot.monitor.complaints.current([COMPLAINT])
+        if sparse and (snapshot.sparse is None or snapshot.sparse.latest is None):
+            return sparse[0]
     camera = snapshot.monitor.complaints.current(["camera_info"])
     if camera:
         return camera[0]
     return "" if snapshot.has_camera_info else "no camera_info has come"
+
+
+def _scale_values(sparse: SparseDepth | None) -> dict[str, str]:
+    """The scale from sparse depth, for models that need one."""
+    scale = sparse.latest if sparse is not None else None
+    if sparse is None or scale is None:
+        return {}
+    return {
+        "Scale source": "sparse_depth",
+        "Scale": f"{scale.scale:.4g}",
+        "Shift": f"{scale.shift:.4g}",
+        "Scale points": str(scale.points),
+        "Scale inliers": f"{scale.inliers:.2f}",
+        "Scale residual": f"{scale.residual:.3f}",
+        "Scale age (s)": f"{sparse.age:.2f}",
+    }
 
 
 def _status(

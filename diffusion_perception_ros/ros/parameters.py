@@ -67,6 +67,18 @@ class PerceptionParameters(ParameterTable):
     camera_info_timeout: float = _parameter(
         5.0, "Seconds with images but without camera_info until diagnostics warn.", gt=0.0, le=3600.0
     )
+    sparse_depth_type: Literal["image", "points"] = _parameter(
+        "image", "Type of the topic `sparse_depth`: Image or PointCloud2.", "unconfigured"
+    )
+    sparse_depth_tolerance: float = _parameter(
+        0.1, "Most seconds between an image and the sparse depth that scales it.", ge=0.0, le=60.0
+    )
+    scale_time_constant: float = _parameter(
+        0.5, "Seconds over which the scale from sparse depth is smoothed, 0 = not at all.", ge=0.0, le=60.0
+    )
+    scale_max_age: float = _parameter(
+        2.0, "Seconds for which a scale from sparse depth stays usable without a new one.", ge=0.0, le=3600.0
+    )
     diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", "never", ge=0.1, le=60.0)
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.errors import InputError
@@ -28,7 +28,7 @@ from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import NodeParameters, PerceptionParameters
 from diffusion_perception_ros.ros.pipeline import Job, Pipeline
 from diffusion_perception_ros.ros.publishers import Outputs
-from diffusion_perception_ros.ros.qos import CAMERA_INFO_QOS, IMAGE_QOS, subscription_events
+from diffusion_perception_ros.ros.qos import CAMERA_INFO_QOS, IMAGE_QOS, SPARSE_DEPTH_QOS, subscription_events
 from diffusion_perception_ros.ros.worker import LatestWorker
 
 
@@ -135,6 +135,9 @@ class PerceptionNode(LifecycleNode):
         kind = Image if transport == "raw" else CompressedImage
         self._subscribe(kind, image_topic(self, transport), self._on_image, IMAGE_QOS)
         self._subscribe(CameraInfo, camera_info_topic(self), self._pipeline.infos.add, CAMERA_INFO_QOS)
+        if "depth" in self._estimator.card.tasks and not self._outputs.is_metric:
+            sparse = Image if self.parameters.values.sparse_depth_type == "image" else PointCloud2
+            self._subscribe(sparse, self.resolve_topic_name("sparse_depth"), self._on_sparse_depth, SPARSE_DEPTH_QOS)
         self.get_logger().info(
             f"images from {self._inputs[0].topic_name}, camera_info from {self._inputs[1].topic_name}"
         )
@@ -146,6 +149,8 @@ class PerceptionNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        if self._outputs is not None:
+            self._outputs.has_scale_source = False
 
     def _release(self) -> None:
         self._stop()
@@ -191,6 +196,11 @@ class PerceptionNode(LifecycleNode):
         elif self._worker is not None and self._worker.offer(Job(message, arrival)):
             counts["dropped"] += 1
 
+    def _on_sparse_depth(self, message: Image | PointCloud2) -> None:
+        if self._pipeline is not None and self._outputs is not None:
+            self._pipeline.sparse.add(message)
+            self._outputs.has_scale_source = True
+
     def _is_wanted(self, now: float) -> bool:
         settings = self.parameters.values
         if not self._enabled or self._outputs is None or now < self._next_due or not self._outputs.tasks(settings):
@@ -207,6 +217,7 @@ class PerceptionNode(LifecycleNode):
             seconds = (self._last_stamp - stamp) / 1e9
             self.get_logger().info(f"image stamps jumped back by {seconds:.3f} s: starting anew, as when a bag loops")
             self._pipeline.infos.clear()
+            self._pipeline.sparse.clear()
         self._last_stamp = stamp
         is_raw = isinstance(message, Image)
         form = f"{message.width}x{message.height} {message.encoding}" if is_raw else message.format
@@ -218,7 +229,7 @@ class PerceptionNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         inputs = [Input(item.topic_name, self.count_publishers(item.topic_name)) for item in self._inputs]
-        images, camera_info = inputs if inputs else (None, None)
+        images, camera_info, sparse_depth = [*inputs, None, None, None][:3]
         snapshot = Snapshot(
             node=self.get_fully_qualified_name(),
             state=self._state_machine.current_state[1],
@@ -229,6 +240,8 @@ class PerceptionNode(LifecycleNode):
             outputs=self._outputs,
             images=images,
             camera_info=camera_info,
+            sparse_depth=sparse_depth,
+            sparse=self._pipeline.sparse if self._pipeline is not None else None,
             has_camera_info=self._pipeline is not None and self._pipeline.infos.any_yet,
         )
         array = DiagnosticArray(status=diagnose(snapshot))

@@ -22,6 +22,7 @@ from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseco
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.publishers import Frame, Outputs
+from diffusion_perception_ros.ros.sparse_depth import SparseDepth
 from diffusion_perception_ros.sample import Intrinsics
 
 
@@ -50,6 +51,7 @@ class Pipeline:
         clock: Clock,
     ) -> None:
         self.infos = CameraInfos()
+        self.sparse = SparseDepth(monitor.complaints)
         self._estimator, self._outputs, self._parameters = estimator, outputs, parameters
         self._monitor, self._clock = monitor, clock
 
@@ -74,6 +76,8 @@ class Pipeline:
         header: Header = job.message.header
         info, intrinsics = self._camera(header, rgb.shape[1], rgb.shape[0], settings.rectified)
         prediction = self._estimator.predict(rgb, intrinsics, tasks)
+        if not self._outputs.is_metric:
+            prediction = self.sparse.scaled(header, prediction, intrinsics, settings)
         predicted = time.perf_counter()
         frame = Frame(header, rgb, prediction, info, intrinsics, settings)
         self._outputs.publish(frame)
@@ -123,17 +127,21 @@ class Pipeline:
             frames_rejected=counts["rejected"],
             age=self._age(frame.header),
         )
-        scale = self._scale(frame)
-        status.scale_source = PerceptionStatus.SCALE_NONE if math.isnan(scale) else PerceptionStatus.SCALE_MODEL
-        status.scale, status.shift = scale, 0.0 if math.isfinite(scale) else math.nan
+        status.scale_source, status.scale, status.shift = self._scale(frame)
         return status
 
-    def _scale(self, frame: Frame) -> float:
-        """Metres per unit of the network's depth, NaN if this frame has no metric depth."""
+    def _scale(self, frame: Frame) -> tuple[str, float, float]:
+        """Where the metres of this frame come from, with scale and shift; both NaN if it has none."""
+        if frame.prediction.depth is None:
+            return PerceptionStatus.SCALE_NONE, math.nan, math.nan
+        if self.sparse.latest is not None:
+            return PerceptionStatus.SCALE_SPARSE_DEPTH, self.sparse.latest.scale, self.sparse.latest.shift
+        return PerceptionStatus.SCALE_MODEL, self._model_scale(frame), 0.0
+
+    def _model_scale(self, frame: Frame) -> float:
+        """Metres per unit of a metric network's depth."""
         output = self._estimator.card.output("depth")
-        if frame.prediction.depth is None or not isinstance(output, DepthOutput):
-            return math.nan
-        if output.focal_scale is None or frame.intrinsics is None:
+        if not isinstance(output, DepthOutput) or output.focal_scale is None or frame.intrinsics is None:
             return 1.0
         size = self._estimator.card.input.size.size_for(frame.intrinsics.width, frame.intrinsics.height)
         camera = frame.intrinsics.resized(*size)

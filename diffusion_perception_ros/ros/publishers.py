@@ -85,13 +85,20 @@ class Outputs:
         self._node, self.card = node, card
         self._on_incompatible_qos = on_incompatible_qos
         depth = card.output("depth")
-        self.may_be_metric = isinstance(depth, DepthOutput) and depth.quantity == "metric_depth"
+        self.is_metric = isinstance(depth, DepthOutput) and depth.quantity == "metric_depth"
+        self.has_scale_source = False
+        """Sparse depth comes in, so that a relative model may give metres, too."""
         has_confidence = isinstance(depth, DepthOutput) and depth.confidence_tensor is not None
         self.cloud = PointCloudBuilder("semantic" in card.tasks, has_confidence)
         self._outputs = [output for output in OUTPUTS if output.tasks[0] in card.tasks]
         self._publishers = {item.topic: self._advertise(item.type, item.topic, OUTPUT_QOS) for item in self._outputs}
         self._status = self._advertise(PerceptionStatus, "status", OUTPUT_QOS)
         self._latched = self._publish_labels() if card.labels else []
+
+    @property
+    def may_be_metric(self) -> bool:
+        """A frame can have depth in metres."""
+        return self.is_metric or self.has_scale_source
 
     @property
     def topics(self) -> list[str]:

@@ -298,6 +298,58 @@ def test_relative_depth_is_never_metres(camera: Camera, ros: Ros, picture: np.nd
     assert not metric.messages
     assert not points.messages
     assert camera.status.at(stamp).scale_source == PerceptionStatus.SCALE_NONE
+    for collected in (metric, points, relative):
+        collected.close()
+
+
+def test_sparse_depth_makes_relative_depth_metric(camera: Camera, ros: Ros, picture: np.ndarray) -> None:
+    """The relative model of the test before, whose depth is the brightness: 0.2 left, 1/3 right."""
+    sparse = ros.node.create_publisher(Image, "/robot/sparse_depth", RELIABLE)
+    metric, points = ros.collect(Image, "/robot/depth/image"), ros.collect(PointCloud2, "/robot/points")
+    ros.wait_for(sparse.get_subscription_count, "the node subscribes to sparse_depth")
+    camera.wait_until_subscribed("depth/image", "points")
+    measured = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint16)  # half the image's resolution, with holes
+    measured[::4, ::4] = 1000
+    measured[::4, WIDTH // 4 :: 4] = 3000
+
+    def send_both(values: np.ndarray, frame_id: str = "camera") -> float:
+        stamp = float(next(stamps))
+        image, info = rgb_image(picture, stamp), camera_info(stamp, WIDTH, HEIGHT)
+        depth = Image(header=image.header, height=values.shape[0], width=values.shape[1], encoding="16UC1")
+        depth.header = type(image.header)(stamp=image.header.stamp, frame_id=frame_id)
+        depth.step = 2 * values.shape[1]
+        depth.data.frombytes(values.tobytes())
+
+        def publish() -> None:
+            camera.infos.publish(info)
+            sparse.publish(depth)
+            ros.pause(0.2)  # topics have no order between them
+            camera.images.publish(image)
+
+        ros.repeat_until(publish, lambda: camera.status.at(stamp), f"status for {stamp}")
+        return stamp
+
+    frame = rgb_image(picture, 0).header.frame_id
+    send_both(measured, frame)  # the first measurement opens the metric topics
+    stamp = send_both(measured, frame)
+    depth = pixels(ros.wait_for(lambda: metric.at(stamp), "metric depth"))
+    np.testing.assert_allclose(depth[10:-10, 10 : WIDTH // 2 - 10], 1.0, rtol=0.03)
+    np.testing.assert_allclose(depth[10:-10, WIDTH // 2 + 10 : -10], 3.0, rtol=0.03)
+    status = camera.status.at(stamp)
+    assert status.scale_source == PerceptionStatus.SCALE_SPARSE_DEPTH
+    assert status.scale == pytest.approx(2.0 / (1 / 3 - 0.2), rel=0.05)
+    assert ros.wait_for(lambda: points.at(stamp), "a cloud").width == WIDTH
+    for spoilt, frame_id, reason in (
+        (measured, "lidar", "'lidar' does not match image frame"),
+        (np.zeros_like(measured), frame, "0 points"),
+        (measured[:, : WIDTH // 8].copy(), frame, "another aspect ratio"),
+    ):
+        assert ros.set_parameters(NODE, scale_max_age=0.0)[0].successful
+        stamp = send_both(spoilt, frame_id)
+        assert camera.status.at(stamp).scale_source == PerceptionStatus.SCALE_NONE
+        assert not metric.at(stamp)
+        ros.status("outputs", reason)
+    ros.node.destroy_publisher(sparse)
 
 
 def test_the_node_needs_no_training_libraries(camera: Camera, node: Process) -> None:
