@@ -61,8 +61,8 @@ for name, folders in (("AMENT_PREFIX_PATH", {!r}), ("LD_LIBRARY_PATH", {!r})):
 GIGABYTES = {False: 2.0, True: 5.0}
 """Free disk space that an installation without and with the training packages asks for."""
 
-NUMPY_BOUND = re.compile(r"(numpy|opencv-python-headless|scipy|contourpy|matplotlib)==")
-"""Pins that a ROS 2 installation overrules: its compiled modules need the NumPy they were built with."""
+NUMPY_1_PINS = ("numpy==1.26.4", "ml-dtypes==0.5.4", "opencv-python-headless==4.11.0.86", "scipy==1.15.3")
+"""Take the place of pins in `constraints.txt` where ROS 2 is compiled for NumPy 1: its modules break with NumPy 2."""
 
 
 class Setup:
@@ -166,7 +166,7 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
             *pip, "-c", constraints, "--no-build-isolation", *build_tools, "--editable", setup.requirement
         )
     if not setup.ros:
-        repair_cmake_exports(setup)
+        repair_cmake_exports()
     layers = ["packages", "test"] if setup.test else ["packages"]
     write_record({**record, **dict.fromkeys(layers, setup.packages_hash())})
 
@@ -189,27 +189,28 @@ def make_venv(setup: Setup) -> None:
 
 @contextlib.contextmanager
 def constraints_file(setup: Setup) -> Iterator[str]:
-    """`constraints.txt`, less what a ROS 2 installation has a say in."""
-    if not setup.ros:
+    """`constraints.txt`, with older versions of what depends on NumPy where ROS 2 is compiled for NumPy 1."""
+    probe = "import numpy; print(numpy.__version__)"
+    if not setup.ros or not output_of([setup.python.executable, "-c", probe]).startswith("1."):
         yield str(CONSTRAINTS)
         return
-    probe = "import numpy; print(numpy.__version__.split('.')[0])"
-    answer = subprocess.run([setup.python.executable, "-c", probe], capture_output=True, text=True)
-    numpy_bound = ["numpy<2"] if answer.stdout.strip() == "1" else []
-    lines = [line for line in CONSTRAINTS.read_text().splitlines() if not NUMPY_BOUND.match(line)]
+    replaced = tuple(pin.split("==")[0] + "==" for pin in NUMPY_1_PINS)
+    kept = [line for line in CONSTRAINTS.read_text().splitlines() if not line.startswith(replaced)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("\n".join([*lines, *numpy_bound]) + "\n")
+        file.write("\n".join([*kept, *NUMPY_1_PINS]) + "\n")
         file.flush()
         yield file.name
 
 
-def repair_cmake_exports(setup: Setup) -> None:
+def output_of(command: list[str]) -> str:
+    """What a command prints, empty if it fails."""
+    return subprocess.run(command, capture_output=True, text=True, env=clean_environment()).stdout
+
+
+def repair_cmake_exports() -> None:
     """The wheels' CMake files name include folders of the machine that built them; put ours there."""
     probe = "import numpy, sysconfig; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
-    answer = subprocess.run(
-        [str(VENV / "bin" / "python"), "-c", probe], capture_output=True, text=True, check=True, env=setup.environment
-    )
-    python_include, numpy_include = answer.stdout.split("\n")[:2]
+    python_include, numpy_include = output_of([str(VENV / "bin" / "python"), "-c", probe]).splitlines()
     for file in sorted((VENV / "share").glob("*/cmake/*Export*.cmake")):
         text = file.read_text()
         repaired = re.sub(r'/opt/python/[^;"]*/numpy/_core/include', numpy_include, text)
