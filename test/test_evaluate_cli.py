@@ -78,6 +78,17 @@ def test_group_and_folder_below_the_manifest(scenes: Path, model: Path, tmp_path
     assert len(json.loads(out.read_text())["images"]) == 2
 
 
+def test_sparse_depth_makes_a_relative_model_metric(scenes: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    assert evaluate("--data", scenes, "--group", "ramp", "--model", model, "--sparse", 0.02, "--json", out) == 0
+    result = json.loads(out.read_text())
+    assert result["sparse"] == 0.02
+    assert result["tasks"]["depth"]["ramp"]["model_metric"]["absrel"] < 0.01
+    for share in ("0", "1.5", "much"):
+        with pytest.raises(SystemExit):
+            evaluate("--data", scenes, "--model", model, "--sparse", share)
+
+
 def test_metric_model_is_scored_in_metres(scenes: Path, tmp_path: Path) -> None:
     card = {"quantity": "metric_depth", "unit": "m", "range": [0.0, 80.0]}
     model = write_model(tmp_path / "metric", ["depth"], depth_card=card)

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", action="append", metavar="NAME", help="only this group of the data (repeatable)")
     parser.add_argument("--image-topic", help="bags: colour topic (default: the first that has depth)")
     parser.add_argument("--depth-topic", help="bags: depth topic, registered to the colour image")
+    parser.add_argument(
+        "--sparse",
+        type=_share,
+        metavar="SHARE",
+        help="give this share of the depth pixels (0.01 = 1 %%) to the model, score the others in metres",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with pictures here")
     parser.add_argument(
@@ -39,17 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"a share is between 0 and 1, got {text}")
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
     estimator = Estimator.load(args.model, args.backend, args.threads)
-    result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0)
+    result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0, args.sparse)
     # First what nothing can keep from being seen.
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in tables(result.summary):
         console.print(table)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
-        write_json(args.json, result.as_dict() | {"environment": facts})
+        write_json(args.json, result.as_dict() | {"sparse": args.sparse, "environment": facts})
     if args.report:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
     return _report_problems(result)
@@ -68,11 +81,13 @@ def open_dataset(
     return FolderDataset(data, groups)
 
 
-def _evaluate_with_progress(dataset: EvaluationDataset, estimator: Estimator, show: int) -> Evaluation:
+def _evaluate_with_progress(
+    dataset: EvaluationDataset, estimator: Estimator, show: int, sparse: float | None
+) -> Evaluation:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
-        return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1))
+        return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1), sparse)
 
 
 def _report_problems(result: Evaluation) -> int:

@@ -23,9 +23,6 @@ NAMESPACE = "/perception"
 DDS_PROFILE = "config/fastdds_large_images.xml"
 START_TIMEOUT = 120.0
 """Seconds for the node to load its model and for all processes to find each other."""
-IMAGE_QUEUE = 8
-"""Images that may wait for the node's thread. It takes them at once and drops stale ones itself, so on a busy machine
-a longer queue than the default of 1 costs no latency, and every drop is counted instead of happening inside DDS."""
 DRAIN_TIME = 2.0
 """Seconds after the last image until the recorder is stopped: the node may still be predicting."""
 
@@ -65,9 +62,8 @@ def play_live(
     with children(logs, _environment()) as group:
         recorder = _start(group, "recorder", output=str(recording), topics=[*outputs, trigger])
         remaps = ["-r", f"__ns:={NAMESPACE}", "-r", f"image:={base}"]
-        queue = {f"qos_overrides.{dataset.image_topic}.subscription.depth": IMAGE_QUEUE}
         settings: dict[str, object] = {"model": str(model), "backend": backend, "image_transport": transport}
-        node = _start(group, "perception_node", remaps, **settings | queue)
+        node = _start(group, "perception_node", remaps, **settings)
         player = _start(
             group,
             "bag_player",

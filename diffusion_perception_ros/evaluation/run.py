@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
+from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_image
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.metric_scale import scale_by_sparse_depth
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
@@ -79,12 +82,15 @@ def evaluate(
     predictor: Predictor,
     show: int = 0,
     on_image: Callable[[int], None] | None = None,
+    sparse: float | None = None,
 ) -> Evaluation:
     """Predicts and scores every usable picture.
 
     Args:
         show: Number of pictures to keep for a report, spread over the groups.
         on_image: Called with the index of every picture that is done (progress bars).
+        sparse: Share of the ground-truth depth pixels that is given to the model, to scale its depth to metres; the
+            others are scored. The choice only depends on the picture's index.
 
     Raises:
         InputError: not one picture could be scored.
@@ -94,6 +100,8 @@ def evaluate(
     for index, sample in dataset.usable():
         try:
             prediction = predictor.predict(sample.rgb, sample.intrinsics)
+            if sparse is not None:
+                sample, prediction = _give_sparse_depth(sample, prediction, sparse, index)
         except (InputError, RuntimeError) as error:
             result.failed.append(Skipped(sample.name, str(error)))
             continue
@@ -107,6 +115,20 @@ def evaluate(
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in (result.skipped + result.failed)[:3])
         raise InputError(f"not one picture of {dataset.name} could be scored ({reasons or 'it is empty'})")
     return result
+
+
+def _give_sparse_depth(
+    sample: EvaluationSample, prediction: Prediction, share: float, seed: int
+) -> tuple[EvaluationSample, Prediction]:
+    """The sample without a random share of its depth pixels, and the prediction scaled to metres by them."""
+    if sample.depth is None:
+        return sample, prediction
+    given = np.random.default_rng(seed).random(sample.depth.shape) < share
+    unknown = np.float32(np.nan)
+    scaled = scale_by_sparse_depth(prediction, np.where(given, sample.depth, unknown))
+    # The normals come from the whole depth: holes would only make them worse.
+    rest = replace(sample, depth=np.where(given, unknown, sample.depth), normals=ground_truth_normals(sample))
+    return rest, scaled
 
 
 def spread(groups: Sequence[str], count: int) -> list[int]:

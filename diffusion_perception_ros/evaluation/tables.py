@@ -13,7 +13,7 @@ from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summa
 
 TASK_TITLES = {"depth": "Depth", "normals": "Surface normals", "semantic": "Segmentation", "instances": "Instances"}
 METHOD_TITLES = {
-    "model_metric": "model, metres as they are",
+    "model_metric": "model, in metres",
     "model_scale": "model, scale-aligned",
     "model_affine": "model, affine-aligned",
     "model": "model",

@@ -22,8 +22,8 @@ MOST_POINTS = 2000
 """More points than this are thinned out evenly: the fit does not get better, only slower."""
 FEWEST_POINTS = 20
 _PAIRS = 64
-_INLIER = 0.15
-"""Relative error up to which a point supports a fit."""
+_INLIER = 0.25
+"""Relative error up to which a point supports a fit: that of the field's delta1."""
 _FEWEST_INLIERS = 0.35
 """Share of the points that must support the fit."""
 _SMALLEST_SPAN = 1.15
@@ -47,7 +47,7 @@ class MetricScale:
     points: int
     """Points that were compared."""
     inliers: float
-    """Share of them that agree with the fit within 15 %."""
+    """Share of them that agree with the fit within 25 %."""
     residual: float
     """Median relative error of those."""
 
@@ -69,6 +69,17 @@ class MetricScale:
         if prediction.depth_relative is None or prediction.depth_quantity != self.quantity:
             raise InputError(f"a scale for {self.quantity} does not fit a prediction of {prediction.depth_quantity}")
         return replace(prediction, depth=self.metres(prediction.depth_relative), depth_quantity="metric_depth")
+
+
+def scale_by_sparse_depth(prediction: Prediction, sparse: FloatImage) -> Prediction:
+    """The prediction in metres by `fit_scale`; depth that claims to be metric is fitted like relative depth.
+
+    Raises:
+        InputError: as `fit_scale`.
+    """
+    if prediction.depth is not None:
+        prediction = replace(prediction, depth_relative=prediction.depth, depth_quantity="relative_depth")
+    return fit_scale(prediction, sparse).apply(prediction)
 
 
 def fit_scale(prediction: Prediction, sparse: FloatImage) -> MetricScale:
@@ -100,7 +111,7 @@ def fit_scale(prediction: Prediction, sparse: FloatImage) -> MetricScale:
     scale, shift, inliers = _robust_line(values, weight)
     errors = np.abs((values * scale + shift) * weight - 1.0)[inliers]
     share = float(np.mean(inliers))
-    if scale <= 0 or share < _FEWEST_INLIERS:
+    if share < _FEWEST_INLIERS:
         raise InputError(
             f"only {share:.0%} of the {len(metres)} points of the sparse depth agree with one scale and shift "
             f"({_FEWEST_INLIERS:.0%} are needed): is it registered to the image?"
@@ -149,7 +160,10 @@ def _robust_line(values: Vector, weight: Vector) -> tuple[float, float, npt.NDAr
     for _ in range(5):
         if np.count_nonzero(inliers) < 3:
             break
-        scale, shift = _weighted_line(values[inliers], weight[inliers], scale, shift)
+        refined = _weighted_line(values[inliers], weight[inliers], scale, shift)
+        if refined[0] <= 0:  # far would become near
+            break
+        scale, shift = refined
         inliers = np.abs((values * scale + shift) * weight - 1.0) < _INLIER
     return scale, shift, inliers
 
