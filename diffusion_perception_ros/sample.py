@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+
 FloatImage = npt.NDArray[np.float32]
 UInt8Image = npt.NDArray[np.uint8]
 UInt16Image = npt.NDArray[np.uint16]

@@ -110,7 +110,7 @@ def shared_memory() -> list[Finding]:
     if stale:
         size = sum(file.stat().st_size for file in stale) / 2**20
         state = f"{len(stale)} Fast DDS files of ended processes ({size:.0f} MiB)"
-        remedy = "Remove what killed processes left: 'fastdds shm clean' (it is in the bin folder of the ROS 2 environment)."
+        remedy = "Remove what killed processes left with 'fastdds shm clean' (in the ROS 2 environment)."
         findings.append(Finding("shared memory", "lack", state, remedy))
     return findings
 
