@@ -84,7 +84,7 @@ def cut(path: Path) -> None:
 
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing depth": (lambda root: (root / "depth/b.png").unlink(), "depth/b.png cannot be read"),
-    "empty picture": (lambda root: (root / "rgb/b.png").write_bytes(b""), "rgb/b.png is not a picture"),
+    "empty picture": (lambda root: (root / "rgb/b.png").write_bytes(b""), "rgb/b.png is empty"),
     "text for depth": (lambda root: (root / "depth/b.png").write_text("hello"), "depth/b.png is not a picture"),
     "truncated depth": (lambda root: cut(root / "depth/b.png"), "depth/b.png"),
     "wrong size": (lambda root: write_depth(root / "depth/b.png", height=20), "48x20 but its picture is 48x32"),

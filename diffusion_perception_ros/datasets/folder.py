@@ -22,6 +22,7 @@ from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSampl
 from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.datasets.label_files import LABEL_READERS
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.picture_files import read_picture
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, UInt8Image
 
 
@@ -83,7 +84,7 @@ class FolderDataset(EvaluationDataset):
 
     def __getitem__(self, index: int) -> EvaluationSample:
         item = self._items[index]
-        rgb = read_rgb(item.rgb)
+        rgb = read_picture(item.rgb)
         sample = EvaluationSample(
             rgb=rgb, name=item.name, group=item.group, depth_kind=item.depth_kind, intrinsics=_intrinsics(item, rgb)
         )
@@ -103,16 +104,6 @@ class FolderDataset(EvaluationDataset):
         return self._items[index].group
 
 
-def read_rgb(path: Path) -> UInt8Image:
-    """(H, W, 3) sRGB picture.
-
-    Raises:
-        InputError: missing, or not a picture that can be decoded.
-    """
-    image = _decode(path, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
 def read_depth(path: Path, scale: float | None = None) -> FloatImage:
     """(H, W) depth in metres, `scale` times the stored value (default: millimetres for integers, metres for floats).
 
@@ -125,7 +116,7 @@ def read_depth(path: Path, scale: float | None = None) -> FloatImage:
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path} cannot be read as a NumPy array: {error}") from error
     else:
-        stored = _decode(path, cv2.IMREAD_UNCHANGED)
+        stored = _decode(path)
     if stored.ndim != 2:
         raise InputError(f"{path} is not a depth map: it has shape {stored.shape}, one channel is needed")
     if stored.dtype == np.uint8:
@@ -135,13 +126,13 @@ def read_depth(path: Path, scale: float | None = None) -> FloatImage:
     return np.asarray(stored * np.float32(scale), np.float32)
 
 
-def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
+def _decode(path: Path) -> npt.NDArray[Any]:
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        image = cv2.imdecode(data, flags) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded: {error.err}") from error
     if image is None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import cv2
 from rclpy.serialization import serialize_message
 from rosbags.convert.converter import STATIC_MSGTYPE_RENAMES, migrate_bytes
 from rosbags.highlevel import AnyReader
@@ -21,10 +20,10 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.bag_salvage import salvage
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
 from diffusion_perception_ros.ros.messages import image_message
 
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 STORAGES = {".mcap", ".db3"}
 STATIC_TOPICS = {"/tf_static"}
 """Latched even where the recording does not say so, as in damaged files."""
@@ -181,21 +180,21 @@ def _is_latched(connection: Connection) -> bool:
 
 def _pictures(path: Path, rate: float, frame_id: str) -> Source:
     """Topics `image_raw` and `camera_info`, relative to the node; stamps start at the present."""
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES) if path.is_dir() else []
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else []
     if not files:
-        raise InputError(f"{path} is neither a bag nor a folder with pictures ({', '.join(sorted(PICTURES))})")
+        raise InputError(f"{path} is neither a bag nor a folder with pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     start = time.time_ns()
 
     def messages() -> Iterator[Message]:
         for index, file in enumerate(files):
-            picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if picture is None:
-                source.note(f"{file} cannot be read as a picture")
+            try:
+                rgb = read_picture(file)
+            except InputError as error:
+                source.note(str(error))
                 continue
             stamp = start + round(index * 1e9 / rate)
             header = Header(frame_id=frame_id)
             header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
-            rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
             # Without a calibration K stays 0, which says so.
             info = CameraInfo(header=header, height=rgb.shape[0], width=rgb.shape[1])
             yield Message("camera_info", stamp, serialize_message(info))
