@@ -97,7 +97,7 @@ def rendering() -> list[Finding]:
     try:
         import moderngl
 
-        context = moderngl.create_context(standalone=True, backend="egl")
+        context = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
     except ImportError:
         remedy = "Only rendering training data needs it: 'make setup-test' or 'pip install moderngl'."
         return [Finding("rendering", "lack", "moderngl is not installed", remedy)]

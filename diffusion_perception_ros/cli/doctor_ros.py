@@ -36,10 +36,10 @@ def ros() -> list[Finding]:
     if importlib.util.find_spec("rclpy") is None:
         remedy = "Nodes need it: run 'make setup', or source a ROS 2 installation. Files are predicted without it."
         return [Finding("ROS 2", "lack", "rclpy is not installed", remedy)]
-    import rclpy
+    from rclpy.utilities import get_rmw_implementation_identifier
 
     origin = os.environ.get("ROS_DISTRO") or "wheels"
-    middleware = rclpy.get_rmw_implementation_identifier()
+    middleware = get_rmw_implementation_identifier()
     findings = [Finding("ROS 2", "ok", f"{origin}, rclpy {_version('rclpy')}, {middleware}"), *_companions()]
     try:
         importlib.import_module("diffusion_perception_ros.msg")
