@@ -58,8 +58,8 @@ for name, folders in (("AMENT_PREFIX_PATH", {!r}), ("LD_LIBRARY_PATH", {!r})):
     os.environ[name] = os.pathsep.join(present + [folder for folder in folders if folder not in present])
 """
 
-GIGABYTES = {False: 2.0, True: 5.0}
-"""Free disk space that an installation without and with the training packages asks for."""
+GIGABYTES = {False: 2.0, True: 8.0}
+"""Free disk space that is asked for, without and with PyTorch (6 GB with its CUDA libraries)."""
 
 NUMPY_1_PINS = ("numpy==1.26.4", "ml-dtypes==0.5.4", "opencv-python-headless==4.11.0.86", "scipy==1.15.3")
 """Take the place of pins in `constraints.txt` where ROS 2 is compiled for NumPy 1: its modules break with NumPy 2."""
