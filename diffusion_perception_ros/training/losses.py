@@ -83,18 +83,20 @@ def depth_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     """`scale_invariant`, `metric`, `gradient` and `confidence`."""
     target, weight = log_depth_target(batch)
     error = outputs.log_depth[:, 0].float() - target
+    known = (weight >= 1.0).float()
     per_image = weight.sum((1, 2)).clamp(min=1.0)
     shift = (error * weight).sum((1, 2)) / per_image
+    aligned = (error - shift[:, None, None]).abs()
     calibrated = torch.isfinite(batch.focal).float()[:, None, None]
-    metric_weight = weight * calibrated
-    magnitude = error.abs()
     log_scale = outputs.log_scale[:, 0].float()
-    likelihood = log_scale + magnitude.detach() * torch.exp(-log_scale)  # detached: must not soften the depth losses
+    # Detached: must not soften the depth losses. Aligned: a scale error of the whole picture would drown what tells
+    # its pixels apart.
+    likelihood = log_scale + aligned.detach() * torch.exp(-log_scale)
     return {
-        "scale_invariant": (((error - shift[:, None, None]).abs() * weight).sum((1, 2)) / per_image).mean(),
-        "metric": _mean(magnitude, metric_weight),
-        "gradient": _gradient(error, (weight >= 1.0).float()),
-        "confidence": _mean(likelihood, metric_weight),
+        "scale_invariant": ((aligned * weight).sum((1, 2)) / per_image).mean(),
+        "metric": _mean(error.abs(), weight * calibrated),
+        "gradient": _gradient(error, known),
+        "confidence": _mean(likelihood, known),
     }
 
 

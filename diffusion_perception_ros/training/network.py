@@ -64,7 +64,7 @@ class Outputs(NamedTuple):
     log_depth: Tensor
     """(N, 1, H, W) log of the canonical depth, metres / focal length in pixels of the network input."""
     log_scale: Tensor
-    """(N, 1, H, W) log of the Laplace scale b of the error of `log_depth`."""
+    """(N, 1, H, W) log of the Laplace scale b of the error of `log_depth`, the picture's mean error taken off."""
     normals: Tensor
     """(N, 3, H, W) optical frame, length not normalised."""
     semantic: Tensor
@@ -208,7 +208,8 @@ class DeployedNet(nn.Module):
         """(depth in [0, 1], its confidence in [0, 1], normals, semantic logits, instance offsets), sizes as `Outputs`.
 
         Depth is canonical: metres = depth * `FOCAL_SCALE` * f_px. The confidence is the probability, under the
-        predicted Laplace distribution, that the depth is within a factor of 1.25 of the truth.
+        predicted Laplace distribution, that the depth is within a factor of 1.25 of the truth once the scale of the
+        whole picture is right.
         """
         out = self.network(image, noise)
         depth = (torch.exp(out.log_depth) / FOCAL_SCALE).clamp(0.0, 1.0)

@@ -45,7 +45,7 @@ picture's aspect kept, sides rounded to multiples of {card.input.size.multiple_o
 - Data: {card.source.training_data}, at {width}x{height}; no photograph was used.
 - Network: `OneStepNet` size {checkpoint.network.size}, {_variant(checkpoint)}.
 - Run: config `{state["name"]}`, seed {state["config"]["seed"]}, {state["step"]} steps of
-  {state["config"]["data"]["batch_size"]} pictures, {minutes:.0f} minutes.
+  {state["samples"] // max(1, state["step"])} pictures, {minutes:.0f} minutes.
 - Command: `{card.source.command or "diffusion-perception train"}`
 {credits}
 ## Validation on unseen rendered scenes
