@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     native.add_argument("--metric", action="store_true", help="declare the depth metric (first prove it on real data)")
     native.add_argument("--credits", type=Path, help="attribution of the training data, becomes CREDITS.md")
-    native.add_argument("--command", help="how the checkpoint was trained, for the card")
+    native.add_argument("--trained-with", metavar="COMMAND", help="how the checkpoint was trained, for the card")
     native.add_argument("--overwrite", action="store_true", help="replace the output folder")
 
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name or args.output.name,
         precision=args.precision,
         metric=args.metric,
-        command=args.command,
+        command=args.trained_with,
         credits=args.credits,
         overwrite=args.overwrite,
     )
