@@ -150,9 +150,7 @@ def _present(sample: Sample) -> list[str]:
     return [name for name in _MAPS if getattr(sample, name) is not None]
 
 
-def _with_maps(
-    sample: Sample, rgb: UInt8Image, intrinsics: Intrinsics | None, **maps: Any
-) -> Sample:
+def _with_maps(sample: Sample, rgb: UInt8Image, intrinsics: Intrinsics | None, **maps: Any) -> Sample:
     return dataclasses.replace(sample, rgb=rgb, intrinsics=intrinsics, flow=None, keypoints=None, **maps)
 
 
