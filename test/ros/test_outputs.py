@@ -304,6 +304,7 @@ def test_relative_depth_is_never_metres(camera: Camera, ros: Ros, picture: np.nd
 
 def test_sparse_depth_makes_relative_depth_metric(camera: Camera, ros: Ros, picture: np.ndarray) -> None:
     """The relative model of the test before, whose depth is the brightness: 0.2 left, 1/3 right."""
+    assert ros.set_parameters(NODE, points_decimation=1)[0].successful
     sparse = ros.node.create_publisher(Image, "/robot/sparse_depth", RELIABLE)
     metric, points = ros.collect(Image, "/robot/depth/image"), ros.collect(PointCloud2, "/robot/points")
     ros.wait_for(sparse.get_subscription_count, "the node subscribes to sparse_depth")
