@@ -29,16 +29,20 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> 
     evaluation = state.get("evaluation", {})
     scores = evaluation.get("scores", {})
     table = "\n".join(f"| {title} | {form.format(scores[key])} |" for title, key, form in _ROWS if key in scores)
-    outputs = "\n".join(f"- **{output.task}**: {output.quantity.replace('_', ' ')}" for output in card.outputs)
+    outputs = ", ".join(
+        output.quantity.replace("_", " ") if output.task == "depth" else output.task for output in card.outputs
+    )
     credits = "\nThe meshes in the training pictures are other people's work: see CREDITS.md.\n" if has_credits else ""
     minutes = evaluation.get("minutes", round(state["seconds"] / 60, 1))
     width, height = state["config"]["data"]["sizes"][0]
     return f"""# {card.name}
 
-{card.description}. Licence: {card.licence}. Precision: {card.precision}. Input: about {width}x{height} pixels, the
-picture's aspect kept, sides rounded to multiples of {card.input.size.multiple_of}.
+{card.description}.
 
-{outputs}
+- Gives: {outputs}.
+- Input: about {width}x{height} pixels, the picture's aspect kept, sides rounded to multiples of \
+{card.input.size.multiple_of}.
+- Precision: {card.precision}. Licence: {card.licence}.
 
 ## How it was made
 
