@@ -306,8 +306,9 @@ def test_a_truncated_bag_gives_what_it_has(
 
 def test_interrupted_runs_keep_what_is_whole(model: str, tmp_path: Path) -> None:
     """SIGINT in the middle of a long run: exit code 130, and every file there can be read."""
-    for index in range(60):
-        write_picture(tmp_path / "in" / f"{index:03d}.png", 640, 480)
+    picture = write_picture(tmp_path / "in" / "000.png", 640, 480)
+    for index in range(1, 1000):  # far more than are done before the signal comes, also on a busy machine
+        (tmp_path / "in" / f"{index:03d}.png").hardlink_to(picture)
     command = [sys.executable, "-m", "diffusion_perception_ros.cli.main", "run", str(tmp_path / "in"), "--save", "npz"]
     out = tmp_path / "out"
     process = subprocess.Popen([*command, "-o", str(out), "--model", model], stderr=subprocess.PIPE)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from diffusion_perception_ros.errors import InputError
 
 
 STOP_SIGNALS = ((signal.SIGINT, 10.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
-"""What a child gets, and how many seconds to react. SIGINT first: ROS processes then release their shared memory."""
+"""What the children get, and the seconds they have to react. SIGINT first: ROS processes then free shared memory."""
 LOG_TAIL = 15
 
 
@@ -56,17 +56,6 @@ class Child:
             raise self.failure(f"failed with exit code {self.process.returncode}")
         return self.process.returncode
 
-    def stop(self) -> None:
-        """Ends it and whatever it started, gently at first."""
-        for number, seconds in STOP_SIGNALS:
-            if self.process.poll() is not None:
-                return
-            os.killpg(self.process.pid, number)
-            try:
-                self.process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                continue
-
     def output(self) -> str:
         """What it has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -94,8 +83,7 @@ def children(logs: Path, environment: Mapping[str, str]) -> Iterator[Children]:
         yield group
     finally:
         signal.signal(signal.SIGTERM, before)
-        for child in reversed(group.running):
-            child.stop()
+        group.stop()
 
 
 class Children:
@@ -121,6 +109,17 @@ class Children:
         child = Child(name, process, path)
         self.running.append(child)
         return child
+
+    def stop(self) -> None:
+        """Ends all of them and whatever they started, gently at first."""
+        for number, seconds in STOP_SIGNALS:
+            alive = [child.process for child in self.running if child.process.poll() is None]
+            for process in alive:
+                os.killpg(process.pid, number)
+            deadline = time.monotonic() + seconds
+            for process in alive:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
