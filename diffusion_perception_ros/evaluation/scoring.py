@@ -37,7 +37,7 @@ FloatArray = npt.NDArray[np.float64]
 NORMALS_MAX_DEPTH = 2.0
 """Metres. Beyond, the quantisation of a structured-light sensor is larger than the slopes that are measured."""
 NORMALS_MIN_SHARE = 0.1
-"""Share of the picture that must have ground-truth normals for the picture to count: a strip at its edge says little."""
+"""Share of the picture that must have ground-truth normals for it to count: a strip at its edge says little."""
 NORMALS_DEPTH_KINDS = frozenset({"dense_sensor", "stereo_ground_truth", "exact"})
 
 
