@@ -67,6 +67,22 @@ def test_training_learns_unseen_rooms(tmp_path: Path, data: Path) -> None:
     assert list((tmp_path / "run" / "pictures").glob("*.jpg"))
 
 
+def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
+    write_config(tmp_path / "first.yaml", data, max_steps=60)
+    first = Trainer(load_config(tmp_path / "first.yaml"), tmp_path / "first")
+    first.train()
+    weights = tmp_path / "first" / BEST / "ema.safetensors"
+    write_config(tmp_path / "second.yaml", data, max_steps=1)
+    second = Trainer(load_config(tmp_path / "second.yaml", [f"init_from={weights}"]), tmp_path / "second")
+    second.train()
+    scores = evaluations(tmp_path / "second")[0]["scores"]
+    assert scores["abs_rel"] == pytest.approx(evaluations(tmp_path / "first")[-1]["scores"]["abs_rel"], rel=0.1)
+
+    larger = load_config(tmp_path / "second.yaml", [f"init_from={weights}", "size=M"])
+    with pytest.raises(InputError, match=r"belongs to another network: 'decoder"):
+        Trainer(larger, tmp_path / "third")
+
+
 def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data: Path) -> None:
     config = write_config(tmp_path / "toy.yaml", data, max_steps=14)
     Trainer(load_config(config), tmp_path / "whole").train()

@@ -63,7 +63,9 @@ class RunConfig(_Strict):
     max_steps: int | None = Field(default=None, gt=0)
     max_minutes: float | None = Field(default=None, gt=0)
     """Time budget of the training steps, validation included; the cosine then follows the clock."""
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the network; losses are always fp32. `auto`: bf16 where the processor has it, fp32 elsewhere (where bf16 is
+    emulated and ten times slower)."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 = all cores."""
     checkpoint_minutes: float = Field(default=3.0, gt=0)
@@ -86,6 +88,8 @@ class TrainingConfig(_Strict):
     seed: int = Field(default=0, ge=0)
     size: Literal["S", "M", "L"] = "S"
     """Of the network, see `training.network.SIZES`."""
+    init_from: Path | None = None
+    """Weights to start from: a safetensors file of the same network, such as `ema.safetensors` of a checkpoint."""
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()

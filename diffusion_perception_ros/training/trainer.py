@@ -26,6 +26,7 @@ from diffusion_perception_ros.training.losses import inverse_frequency_weights, 
 from diffusion_perception_ros.training.monitor import Monitor
 from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.objectives import make_objective
+from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.world.labels import LABELS
 
@@ -55,7 +56,7 @@ class Trainer:
             torch.set_num_threads(config.run.threads)
         self._accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
-            mixed_precision="bf16" if config.run.precision == "bf16" else "no",
+            mixed_precision="bf16" if self._uses_bf16() else "no",
             gradient_accumulation_steps=config.optimiser.accumulation,
         )
         self._device = self._accelerator.device
@@ -82,6 +83,10 @@ class Trainer:
         self._monitor = Monitor(run, self._accelerator.is_main_process, console)
         self._stop = StopSignal()
 
+    def _uses_bf16(self) -> bool:
+        precision = self.config.run.precision
+        return has_bf16() if precision == "auto" else precision == "bf16"
+
     def _open_training_data(self) -> ShardDataset:
         dataset = ShardDataset(self.config.data.train)
         if len(dataset) < self.config.data.minimum_samples:
@@ -97,6 +102,8 @@ class Trainer:
         )
         torch.manual_seed(self.config.seed)
         network = OneStepNet(self._network_config)
+        if self.config.init_from is not None:
+            checkpoints.load_weights(network, self.config.init_from)
         self._averaged = OneStepNet(self._network_config).to(self._device)
         self._averaged.load_state_dict(network.state_dict())
         self._averaged.requires_grad_(False).eval()
@@ -315,7 +322,7 @@ class Trainer:
         return (
             f"{self.config.name}: {parameters:.1f} M parameters, {len(self._open_training_data())} training samples, "
             f"{len(self._validation_indices)} for validation, {self._accelerator.num_processes} process(es) on "
-            f"{self._device}, {self.config.run.precision}, from step {self.step}"
+            f"{self._device}, {'bf16' if self._uses_bf16() else 'fp32'}, from step {self.step}"
         )
 
     def _report(self, smoothed: dict[str, float], since: tuple[int, float]) -> None:
