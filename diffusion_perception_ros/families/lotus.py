@@ -1,0 +1,125 @@
+"""Lotus: an SD2-base U-Net that predicts the annotation's latent in one step (He et al., ICLR 2025).
+
+The recipe follows `pipeline.py` and `infer.py` of the published code. Lotus-D takes the picture's latent alone,
+Lotus-G stacks noise behind it. A class embedding tells the U-Net to predict the annotation instead of the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from diffusion_perception_ros.families.autoencoder import Autoencoder, load_autoencoder
+from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
+from diffusion_perception_ros.families.loading import check_config, load_network, load_text_constant
+from diffusion_perception_ros.families.recipe import (
+    FamilyModel,
+    Licence,
+    LoadOptions,
+    Recipe,
+    check_settings,
+    find_recipe,
+)
+from diffusion_perception_ros.inference.card import DepthOutput, NormalsOutput, Output
+
+
+TASK_EMBEDDING = (math.sin(1.0), math.sin(0.0), math.cos(1.0), math.cos(0.0))
+"""`class_labels` for predicting the annotation, the sine and cosine of (1, 0); (0, 1) is the picture again."""
+
+SETTINGS: Mapping[str, str] = {}
+
+_LICENCE = Licence(spdx="Apache-2.0", url="https://huggingface.co/jingheya/lotus-depth-d-v2-0-disparity")
+_DEPTH = DepthOutput(quantity="relative_depth", tensor="depth", range=(0.0, 1.0))
+_DISPARITY = DepthOutput(quantity="relative_disparity", tensor="depth", range=(0.0, 1.0))
+# The labels are Hypersim's normals, flipped to (left, up, towards the camera).
+_NORMALS = NormalsOutput(tensor="normals", axes=("left", "up", "backward"))
+
+
+def _recipe(task: str, variant: str, checkpoints: tuple[str, ...], output: Output) -> Recipe:
+    generative = variant == "g"
+    return Recipe(
+        family="lotus",
+        task=task,
+        variant=variant,
+        checkpoints=checkpoints,
+        licence=_LICENCE,
+        training_data="Hypersim and Virtual KITTI 2",
+        outputs=(output,),
+        latent_statistic="sample",
+        network_inputs=("image", "noise") if generative else ("image",),
+        noise="normal" if generative else "none",
+        timestep=999,
+        prediction_type="sample",
+        reduction="none" if task == "normals" else "mean",
+    )
+
+
+RECIPES = (
+    _recipe("depth", "d", ("jingheya/lotus-depth-d-v1-0",), _DEPTH),
+    _recipe("depth", "g", ("jingheya/lotus-depth-g-v1-0",), _DEPTH),
+    _recipe("disparity", "d", ("jingheya/lotus-depth-d-v2-0-disparity",), _DISPARITY),
+    _recipe("disparity", "g", ("jingheya/lotus-depth-g-v2-1-disparity",), _DISPARITY),
+    _recipe("normals", "d", ("jingheya/lotus-normal-d-v1-1",), _NORMALS),
+    _recipe("normals", "g", ("jingheya/lotus-normal-g-v1-1",), _NORMALS),
+)
+
+
+class Lotus(FamilyModel):
+    """Lotus D or G, which the recipe's `network_inputs` tell apart."""
+
+    def __init__(self, recipe: Recipe, autoencoder: Autoencoder, unet: UNet2DConditionModel, text: Tensor) -> None:
+        super().__init__(recipe)
+        self.autoencoder = autoencoder
+        self.unet = unet
+        self.text: Tensor
+        self.task_embedding: Tensor
+        self.register_buffer("text", text)  # (1, 2, width)
+        self.register_buffer("task_embedding", torch.tensor([TASK_EMBEDDING]))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """See `FamilyModel`."""
+        return self.autoencoder.encode(image)
+
+    def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
+        """The clean latent; Lotus-D ignores `noisy_latent`."""
+        latents = {"image": image_latent, "noise": noisy_latent}
+        stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (1, 4 or 8, h, w)
+        output = self.unet(
+            stacked, timestep, encoder_hidden_states=self.text, class_labels=self.task_embedding, return_dict=False
+        )
+        return output[0]  # type: ignore[no-any-return]
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Depth or disparity (1, 1, H, W) in [0, 1], or encoded normals (1, 3, H, W) in [-1, 1]."""
+        picture = self.autoencoder.decode(latent).clamp(-1.0, 1.0)
+        if self.recipe.reduction == "mean":
+            return ((picture * 0.5 + 0.5).mean(dim=1, keepdim=True),)
+        return (picture,)
+
+
+def load(checkpoint: str, task: str, options: LoadOptions) -> Lotus:
+    """Loads a Lotus checkpoint; its U-Net's channels say whether it is D or G.
+
+    Raises:
+        InputError: the checkpoint is not a Lotus one of this task, incomplete, or out of reach.
+    """
+    check_settings("lotus", options.settings, SETTINGS)
+    find_recipe(RECIPES, checkpoint, task, variant="d")  # before anything is downloaded
+    files = CheckpointFiles(checkpoint, options.revision)
+    unet = load_network(UNet2DConditionModel, files, "unet")
+    recipe = find_recipe(RECIPES, checkpoint, task, variant="g" if unet.config.in_channels == 8 else "d")
+    expected = {
+        "in_channels": recipe.latent_channels * len(recipe.network_inputs),
+        "out_channels": recipe.latent_channels,
+        "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": len(TASK_EMBEDDING),
+    }
+    check_config(files, "unet", unet, expected)
+    autoencoder = load_autoencoder(files, recipe, options)
+    text = load_text_constant(files, recipe.prompt, recipe.prompt_tokens)
+    check_config(files, "unet", unet, {"cross_attention_dim": text.shape[2]})
+    return Lotus(recipe, autoencoder, unet, text)

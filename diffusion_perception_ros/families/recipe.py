@@ -1,0 +1,198 @@
+"""What a published checkpoint expects and what its numbers mean, and the module that every family becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.card import Output
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Terms of a checkpoint's weights, as its publisher states them."""
+
+    spdx: str
+    """SPDX identifier, or a short sentence where there is none."""
+    url: str
+    """Where the terms are written."""
+    non_commercial: bool = False
+    gated: bool = False
+    """The hub gives the weights only to those who have accepted the terms."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of published checkpoint. Everything that its numbers depend on is here or in its config files."""
+
+    family: str
+    task: str
+    """Name on the command line: `depth`, `disparity`, `normals`, ..."""
+    checkpoints: tuple[str, ...]
+    """Published hub ids, the recommended one first."""
+    licence: Licence
+    training_data: str
+    """For the card: what the published weights were trained on."""
+    outputs: tuple[Output, ...]
+    """Quantity, range and axes of every output tensor, as the model card states them."""
+    variant: str = ""
+    """Kinds of one family that differ in the network, e.g. `d` and `g` of Lotus."""
+    base: str | None = None
+    """Hub id of the checkpoint that gives the parts which this one lacks, None if it is complete."""
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """The network's picture is (pixel / 255 - mean) / std, by default in [-1, 1]."""
+    resolution: int = 768
+    """Length of the longest side that the publisher resizes pictures to, up or down, keeping the aspect."""
+    fixed_size: tuple[int, int] | None = None
+    """Width and height that every picture is stretched to, for families that know only one size."""
+    resize_dtype: Literal["float32", "uint8"] = "float32"
+    """Type of the picture while the publisher's code resizes it: `uint8` rounds the resized pixels."""
+    interpolation: Literal["linear", "area", "cubic", "lanczos"] = "area"
+    """How our runtime resizes (`inference.card.InputSize`); the publishers' bilinear filter is antialiased."""
+    multiple_of: int = 8
+    """Sides that the network can take at all: those of the latent are whole numbers."""
+    dynamic_multiple_of: int = 64
+    """Sides for which one graph serves all sizes: every level of the U-Net halves without a remainder."""
+
+    latent_statistic: Literal["mean", "sample"] = "mean"
+    """What the published code takes from the VAE's posterior. We always take the mean: it needs no random number."""
+    latent_channels: int = 4
+    latent_downscale: int = 8
+    network_inputs: tuple[Literal["image", "noise", "prompt"], ...] = ("image",)
+    """Latents in the order in which they are stacked on the channel axis."""
+    noise: Literal["none", "zeros", "normal"] = "none"
+    """What the noisy latent starts as in the published code; `none`: the network takes no noisy latent."""
+    prompt: str = ""
+    prompt_tokens: int = 2
+    """Length of the text constant: an unpadded empty prompt is two tokens, begin and end."""
+    timestep: int = 999
+    """Of a single step."""
+    prediction_type: Literal["sample", "epsilon", "v_prediction", "velocity"] = "sample"
+    """What the network's output is; names of diffusers, `velocity` is flow matching's noise - data."""
+    prediction_sign: float = 1.0
+    """The clean latent of a single step is this times the network's output (where the noise does not matter)."""
+    reduction: Literal["mean", "none"] = "none"
+    """How the decoded picture's three channels become the output."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a checkpoint, besides its id and task."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a hub id, None = the default branch."""
+    base: str | None = None
+    """Folder or hub id of the base checkpoint, None = the recipe's."""
+    tiny_vae: str | None = None
+    """Folder or hub id of an AutoencoderTiny that takes the place of the VAE."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """A family's own settings by name, from `--set NAME=VALUE`; its `SETTINGS` says which it knows."""
+
+
+class FamilyModel(nn.Module):
+    """A family's checkpoint as three stages, which can be run one by one or fused into a single step.
+
+    Subclasses implement `encode`, `denoise` and `decode`. Tensors are float32, batches are of one picture:
+    image (1, 3, H, W) normalised as the recipe says; latents (1, c, H / downscale, W / downscale).
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the tensors that `decode` returns, in its order."""
+        return tuple(output.tensor for output in self.recipe.outputs)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Picture → image latent, scaled as the network expects it."""
+        raise NotImplementedError
+
+    def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
+        """One pass of the network; the meaning of the result is the recipe's `prediction_type`.
+
+        Args:
+            image_latent: (1, c, h, w), from `encode`.
+            noisy_latent: (B, c, h, w); families without noise ignore it.
+            timestep: (1,) float32.
+            conditions: As `example_conditions` names them.
+        """
+        raise NotImplementedError
+
+    def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
+        """Clean latent → output tensors as the card describes them."""
+        raise NotImplementedError
+
+    def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
+        """The clean latent of a single step from the recipe's timestep. Override where the noise matters."""
+        return prediction if self.recipe.prediction_sign == 1.0 else prediction * self.recipe.prediction_sign
+
+    def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
+        """The fused single step: picture → outputs. `noise` is the noisy latent, zeros if it is None."""
+        image_latent = self.encode(image)
+        noisy_latent = torch.zeros_like(image_latent) if noise is None else noise
+        timestep = torch.full((1,), float(self.recipe.timestep), dtype=image.dtype, device=image.device)
+        prediction = self.denoise(image_latent, noisy_latent, timestep, **conditions)
+        return self.decode(self.clean_latent(prediction, noisy_latent))
+
+    def example_conditions(self, width: int, height: int) -> dict[str, Tensor]:
+        """Further inputs of `denoise` and `forward`, by name, with an example for a picture of this size."""
+        return {}
+
+    def card_outputs(self) -> tuple[Output, ...]:
+        """What the card says about the outputs."""
+        return self.recipe.outputs
+
+    def card_inputs(self) -> dict[str, Any]:
+        """Fields of the card that describe the further inputs (`second_image`, `points`)."""
+        return {}
+
+    def card_sampler(self, steps: int) -> dict[str, Any]:
+        """The card's `sampler` for several steps.
+
+        Raises:
+            InputError: the family knows only one step.
+        """
+        raise InputError(f"{self.recipe.family} models predict in one step: give --steps 1, not {steps}")
+
+
+def find_recipe(recipes: Sequence[Recipe], checkpoint: str, task: str, variant: str = "") -> Recipe:
+    """The recipe of a task and variant.
+
+    Raises:
+        InputError: there is none, or `checkpoint` is a published one of another task.
+    """
+    family = recipes[0].family
+    tasks = list(dict.fromkeys(recipe.task for recipe in recipes))
+    if task not in tasks:
+        raise InputError(f"{family} has no task '{task}': choose --task {' or '.join(tasks)}")
+    published = [recipe.task for recipe in recipes if checkpoint in recipe.checkpoints]
+    if published and task not in published:
+        raise InputError(f"{checkpoint} was published for the task '{published[0]}': give --task {published[0]}")
+    found = next((recipe for recipe in recipes if (recipe.task, recipe.variant) == (task, variant)), None)
+    if found is None:
+        raise InputError(f"{family} has no published recipe for the task '{task}' of variant '{variant}'")
+    return found
+
+
+def check_settings(family: str, given: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Checks the names of `LoadOptions.settings`.
+
+    Args:
+        known: Name → one line of help.
+
+    Raises:
+        InputError: the family does not know one of them.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        choices = "; ".join(f"{name}: {text}" for name, text in known.items()) or "none"
+        raise InputError(f"{family} has no setting '{unknown[0]}'; it knows {choices}")
