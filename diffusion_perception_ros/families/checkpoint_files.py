@@ -115,10 +115,8 @@ class CheckpointFiles:
         if constants.HF_HUB_OFFLINE:
             return _local_names(self._cached(subfolder))
         try:
-            files = HfApi().list_repo_files(self.name, revision=self.revision)
-        except (
-            Exception
-        ) as error:  # requests or httpx, by version of the hub client, and their errors have no common base
+            siblings = HfApi().model_info(self.name, revision=self.revision, timeout=_TIMEOUT).siblings
+        except Exception as error:  # the hub client's HTTP library, and so its errors, depend on its version
             self._explain(error)
             return _local_names(self._cached(subfolder))
         files = [sibling.rfilename for sibling in siblings or ()]

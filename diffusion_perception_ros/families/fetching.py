@@ -176,7 +176,7 @@ def _download_file(plan: RepositoryPlan, file: RemoteFile, path: Path, report: R
     if have > file.size:
         partial.unlink()
         have = 0
-    report(f"{file.path}: {f'going on at {have / file.size:.0%} of' if have else ''} {format_size(file.size)}")
+    report(f"{file.path}: {'going on after ' + format_size(have) + ' of ' if have else ''}{format_size(file.size)}")
     repository = plan.repository
     # Unbuffered, so that what was received is on the disk whenever this process ends.
     with _hub_errors(repository, plan.commit), partial.open("ab", buffering=0) as stream:
