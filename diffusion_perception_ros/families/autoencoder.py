@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
 from diffusion_perception_ros.families.loading import check_config, load_network
-from diffusion_perception_ros.families.recipe import LoadOptions, Recipe
+from diffusion_perception_ros.families.recipe import Recipe
 
 
 class Autoencoder(nn.Module):
@@ -33,14 +33,12 @@ class Autoencoder(nn.Module):
         return self.vae.decode(latent / self.scale + self.shift).sample  # type: ignore[no-any-return]
 
 
-def load_autoencoder(files: CheckpointFiles, recipe: Recipe, options: LoadOptions) -> Autoencoder:
-    """The VAE of `files`, or the tiny autoencoder that the options name.
+def load_autoencoder(files: CheckpointFiles, recipe: Recipe) -> Autoencoder:
+    """The VAE of a checkpoint.
 
     Raises:
         InputError: it is missing, or its latents have another number of channels than the recipe's.
     """
-    if options.tiny_vae is not None:
-        return load_tiny_autoencoder(options.tiny_vae, recipe)
     vae = load_network(AutoencoderKL, files, "vae")
     check_config(files, "vae", vae, {"latent_channels": recipe.latent_channels, "in_channels": 3})
     return Autoencoder(vae)

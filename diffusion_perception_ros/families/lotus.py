@@ -87,7 +87,7 @@ class Lotus(FamilyModel):
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """The clean latent; Lotus-D ignores `noisy_latent`."""
         latents = {"image": image_latent, "noise": noisy_latent}
-        stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (1, 4 or 8, h, w)
+        stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (B, 4 or 8, h, w)
         output = self.unet(
             stacked, timestep, encoder_hidden_states=self.text, class_labels=self.task_embedding, return_dict=False
         )
@@ -119,7 +119,7 @@ def load(checkpoint: str, task: str, options: LoadOptions) -> Lotus:
         "projection_class_embeddings_input_dim": len(TASK_EMBEDDING),
     }
     check_config(files, "unet", unet, expected)
-    autoencoder = load_autoencoder(files, recipe, options)
+    autoencoder = load_autoencoder(files, recipe)
     text = load_text_constant(files, recipe.prompt, recipe.prompt_tokens)
     check_config(files, "unet", unet, {"cross_attention_dim": text.shape[2]})
     return Lotus(recipe, autoencoder, unet, text)

@@ -90,8 +90,6 @@ class LoadOptions:
     """Branch, tag or commit of a hub id, None = the default branch."""
     base: str | None = None
     """Folder or hub id of the base checkpoint, None = the recipe's."""
-    tiny_vae: str | None = None
-    """Folder or hub id of an AutoencoderTiny that takes the place of the VAE."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """A family's own settings by name, from `--set NAME=VALUE`; its `SETTINGS` says which it knows."""
 
@@ -99,8 +97,9 @@ class LoadOptions:
 class FamilyModel(nn.Module):
     """A family's checkpoint as three stages, which can be run one by one or fused into a single step.
 
-    Subclasses implement `encode`, `denoise` and `decode`. Tensors are float32, batches are of one picture:
-    image (1, 3, H, W) normalised as the recipe says; latents (1, c, H / downscale, W / downscale).
+    Subclasses implement `encode`, `denoise` and `decode`. Tensors are float32: image (1, 3, H, W) normalised as the
+    recipe says; latents (B, c, H / downscale, W / downscale), B > 1 only for the members of an ensemble. A subclass
+    keeps its VAE in the attribute `autoencoder`, so that the exporter can put a smaller one in its place.
     """
 
     def __init__(self, recipe: Recipe) -> None:
