@@ -25,7 +25,9 @@ from rosgraph_msgs.msg import Clock
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.ros.bag_source import Source, open_source
 from diffusion_perception_ros.ros.messages import message_type
-from diffusion_perception_ros.ros.parameters import NodeParameters, PlayerParameters
+from diffusion_perception_ros.ros.node_parameters import NodeParameters
+from diffusion_perception_ros.ros.parameters import PlayerParameters
+from diffusion_perception_ros.ros.running import run_node
 
 
 SETTLE_TIME = 0.5
@@ -159,29 +161,23 @@ def _qos(latched: bool) -> QoSProfile:
     return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
 
 
+def play_to_end(node: BagPlayer) -> int:
+    """Plays the bag of the parameters and prints what was played; the exit code."""
+    settings = node.parameters
+    if not settings.bag:
+        raise InputError("parameter bag is empty: give the bag to play with -p bag:=PATH")
+    with open_source(Path(settings.bag), settings.picture_rate, settings.picture_frame_id) as source:
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            node.play(source)
+        print(json.dumps(node.summary(source)), flush=True)
+        for sentence in source.damage:
+            print(f"bag_player: {sentence}", file=sys.stderr)
+        return 1 if source.damage else 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Entry point of the executable."""
-    rclpy.init(args=args)
-    node: BagPlayer | None = None
-    try:
-        node = BagPlayer()
-        settings = node.parameters
-        if not settings.bag:
-            raise InputError("parameter bag is empty: give the bag to play with -p bag:=PATH")
-        with open_source(Path(settings.bag), settings.picture_rate, settings.picture_frame_id) as source:
-            with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-                node.play(source)
-            print(json.dumps(node.summary(source)), flush=True)
-            for sentence in source.damage:
-                print(f"bag_player: {sentence}", file=sys.stderr)
-            return 1 if source.damage else 0
-    except InputError as error:
-        print(f"bag_player: {error}", file=sys.stderr)
-        return 2
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+    return run_node("bag_player", BagPlayer, play_to_end, args)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,25 @@ from sensor_msgs.msg import CameraInfo
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 
 
-def image_topic(node: Node, image_transport: str) -> str:
+def topic_of(camera: str, topic: str) -> str:
+    """A topic in the namespace of a camera; as it is for the only camera of a node, which has no name."""
+    return f"{camera}/{topic}" if camera else topic
+
+
+def image_topic(node: Node, camera: str, image_transport: str) -> str:
     """The resolved topic of the images; a transport's name follows the remapped `image`, as in image_transport."""
-    base = node.resolve_topic_name("image")
+    base = node.resolve_topic_name(topic_of(camera, "image"))
     return base if image_transport == "raw" else f"{base}/{image_transport}"
 
 
-def camera_info_topic(node: Node) -> str:
+def camera_info_topic(node: Node, camera: str) -> str:
     """The topic that `camera_info` was remapped to, else the sibling of the image topic, as image_transport has it."""
-    plain = expand_topic_name("camera_info", node.get_name(), node.get_namespace())
-    remapped: str = node.resolve_topic_name("camera_info")
+    name = topic_of(camera, "camera_info")
+    plain = expand_topic_name(name, node.get_name(), node.get_namespace())
+    remapped: str = node.resolve_topic_name(name)
     if remapped != plain:
         return remapped
-    return node.resolve_topic_name("image").rpartition("/")[0] + "/camera_info"
+    return node.resolve_topic_name(topic_of(camera, "image")).rpartition("/")[0] + "/camera_info"
 
 
 class CameraInfos:

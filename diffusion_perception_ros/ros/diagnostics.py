@@ -5,13 +5,15 @@ diagnostic_updater is not among the ROS 2 wheels, so the statuses are built here
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.ros.monitor import Monitor
+from diffusion_perception_ros.ros.camera import Camera
+from diffusion_perception_ros.ros.camera_topics import topic_of
+from diffusion_perception_ros.ros.monitor import Complaints, summary
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.sparse_depth import COMPLAINT, SparseDepth
@@ -24,65 +26,59 @@ RECENT = 10.0
 
 
 @dataclass
-class Input:
-    """A subscribed topic."""
-
-    topic: str
-    publishers: int
-
-    def __str__(self) -> str:
-        return f"{self.topic} ({self.publishers} publisher{'' if self.publishers == 1 else 's'})"
-
-
-@dataclass
 class Snapshot:
     """The node at one moment."""
 
     node: str
     state: str
     """Lifecycle state."""
-    enabled: bool
     parameters: PerceptionParameters
-    monitor: Monitor
+    complaints: Complaints
+    """Of the node; its cameras have their own."""
     estimator: Estimator | None
-    outputs: Outputs | None
-    images: Input | None
-    camera_info: Input | None
-    has_camera_info: bool
-    """One has come since the activation."""
-    sparse_depth: Input | None
-    """None if the model is metric by itself."""
-    sparse: SparseDepth | None
+    cameras: Sequence[Camera]
+    count_publishers: Callable[[str], int]
+    """Of a resolved topic."""
+
+    def input(self, camera: Camera, name: str) -> str:
+        """A subscribed topic and who publishes it."""
+        topic = camera.inputs[name].topic_name
+        publishers = self.count_publishers(topic)
+        return f"{topic} ({publishers} publisher{'' if publishers == 1 else 's'})"
 
 
 def diagnose(snapshot: Snapshot) -> list[DiagnosticStatus]:
-    """The statuses of images, network and outputs."""
-    return [_images(snapshot), _network(snapshot), _outputs(snapshot)]
+    """The statuses of the network, and of the images and outputs of every camera."""
+    statuses = [_network(snapshot)]
+    for camera in snapshot.cameras:
+        statuses += [_images(snapshot, camera), _outputs(snapshot, camera)]
+    return statuses
 
 
-def _images(snapshot: Snapshot) -> DiagnosticStatus:
-    monitor = snapshot.monitor
+def _images(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
+    part, monitor = topic_of(camera.name, "images"), camera.monitor
     values = {"State": snapshot.state}
-    if snapshot.images is None or snapshot.camera_info is None:
-        failures = monitor.complaints.current(["activate"])
+    if not {"image", "camera_info"} <= camera.inputs.keys():
+        failures = snapshot.complaints.current(["activate"])
         idle = f"not subscribed: the node is {snapshot.state}"
-        return _status(snapshot, "images", failures, values, error=True, idle=idle)
-    values |= {"Image topic": str(snapshot.images), "camera_info topic": str(snapshot.camera_info)}
-    problems = monitor.complaints.current("qos " + item.topic for item in (snapshot.images, snapshot.camera_info))
+        return _status(snapshot, part, failures, values, error=True, idle=idle)
+    images, camera_info = snapshot.input(camera, "image"), snapshot.input(camera, "camera_info")
+    values |= {"Image topic": images, "camera_info topic": camera_info, **summary([monitor.statistics])}
+    problems = monitor.complaints.current(f"qos {item.topic_name}" for item in camera.inputs.values())
     rejected = monitor.complaints.current(["image"], within=RECENT)
     silence = monitor.statistics.since_last_arrival
     if silence > IMAGES_MISSING_AFTER:
-        problems.append(f"waiting for images on {snapshot.images}")
-    elif not snapshot.has_camera_info and monitor.statistics.age > snapshot.parameters.camera_info_timeout:
-        problems.append(f"no camera_info on {snapshot.camera_info}: no metric depth, no point cloud")
+        problems.append(f"waiting for images on {images}")
+    elif _lacks_camera_info(camera) and monitor.statistics.age > camera.parameters.camera_info_timeout:
+        problems.append(f"no camera_info on {camera_info}: no metric depth, no point cloud")
     problems += monitor.complaints.current(["camera_info", "camera_info frame"])
-    return _status(snapshot, "images", rejected + problems, values, error=bool(rejected))
+    return _status(snapshot, part, rejected + problems, values, error=bool(rejected))
 
 
 def _network(snapshot: Snapshot) -> DiagnosticStatus:
-    complaints, estimator = snapshot.monitor.complaints, snapshot.estimator
+    estimator = snapshot.estimator
     if estimator is None:
-        failures = complaints.current(["configure"])
+        failures = snapshot.complaints.current(["configure"])
         values = {"Model": snapshot.parameters.model}
         return _status(snapshot, "network", failures, values, error=True, idle="no model loaded")
     values = {
@@ -90,7 +86,7 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
         "Backend": estimator.backend_name,
         "Backend asked for": snapshot.parameters.backend,
         "Fallback": estimator.fallback_reason or "",
-        **snapshot.monitor.statistics.values(),
+        **summary([camera.monitor.statistics for camera in snapshot.cameras]),
     }
     problems = (
         [f"running on {estimator.backend_name}: {estimator.fallback_reason}"] if estimator.fallback_reason else []
@@ -98,46 +94,50 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
     return _status(snapshot, "network", problems, values)
 
 
-def _outputs(snapshot: Snapshot) -> DiagnosticStatus:
-    outputs, complaints = snapshot.outputs, snapshot.monitor.complaints
+def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
+    part, outputs = topic_of(camera.name, "outputs"), camera.outputs
     if outputs is None:
-        return _status(snapshot, "outputs", [], {}, idle="no topics offered")
-    subscribed = outputs.subscribed(snapshot.parameters)
-    obstacle = _why_not_metric(snapshot, outputs)
-    unmet = [output.topic for output in subscribed if output.metric and obstacle]
+        return _status(snapshot, part, [], {}, idle="no topics offered")
+    subscribed = outputs.subscribed(camera.parameters)
+    obstacle = _why_not_metric(snapshot, camera, outputs)
+    unmet = [outputs.name_of(output) for output in subscribed if output.metric and obstacle]
     problems = [f"nothing on {', '.join(unmet)}: {obstacle}"] if unmet else []
-    problems += complaints.current(f"qos {topic}" for topic in outputs.topics)
+    problems += camera.monitor.complaints.current(f"qos {topic}" for topic in outputs.topics)
     values = {
-        "Enabled": str(snapshot.enabled),
-        "Subscribed": ", ".join(output.topic for output in subscribed),
-        "Computed": ", ".join(sorted(outputs.tasks(snapshot.parameters))),
+        "Enabled": str(camera.enabled),
+        "Subscribed": ", ".join(outputs.name_of(output) for output in subscribed),
+        "Computed": ", ".join(sorted(outputs.tasks(camera.parameters))),
         "Point cloud": f"none: {obstacle}" if obstacle else "available",
-        **_scale_values(snapshot.sparse),
+        **_scale_values(camera),
     }
-    return _status(snapshot, "outputs", problems, values, idle="" if snapshot.enabled else "disabled by ~/enable")
+    return _status(snapshot, part, problems, values, idle="" if camera.enabled else "disabled by ~/enable")
 
 
-def _why_not_metric(snapshot: Snapshot, outputs: Outputs) -> str:
+def _why_not_metric(snapshot: Snapshot, camera: Camera, outputs: Outputs) -> str:
     """Why there is neither metric depth nor a cloud, empty if there is."""
     if "depth" not in outputs.card.tasks:
         return f"model '{outputs.card.name}' gives no depth"
     if not outputs.may_be_metric:
-        return (
-            f"the depth of model '{outputs.card.name}' is relative, and nothing has come on {snapshot.sparse_depth} "
-            "to scale it"
-        )
+        source = snapshot.input(camera, "sparse_depth") if "sparse_depth" in camera.inputs else "sparse_depth"
+        return f"the depth of model '{outputs.card.name}' is relative, and nothing has come on {source} to scale it"
     if not outputs.is_metric:
-        sparse = snapshot.monitor.complaints.current([COMPLAINT])
-        if sparse and (snapshot.sparse is None or snapshot.sparse.latest is None):
+        sparse = camera.monitor.complaints.current([COMPLAINT])
+        if sparse and (camera.pipeline is None or camera.pipeline.sparse.latest is None):
             return sparse[0]
-    camera = snapshot.monitor.complaints.current(["camera_info"])
-    if camera:
-        return camera[0]
-    return "" if snapshot.has_camera_info else "no camera_info has come"
+    complaint = camera.monitor.complaints.current(["camera_info"])
+    if complaint:
+        return complaint[0]
+    return "no camera_info has come" if _lacks_camera_info(camera) else ""
 
 
-def _scale_values(sparse: SparseDepth | None) -> dict[str, str]:
+def _lacks_camera_info(camera: Camera) -> bool:
+    """None has come since the activation."""
+    return camera.pipeline is None or not camera.pipeline.infos.any_yet
+
+
+def _scale_values(camera: Camera) -> dict[str, str]:
     """The scale from sparse depth, for models that need one."""
+    sparse: SparseDepth | None = camera.pipeline.sparse if camera.pipeline is not None else None
     scale = sparse.latest if sparse is not None else None
     if sparse is None or scale is None:
         return {}

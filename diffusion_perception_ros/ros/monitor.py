@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,27 +89,33 @@ class Statistics:
         """Seconds, infinite before the first image."""
         return time.monotonic() - self._arrivals[-1] if self._arrivals else math.inf
 
-    def values(self) -> dict[str, str]:
-        """Key-value pairs for diagnostics."""
+    def recent(self) -> tuple[list[float], list[tuple[float, float]]]:
+        """Within the window: moments of arrival, and (moment, latency) of predictions."""
         now = time.monotonic()
         arrivals = [moment for moment in tuple(self._arrivals) if now - moment < WINDOW]
-        recent = [(moment, latency) for moment, latency in tuple(self._predictions) if now - moment < WINDOW]
-        latencies = sorted(latency for _, latency in recent)
-        return {
-            "Events in window": str(len(recent)),
-            "Events since startup": str(self.counts["predicted"]),
-            "Duration of window (s)": f"{WINDOW:.1f}",
-            "Actual frequency (Hz)": f"{_rate([moment for moment, _ in recent]):.2f}",
-            "Image frequency (Hz)": f"{_rate(arrivals):.2f}",
-            "Median latency (ms)": f"{latencies[len(latencies) // 2] * 1000:.1f}" if latencies else "",
-            "Largest latency (ms)": f"{latencies[-1] * 1000:.1f}" if latencies else "",
-            **{f"Frames {name}": str(self.counts[name]) for name in ("received", "dropped", "skipped", "rejected")},
-            "Last error": self.last_error,
-        }
+        return arrivals, [entry for entry in tuple(self._predictions) if now - entry[0] < WINDOW]
+
+
+def summary(statistics: Sequence[Statistics]) -> dict[str, str]:
+    """Key-value pairs for diagnostics of one camera, or of several together: their rates and counts add up."""
+    counts = sum((entry.counts for entry in statistics), Counter())
+    arrivals, predictions = zip(*(entry.recent() for entry in statistics), strict=True)
+    latencies = sorted(latency for entries in predictions for _, latency in entries)
+    return {
+        "Events in window": str(len(latencies)),
+        "Events since startup": str(counts["predicted"]),
+        "Duration of window (s)": f"{WINDOW:.1f}",
+        "Actual frequency (Hz)": f"{sum(_rate([moment for moment, _ in entries]) for entries in predictions):.2f}",
+        "Image frequency (Hz)": f"{sum(map(_rate, arrivals)):.2f}",
+        "Median latency (ms)": f"{latencies[len(latencies) // 2] * 1000:.1f}" if latencies else "",
+        "Largest latency (ms)": f"{latencies[-1] * 1000:.1f}" if latencies else "",
+        **{f"Frames {name}": str(counts[name]) for name in ("received", "dropped", "skipped", "rejected")},
+        "Last error": next((entry.last_error for entry in statistics if entry.last_error), ""),
+    }
 
 
 class Monitor:
-    """Complaints and statistics of one node."""
+    """Complaints and statistics of one camera."""
 
     def __init__(self, logger: RcutilsLogger) -> None:
         self._logger = logger

@@ -6,19 +6,16 @@ every change is validated as a whole and refused with a reason if any part of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+import re
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
-from rclpy.exceptions import ParameterException
-from rclpy.node import Node
-from rclpy.parameter import Parameter
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 
+
+CAMERA_NAME = r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?"
+"""A ROS namespace without slashes; two underscores in a row are not allowed in one."""
 
 Change = Literal["live", "unconfigured", "never"]
 """When a parameter may change: at any time, while the node is unconfigured, or only before it starts."""
@@ -34,19 +31,12 @@ class ParameterTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class PerceptionParameters(ParameterTable):
-    """Parameters of `perception_node`."""
+class CameraParameters(ParameterTable):
+    """Parameters that a node of several cameras can also have for one of them, as in `front.max_rate`."""
 
-    model: str = _parameter(DEFAULT_MODEL, "Name or folder of the model.", "unconfigured")
-    backend: Literal["auto", "cpu", "cuda", "tensorrt"] = _parameter(
-        "auto", "What runs the network; what this machine lacks falls back to the CPU.", "unconfigured"
-    )
-    threads: int = _parameter(0, "CPU threads of the network, 0 = all cores.", "unconfigured", ge=0, le=256)
-    warm_up: bool = _parameter(True, "Run the network once while configuring, not on the first image.", "unconfigured")
     image_transport: Literal["raw", "compressed"] = _parameter(
         "raw", "Subscribe to `image` or to `image/compressed`.", "unconfigured"
     )
-    autostart: bool = _parameter(True, "Configure and activate without a lifecycle manager.", "never")
     rectified: bool = _parameter(
         False, "The image is rectified: its camera matrix is P of camera_info, not K, and it has no distortion."
     )
@@ -79,13 +69,41 @@ class PerceptionParameters(ParameterTable):
     scale_max_age: float = _parameter(
         2.0, "Seconds for which a scale from sparse depth stays usable without a new one.", ge=0.0, le=3600.0
     )
-    diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", "never", ge=0.1, le=60.0)
 
     @model_validator(mode="after")
-    def _depth_range(self) -> PerceptionParameters:
+    def _depth_range(self) -> CameraParameters:
         if self.min_depth >= self.max_depth:
             raise ValueError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}")
         return self
+
+
+class PerceptionParameters(CameraParameters):
+    """Parameters of `perception_node`."""
+
+    cameras: list[str] = _parameter(
+        [],
+        "Names of several cameras that share the model; each is a namespace of its own topics. Empty = one camera.",
+        "never",
+    )
+    model: str = _parameter(DEFAULT_MODEL, "Name or folder of the model.", "unconfigured")
+    backend: Literal["auto", "cpu", "cuda", "tensorrt"] = _parameter(
+        "auto", "What runs the network; what this machine lacks falls back to the CPU.", "unconfigured"
+    )
+    threads: int = _parameter(0, "CPU threads of the network, 0 = all cores.", "unconfigured", ge=0, le=256)
+    warm_up: bool = _parameter(True, "Run the network once while configuring, not on the first image.", "unconfigured")
+    autostart: bool = _parameter(True, "Configure and activate without a lifecycle manager.", "never")
+    diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", "never", ge=0.1, le=60.0)
+
+    @field_validator("cameras")
+    @classmethod
+    def _camera_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not re.fullmatch(CAMERA_NAME, name):
+                raise ValueError(f"'{name}' cannot be a camera's namespace: use letters, digits and _, a letter first")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"every camera needs a name of its own, {', '.join(twice)} is there twice")
+        return names
 
 
 class PlayerParameters(ParameterTable):
@@ -117,101 +135,4 @@ class RecorderParameters(ParameterTable):
     compression: Literal["none", "zstd"] = _parameter("none", "Compression of the bag's chunks.", "never")
     wait_timeout: float = _parameter(
         0.0, "Seconds until topics that nobody publishes are given up, 0 = wait for ever.", "never", ge=0.0, le=1e6
-    )
-
-
-Table = TypeVar("Table", bound=ParameterTable)
-
-
-class NodeParameters(Generic[Table]):
-    """The declared parameters of a node; `values` is always a valid table."""
-
-    values: Table
-
-    def __init__(
-        self,
-        node: Node,
-        table: type[Table],
-        refuse: Callable[[str], str | None] = lambda name: None,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Declares the parameters of `table` on `node`.
-
-        Args:
-            node: gets the parameters.
-            table: the class to read them into.
-            refuse: says why a parameter of class "unconfigured" cannot change now, None if it can.
-            on_change: called after every change.
-
-        Raises:
-            InputError: a value given at the start is wrong.
-        """
-        self._table, self._refuse, self._on_change = table, refuse, on_change
-        given: dict[str, Any] = {}
-        for name, field in table.model_fields.items():
-            try:
-                given[name] = node.declare_parameter(name, field.default, _descriptor(field)).value
-            except ParameterException as error:
-                raise InputError(f"parameter {name}: {error}") from error
-        try:
-            self.values = self._validated({name: value for name, value in given.items() if value is not None})
-        except ValidationError as error:
-            raise InputError(_sentence(error)) from error
-        node.add_on_set_parameters_callback(self._set)
-
-    def _validated(self, values: dict[str, Any]) -> Table:
-        return self._table.model_validate(values)
-
-    def _set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        changes = {item.name: item for item in parameters if item.name in self._table.model_fields}
-        for name, item in changes.items():
-            reason = "it cannot be deleted" if item.type_ == Parameter.Type.NOT_SET else self._why_fixed(name)
-            if reason:
-                return SetParametersResult(successful=False, reason=f"parameter {name}: {reason}")
-        new = {name: item.value for name, item in changes.items()}
-        try:
-            self.values = self._validated(self.values.model_dump() | new)
-        except ValidationError as error:
-            return SetParametersResult(successful=False, reason=_sentence(error))
-        if changes:
-            self._on_change()
-        return SetParametersResult(successful=True)
-
-    def _why_fixed(self, name: str) -> str | None:
-        return self._refuse(name) if _change(self._table.model_fields[name]) == "unconfigured" else None
-
-
-def _change(field: FieldInfo) -> Change:
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict)
-    return extra["change"]  # type: ignore[return-value]
-
-
-def _descriptor(field: FieldInfo) -> ParameterDescriptor:
-    # Dynamic typing lets `max_rate:=5` be a number; rclpy would insist on `5.0`. The table checks the type.
-    descriptor = ParameterDescriptor(
-        description=field.description or "", read_only=_change(field) == "never", dynamic_typing=True
-    )
-    notes = {"unconfigured": ["can change while the node is unconfigured"], "live": ["can change at any time"]}.get(
-        _change(field), []
-    )
-    if get_origin(field.annotation) is Literal:
-        notes.append("one of " + ", ".join(get_args(field.annotation)))
-    descriptor.additional_constraints = "; ".join(notes)
-    limits = {key: getattr(item, key) for item in field.metadata for key in ("ge", "gt", "le") if hasattr(item, key)}
-    lower, upper = limits.get("ge", limits.get("gt")), limits.get("le")
-    if lower is not None and upper is not None:
-        if field.annotation is int:
-            descriptor.integer_range = [IntegerRange(from_value=lower, to_value=upper, step=1)]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=float(lower), to_value=float(upper))]
-    return descriptor
-
-
-def _sentence(error: ValidationError) -> str:
-    return "; ".join(
-        f"parameter {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-        if problem["loc"]
-        else problem["msg"].removeprefix("Value error, ")
-        for problem in error.errors()
     )

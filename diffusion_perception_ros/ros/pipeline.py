@@ -1,10 +1,11 @@
-"""What happens to one image, in the worker's thread: decode, predict, publish, account. Nothing in here may raise."""
+"""What happens to one camera's image in the worker's thread: decode, then, once predicted, scale, publish, account."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import rclpy
@@ -20,10 +21,10 @@ from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos
 from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
-from diffusion_perception_ros.ros.parameters import PerceptionParameters
+from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.publishers import Frame, Outputs
 from diffusion_perception_ros.ros.sparse_depth import SparseDepth
-from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
 LARGEST_AGE = 60.0
@@ -38,15 +39,34 @@ class Job:
     arrival: float
     """time.perf_counter() when it came."""
 
+    @property
+    def header(self) -> Header:
+        """Of the image, and of all that is published about it."""
+        header: Header = self.message.header
+        return header
+
+
+@dataclass
+class Request:
+    """A decoded image and what to predict of it."""
+
+    job: Job
+    rgb: UInt8Image
+    info: CameraInfo | None
+    intrinsics: Intrinsics | None
+    tasks: set[str]
+    parameters: CameraParameters
+    decode_time: float
+
 
 class Pipeline:
-    """One model, its topics and the camera."""
+    """What happens to the images of one camera before and after the network."""
 
     def __init__(
         self,
         estimator: Estimator,
         outputs: Outputs,
-        parameters: Callable[[], PerceptionParameters],
+        parameters: Callable[[], CameraParameters],
         monitor: Monitor,
         clock: Clock,
     ) -> None:
@@ -55,39 +75,53 @@ class Pipeline:
         self._estimator, self._outputs, self._parameters = estimator, outputs, parameters
         self._monitor, self._clock = monitor, clock
 
-    def process(self, job: Job) -> None:
-        """Predicts on an image and publishes; what goes wrong is logged, counted and put into diagnostics."""
-        header = job.message.header
-        where = f"image {header.stamp.sec}.{header.stamp.nanosec:09d} of '{header.frame_id}'"
+    def restart(self) -> None:
+        """Time starts anew, as when a bag loops: forgets what belongs to the images so far."""
+        self.infos.clear()
+        self.sparse.clear()
+
+    def prepare(self, job: Job) -> Request | None:
+        """Decodes an image; None if it cannot be used."""
+        with self.rejecting(job):
+            settings = self._parameters()
+            start = time.perf_counter()
+            rgb = decode_message(job.message)
+            decode_time = time.perf_counter() - start
+            info, intrinsics = self._camera(job.header, rgb.shape[1], rgb.shape[0], settings.rectified)
+            return Request(job, rgb, info, intrinsics, self._outputs.tasks(settings), settings, decode_time)
+        return None
+
+    def finish(self, request: Request, prediction: Prediction) -> None:
+        """Scales a prediction, publishes it and accounts for it."""
+        with self.rejecting(request.job):
+            header, settings, arrival = request.job.header, request.parameters, request.job.arrival
+            start = time.perf_counter()
+            if not self._outputs.is_metric:
+                prediction = self.sparse.scaled(header, prediction, request.intrinsics, settings)
+            predicted = time.perf_counter()
+            frame = Frame(header, request.rgb, prediction, request.info, request.intrinsics, settings)
+            self._outputs.publish(frame)
+            published = time.perf_counter()
+            self._monitor.statistics.predicted(published - arrival)
+            status = self._status(frame, request.tasks)
+            status.decode_time = request.decode_time
+            status.postprocess_time += predicted - start
+            status.publish_time = published - predicted
+            status.latency = published - arrival
+            self._outputs.publish_status(status)
+
+    @contextlib.contextmanager
+    def rejecting(self, job: Job) -> Iterator[None]:
+        """Whatever goes wrong inside is logged, counted and put into diagnostics, and this image is given up."""
+        stamp = job.header.stamp
+        where = f"image {stamp.sec}.{stamp.nanosec:09d} of '{job.header.frame_id}'"
         try:
-            self._process(job)
+            yield
         except InputError as error:
             self._monitor.reject(where, str(error))
         except Exception as error:  # the next image may be fine again
             if rclpy.ok():  # publishing fails when the process is being ended
                 self._monitor.reject(where, f"{type(error).__name__}: {error}")
-
-    def _process(self, job: Job) -> None:
-        settings = self._parameters()
-        tasks = self._outputs.tasks(settings)
-        start = time.perf_counter()
-        rgb = decode_message(job.message)
-        decoded = time.perf_counter()
-        header: Header = job.message.header
-        info, intrinsics = self._camera(header, rgb.shape[1], rgb.shape[0], settings.rectified)
-        prediction = self._estimator.predict(rgb, intrinsics, tasks)
-        if not self._outputs.is_metric:
-            prediction = self.sparse.scaled(header, prediction, intrinsics, settings)
-        predicted = time.perf_counter()
-        frame = Frame(header, rgb, prediction, info, intrinsics, settings)
-        self._outputs.publish(frame)
-        published = time.perf_counter()
-        self._monitor.statistics.predicted(published - job.arrival)
-        status = self._status(frame, tasks)
-        status.decode_time = decoded - start
-        status.publish_time = published - predicted
-        status.latency = published - job.arrival
-        self._outputs.publish_status(status)
 
     def _camera(
         self, header: Header, width: int, height: int, rectified: bool

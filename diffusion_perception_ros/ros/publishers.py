@@ -19,8 +19,9 @@ from diffusion_perception_ros.inference.card import DepthOutput, ModelCard
 from diffusion_perception_ros.inference.visualization import colorize_depth, colorize_labels, colorize_normals
 from diffusion_perception_ros.msg import PerceptionStatus, SegmentationLabels
 from diffusion_perception_ros.ros.camera_info import scaled_camera_info
+from diffusion_perception_ros.ros.camera_topics import topic_of
 from diffusion_perception_ros.ros.messages import image_message, label_info_message, label_info_type, labels_message
-from diffusion_perception_ros.ros.parameters import PerceptionParameters
+from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
 from diffusion_perception_ros.ros.qos import LATCHED_QOS, OUTPUT_QOS, QosReport, publisher_events
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
@@ -37,7 +38,7 @@ class Frame:
     """The camera_info that goes with the image."""
     intrinsics: Intrinsics | None
     """Of the image, None while there is no usable camera_info."""
-    parameters: PerceptionParameters
+    parameters: CameraParameters
 
     @cached_property
     def depth(self) -> FloatImage | None:
@@ -79,10 +80,10 @@ class Output(NamedTuple):
 
 
 class Outputs:
-    """Publishers for what a model can give."""
+    """Publishers for what a model can give of one camera."""
 
-    def __init__(self, node: Node, card: ModelCard, on_incompatible_qos: QosReport) -> None:
-        self._node, self.card = node, card
+    def __init__(self, node: Node, camera: str, card: ModelCard, on_incompatible_qos: QosReport) -> None:
+        self._node, self._camera, self.card = node, camera, card
         self._on_incompatible_qos = on_incompatible_qos
         depth = card.output("depth")
         self.is_metric = isinstance(depth, DepthOutput) and depth.quantity == "metric_depth"
@@ -100,12 +101,16 @@ class Outputs:
         """A frame can have depth in metres."""
         return self.is_metric or self.has_scale_source
 
+    def name_of(self, output: Output) -> str:
+        """Its topic, relative to the node's namespace."""
+        return topic_of(self._camera, output.topic)
+
     @property
     def topics(self) -> list[str]:
-        """Names that are published per frame."""
-        return list(self._publishers)
+        """Names that are published per frame, relative to the node's namespace."""
+        return [self.name_of(output) for output in self._outputs]
 
-    def subscribed(self, parameters: PerceptionParameters) -> list[Output]:
+    def subscribed(self, parameters: CameraParameters) -> list[Output]:
         """Outputs that are offered and have subscribers."""
         return [
             output
@@ -113,7 +118,7 @@ class Outputs:
             if getattr(parameters, output.toggle) and self._publishers[output.topic].get_subscription_count()
         ]
 
-    def tasks(self, parameters: PerceptionParameters) -> set[str]:
+    def tasks(self, parameters: CameraParameters) -> set[str]:
         """What the network must compute for the subscribers there are now."""
         outputs = [item for item in self.subscribed(parameters) if self.may_be_metric or not item.metric]
         return {task for output in outputs for task in output.tasks if task in self.card.tasks}
@@ -136,11 +141,12 @@ class Outputs:
             self._node.destroy_publisher(publisher)
 
     def _advertise(self, kind: Any, topic: str, qos: QoSProfile) -> Publisher[Any]:
+        name = topic_of(self._camera, topic)
         return self._node.create_publisher(
             kind,
-            topic,
+            name,
             qos,
-            event_callbacks=publisher_events(topic, self._on_incompatible_qos),
+            event_callbacks=publisher_events(name, self._on_incompatible_qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
@@ -234,4 +240,4 @@ OUTPUTS = (
     ),
     Output("points", PointCloud2, ("depth", "semantic"), "publish_points", _points, metric=True),
 )
-"""Topics are relative to the node's namespace."""
+"""Topics are relative to the camera's namespace, for a node of one camera the node's."""

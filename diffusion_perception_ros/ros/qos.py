@@ -14,7 +14,7 @@ except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 IMAGE_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Best effort matches every publisher. Stale images are dropped by `LatestWorker`, which counts them; a queue of one
+"""Best effort matches every publisher. Stale images are dropped by `FairWorker`, which counts them; a queue of one
 would lose them uncounted while other work keeps the executor from taking them."""
 
 CAMERA_INFO_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

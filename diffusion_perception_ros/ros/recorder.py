@@ -35,7 +35,9 @@ from rosbags.typesys.store import Typestore
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.ros.messages import message_type
-from diffusion_perception_ros.ros.parameters import NodeParameters, RecorderParameters
+from diffusion_perception_ros.ros.node_parameters import NodeParameters
+from diffusion_perception_ros.ros.parameters import RecorderParameters
+from diffusion_perception_ros.ros.running import run_node
 
 
 QUEUE = 100
@@ -161,30 +163,22 @@ def _named_types(description: Any) -> list[str]:
     return _named_types(value[0]) if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE) else []
 
 
+def record(node: Recorder) -> int:
+    """Records until told to end, or until the topics are given up, and prints what was recorded; the exit code."""
+    deadline = time.monotonic() + (node.parameters.wait_timeout or float("inf"))
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        while rclpy.ok() and not (node.missing and time.monotonic() > deadline):
+            rclpy.spin_once(node, timeout_sec=0.5)
+    node.close()
+    print(json.dumps({"bag": node.parameters.output, "recorded": node.counts, "missing": node.missing}), flush=True)
+    if node.missing:
+        print(f"recorder: nobody published {', '.join(node.missing)}", file=sys.stderr)
+    return 1 if node.missing else 0
+
+
 def main(args: list[str] | None = None) -> int:
     """Entry point of the executable."""
-    rclpy.init(args=args)
-    node: Recorder | None = None
-    try:
-        node = Recorder()
-        deadline = time.monotonic() + (node.parameters.wait_timeout or float("inf"))
-        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-            while rclpy.ok() and not (node.missing and time.monotonic() > deadline):
-                rclpy.spin_once(node, timeout_sec=0.5)
-        node.close()
-        print(
-            json.dumps({"bag": node.parameters.output, "recorded": node.counts, "missing": node.missing}), flush=True
-        )
-        if node.missing:
-            print(f"recorder: nobody published {', '.join(node.missing)}", file=sys.stderr)
-        return 1 if node.missing else 0
-    except InputError as error:
-        print(f"recorder: {error}", file=sys.stderr)
-        return 2
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+    return run_node("recorder", Recorder, record, args)
 
 
 if __name__ == "__main__":

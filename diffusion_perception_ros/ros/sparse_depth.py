@@ -15,7 +15,7 @@ from diffusion_perception_ros.inference.image_encodings import decode_depth
 from diffusion_perception_ros.inference.metric_scale import MetricScale, ScaleTracker, fit_scale
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Complaints
-from diffusion_perception_ros.ros.parameters import PerceptionParameters
+from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 
@@ -49,7 +49,7 @@ class SparseDepth:
         self._tracker = ScaleTracker(0.0, 0.0)
 
     def scaled(
-        self, header: Header, prediction: Prediction, intrinsics: Intrinsics | None, settings: PerceptionParameters
+        self, header: Header, prediction: Prediction, intrinsics: Intrinsics | None, settings: CameraParameters
     ) -> Prediction:
         """The prediction in metres if there is a scale for it, else as it was; what is wrong is a complaint."""
         self.latest, self.age = None, math.inf
@@ -74,7 +74,7 @@ class SparseDepth:
         frame_id: str,
         prediction: Prediction,
         intrinsics: Intrinsics | None,
-        settings: PerceptionParameters,
+        settings: CameraParameters,
     ) -> None:
         """Fits the measurement nearest in time; none near enough is no error as long as the last scale is fresh.
 

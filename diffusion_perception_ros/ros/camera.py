@@ -1,0 +1,147 @@
+"""One camera of `perception_node`: its topics, its pipeline, what it counts and complains about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.ros.camera_topics import camera_info_topic, image_topic, topic_of
+from diffusion_perception_ros.ros.messages import stamp_nanoseconds
+from diffusion_perception_ros.ros.monitor import Monitor
+from diffusion_perception_ros.ros.parameters import CameraParameters
+from diffusion_perception_ros.ros.pipeline import Job, Pipeline
+from diffusion_perception_ros.ros.publishers import Outputs
+from diffusion_perception_ros.ros.qos import CAMERA_INFO_QOS, IMAGE_QOS, SPARSE_DEPTH_QOS, subscription_events
+
+
+class Camera:
+    """Output topics exist while it is configured, subscriptions while it is active. Lives in the executor's thread."""
+
+    def __init__(self, node: Node, name: str, parameters: Callable[[], CameraParameters]) -> None:
+        """`name` is the namespace of its topics, empty for the only camera of a node."""
+        self.name = name
+        self.enabled = True
+        self._node, self._parameters = node, parameters
+        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self.monitor = Monitor(self._logger)
+        self.inputs: dict[str, Subscription[Any]] = {}
+        """`image`, `camera_info` and what else there is, while active."""
+        self.outputs: Outputs | None = None
+        self.pipeline: Pipeline | None = None
+        self._offer: Callable[[Job], bool] = lambda job: False
+        self._next_due = 0.0
+        self._last_stamp: int | None = None
+        self._last_format = ""
+
+    @property
+    def parameters(self) -> CameraParameters:
+        """As they are now for this camera."""
+        return self._parameters()
+
+    def configure(self, estimator: Estimator) -> None:
+        """Offers the topics of what the model gives."""
+        self.outputs = Outputs(self._node, self.name, estimator.card, self.monitor.incompatible_qos)
+
+    def prepare(self, estimator: Estimator) -> Pipeline:
+        """Starts counting anew; returns the pipeline that its images will go through."""
+        assert self.outputs is not None
+        self.monitor.restart()
+        self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
+        self.pipeline = Pipeline(estimator, self.outputs, self._parameters, self.monitor, self._node.get_clock())
+        return self.pipeline
+
+    def activate(self, offer: Callable[[Job], bool]) -> None:
+        """Subscribes; `offer` takes an image and returns whether it replaced an older one."""
+        assert self.outputs is not None
+        assert self.pipeline is not None
+        self._offer = offer
+        transport = self.parameters.image_transport
+        kind = Image if transport == "raw" else CompressedImage
+        self._subscribe("image", kind, image_topic(self._node, self.name, transport), self._on_image, IMAGE_QOS)
+        self._subscribe(
+            "camera_info",
+            CameraInfo,
+            camera_info_topic(self._node, self.name),
+            self.pipeline.infos.add,
+            CAMERA_INFO_QOS,
+        )
+        if "depth" in self.outputs.card.tasks and not self.outputs.is_metric:
+            sparse = Image if self.parameters.sparse_depth_type == "image" else PointCloud2
+            topic = self._node.resolve_topic_name(topic_of(self.name, "sparse_depth"))
+            self._subscribe("sparse_depth", sparse, topic, self._on_sparse_depth, SPARSE_DEPTH_QOS)
+        topics = {name: subscription.topic_name for name, subscription in self.inputs.items()}
+        self._logger.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
+
+    def deactivate(self) -> None:
+        """Lets go of the inputs."""
+        for subscription in self.inputs.values():
+            self._node.destroy_subscription(subscription)
+        self.inputs = {}
+        if self.outputs is not None:
+            self.outputs.has_scale_source = False
+
+    def release(self) -> None:
+        """Takes the output topics back."""
+        if self.outputs is not None:
+            self.outputs.destroy()
+        self.outputs = self.pipeline = None
+
+    def hurry(self) -> None:
+        """Forgets when the next image is due: parameters have changed."""
+        self._next_due = 0.0
+
+    def _subscribe(self, name: str, kind: Any, topic: str, callback: Any, qos: QoSProfile) -> None:
+        self.inputs[name] = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            qos,
+            event_callbacks=subscription_events(topic, self.monitor.incompatible_qos),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        arrival = time.perf_counter()
+        counts = self.monitor.statistics.counts
+        self.monitor.statistics.arrived()
+        self._notice_changes(message)
+        if not self._is_wanted(arrival):
+            counts["skipped"] += 1
+        elif self._offer(Job(message, arrival)):
+            counts["dropped"] += 1
+
+    def _on_sparse_depth(self, message: Image | PointCloud2) -> None:
+        if self.pipeline is not None and self.outputs is not None:
+            self.pipeline.sparse.add(message)
+            self.outputs.has_scale_source = True
+
+    def _is_wanted(self, now: float) -> bool:
+        settings = self.parameters
+        if not self.enabled or self.outputs is None or now < self._next_due or not self.outputs.tasks(settings):
+            return False
+        if settings.max_rate > 0:
+            period = 1 / settings.max_rate
+            # In step with the limit while images keep coming: their jitter must not lower the rate.
+            self._next_due = period + (self._next_due if now - self._next_due < period else now)
+        return True
+
+    def _notice_changes(self, message: Image | CompressedImage) -> None:
+        stamp = stamp_nanoseconds(message.header)
+        if self._last_stamp is not None and stamp < self._last_stamp and self.pipeline is not None:
+            seconds = (self._last_stamp - stamp) / 1e9
+            self._logger.info(f"image stamps jumped back by {seconds:.3f} s: starting anew, as when a bag loops")
+            self.pipeline.restart()
+        self._last_stamp = stamp
+        is_raw = isinstance(message, Image)
+        form = f"{message.width}x{message.height} {message.encoding}" if is_raw else message.format
+        if self._last_format not in ("", form):
+            self._logger.info(f"images changed from {self._last_format} to {form}")
+        self._last_format = form
