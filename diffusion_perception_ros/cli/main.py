@@ -18,7 +18,7 @@ from diffusion_perception_ros.inference.memory import keep_freed_memory
 COMMANDS = {
     "run": "predict on pictures, folders, videos and bags, without ROS running",
     "evaluate": "metrics against ground truth and trivial baselines",
-    "models": "list, show and verify model folders",
+    "models": "list, show, verify, fetch and build model folders",
     "doctor": "what this machine has, what it lacks and what to do about it",
     "demo": "publisher, perception node and recorder over DDS, then a report",
     "bench": "benchmarks, as ratios measured side by side",

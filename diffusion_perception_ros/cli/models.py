@@ -1,4 +1,4 @@
-"""`diffusion-perception models`: list, show and verify model folders."""
+"""`diffusion-perception models`: list, show, verify, build and fetch model folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from diffusion_perception_ros.cli import model_fetching
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS
 from diffusion_perception_ros.inference.card import read_card
@@ -25,17 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what models there are")
+    listing.add_argument("--available", action="store_true", help="the published checkpoints that can be fetched")
     show = actions.add_parser("show", help="the card of one model")
     show.add_argument("model", help="name or folder")
     verify = actions.add_parser("verify", help="check hashes and card, open the graph and run it once")
     verify.add_argument("models", nargs="*", metavar="MODEL", help="names or folders (default: all that are found)")
     verify.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the graph (default: auto)")
+    fetch = actions.add_parser("fetch", help="download a published checkpoint and export it to a model folder")
+    model_fetching.add_arguments(fetch)
     for action in (listing, show, verify):
         action.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one action: 0 everything is fine, 1 some models are broken, 2 none is usable."""
+    if args.action == "fetch":
+        return model_fetching.run(args)
+    if args.action == "list" and args.available:
+        return model_fetching.show_available(args.json)
     if args.action == "list":
         return _list(args.json)
     if args.action == "show":

@@ -1,0 +1,133 @@
+"""`diffusion-perception models fetch`: download a published checkpoint and export it to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
+from diffusion_perception_ros.inference.models import user_models_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `models fetch`."""
+    parser.add_argument("name", metavar="NAME", help="one of 'models list --available'")
+    parser.add_argument("-o", "--output", type=Path, help="model folder to write (default: NAME in the user's folder)")
+    parser.add_argument(
+        "--accept-licence", action="store_true", help="needed for non-commercial and gated checkpoints"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the checkpoint (default: its newest)")
+    parser.add_argument("--download-only", action="store_true", help="do not export; say where the checkpoint is")
+    parser.add_argument("--size", metavar="WxH", help="of the graph's picture (default: the catalogue's)")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the catalogue's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shows the licence, downloads, exports."""
+    entry = find_entry(args.name)
+    output: Path = args.output or user_models_folder() / entry.name
+    if output.exists() and not (args.overwrite or args.download_only):
+        raise InputError(f"{output} exists already: give --overwrite to replace it, or another folder with -o")
+    _check_training_packages(args.download_only)
+    from diffusion_perception_ros.families import fetching
+
+    _say(f"{entry.name}: {entry.description}")
+    _say(f"  licence: {entry.licence}; terms: {', '.join(repository.page for repository in entry.repositories)}")
+    _check_acceptance(entry.name, _restrictions(entry), args.accept_licence)
+    plans = fetching.plan_download(entry, args.revision)
+    for plan in plans:
+        said = f"the hub says {plan.licence}" if plan.licence else "the hub names no licence"
+        _say(f"  {plan.label}: {said}, {fetching.format_size(plan.size)}")
+        if "-nc" in (plan.licence or ""):
+            _check_acceptance(entry.name, [f"under {plan.licence}, non-commercial"], args.accept_licence)
+    downloads = fetching.downloads_folder()
+    folders = [fetching.download(plan, downloads, _say) for plan in plans]
+    for plan, folder in zip(plans, folders, strict=True):
+        _say(f"{plan.label} is complete in {folder}")
+    if args.download_only:
+        return 0
+    return _export(entry, args, output, folders)
+
+
+def show_available(as_json: bool) -> int:
+    """Prints the catalogue."""
+    if as_json:
+        print(json.dumps([entry.model_dump(mode="json") for entry in read_catalogue().values()], indent=2))
+        return 0
+    names = ("name", "gives", "steps", "about", "licence")
+    table = Table(*(Column(name, no_wrap=name != "licence") for name in names))
+    for entry in read_catalogue().values():
+        licence = entry.licence + (" (gated)" if entry.gated else "")
+        table.add_row(entry.name, entry.quantity, str(entry.steps), f"{entry.gigabytes:g} GB", licence)
+    Console().print(table)
+    return 0
+
+
+def export_arguments(
+    entry: CatalogueEntry, folders: Sequence[Path], output: Path, args: argparse.Namespace
+) -> list[str]:
+    """Words of `diffusion-perception export` that turn a downloaded checkpoint into a model folder."""
+    size = args.size or f"{entry.size[0]}x{entry.size[1]}"
+    words = [entry.family, "--checkpoint", str(folders[0]), "--task", entry.task, "--size", size]
+    words += ["--precision", args.precision, "--steps", str(args.steps or entry.steps), "-o", str(output)]
+    if len(folders) > 1:
+        words += ["--base", str(folders[1])]
+    if entry.noise:
+        words += ["--noise", entry.noise]
+    for name, value in entry.settings.items():
+        words += ["--set", f"{name}={value}"]
+    return words + (["--overwrite"] if args.overwrite else [])
+
+
+def _export(entry: CatalogueEntry, args: argparse.Namespace, output: Path, folders: Sequence[Path]) -> int:
+    from diffusion_perception_ros.cli import export
+
+    parser = argparse.ArgumentParser(prog="diffusion-perception export")
+    export.add_arguments(parser)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return export.run(parser.parse_args(export_arguments(entry, folders, output, args)))
+
+
+def _restrictions(entry: CatalogueEntry) -> list[str]:
+    words = ["for non-commercial use only"] if entry.non_commercial else []
+    return [*words, "gated (its publisher wants to know who uses it)"] if entry.gated else words
+
+
+def _check_acceptance(name: str, restrictions: Sequence[str], accepted: bool) -> None:
+    if not restrictions:
+        return
+    _say(f"  this model is {' and '.join(restrictions)}")
+    if not accepted:
+        raise InputError(
+            f"{name} is {' and '.join(restrictions)}: read the terms, then run the command again with "
+            "--accept-licence; nothing was downloaded"
+        )
+
+
+def _check_training_packages(download_only: bool) -> None:
+    """Robots do not have what fetching needs; they are given the model folder.
+
+    Raises:
+        InputError: a package is missing.
+    """
+    for package in ("huggingface_hub", "safetensors", *(() if download_only else ("torch", "diffusers"))):
+        try:
+            __import__(package)
+        except ImportError:
+            raise InputError(
+                f"fetching and exporting a model needs {package}: run 'make setup-test', or pip install with the "
+                "extra [train]; a robot only needs the finished model folder"
+            ) from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
