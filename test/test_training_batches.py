@@ -18,6 +18,7 @@ from diffusion_perception_ros.datasets.augment import (
     random_view,
     resize_sample,
 )
+from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.batches import Ahead, BatchStream, Position, collate, instance_offsets
@@ -30,7 +31,7 @@ def shards(tmp_path: Path) -> Path:
 
 def stream(shards: Path, **options: object) -> BatchStream:
     settings = {"batch_size": 4, "sizes": [(64, 64), (96, 32)], "augmentation": AugmentationConfig(), "seed": 3}
-    return BatchStream(lambda: ShardDataset(shards), **{**settings, **options})  # type: ignore[arg-type]
+    return BatchStream(lambda: Mixture([ShardDataset(shards)]), **{**settings, **options})  # type: ignore[arg-type]
 
 
 def plane_distances(sample: Sample) -> np.ndarray:

@@ -28,12 +28,12 @@ def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
     from rich.console import Console
 
-    from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
     from diffusion_perception_ros.training.checkpoint import read_checkpoint
     from diffusion_perception_ros.training.export import ExportOptions, export_model
+    from diffusion_perception_ros.training.sources import Shards, open_sources, stored_sources
 
     state = read_checkpoint(args.checkpoint).state
-    pictures = ShardDataset(args.pictures or Path(state["config"]["data"]["train"]))
+    pictures = open_sources([Shards(path=args.pictures)] if args.pictures else stored_sources(state))
     step = max(1, len(pictures) // 104)
     samples = [pictures[index] for index in range(0, len(pictures), step)]
     options = ExportOptions(

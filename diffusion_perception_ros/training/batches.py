@@ -23,11 +23,16 @@ from diffusion_perception_ros.datasets.augment import (
     random_view,
     resize_sample,
 )
+from diffusion_perception_ros.datasets.mixture import Mixture
+from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import UNLABELLED, Sample, UInt16Image
 from diffusion_perception_ros.training.network import OFFSET_SCALE
 
 
 FloatArray = npt.NDArray[np.float32]
+
+MOST_UNREADABLE = 50
+"""Samples in a row that may be unreadable: more mean that the data is not there (an unmounted disk)."""
 
 
 @dataclass
@@ -127,10 +132,10 @@ class Position:
     epoch: int = 0
     start: int = 0
     """Samples of this epoch that were used."""
-    length: int = 0
-    """Samples that this epoch has: what is added to the data later joins in the next epoch."""
+    lengths: Sequence[int] = ()
+    """Samples of every source in this epoch: what is added to the data later joins in the next one."""
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         """For a checkpoint; `Position(**…)` is the way back."""
         return asdict(self)
 
@@ -147,7 +152,7 @@ class BatchStream:
 
     def __init__(
         self,
-        open_dataset: Callable[[], Sequence[Sample]],
+        open_dataset: Callable[[], Mixture],
         batch_size: int,
         sizes: Sequence[tuple[int, int]],
         augmentation: AugmentationConfig,
@@ -160,39 +165,72 @@ class BatchStream:
         self._augmentation, self._seed = augmentation, seed
         self._position = position or Position()
         self._rank, self._world = rank, world
+        self.unreadable: dict[int, str] = {}
+        """Samples that were replaced by the next one so far, and why."""
 
     def __iter__(self) -> Iterator[tuple[Batch, Position]]:
         dataset = self._open_dataset()
-        epoch, start, length = self._position.epoch, self._position.start, self._position.length or len(dataset)
+        epoch, start = self._position.epoch, self._position.start
+        lengths = tuple(self._position.lengths) or dataset.lengths
         stride = self._batch_size * self._world
         while True:
-            order = np.random.default_rng([self._seed, epoch]).permutation(length)
-            while start + stride <= max(length, stride):
+            order = dataset.order(np.random.default_rng([self._seed, epoch]), lengths)
+            while start + stride <= max(len(order), stride):
                 size = self._sizes[int(np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes)))]
                 picks = start + self._rank + np.arange(self._batch_size) * self._world
                 samples = [self._augmented(dataset, order, epoch, int(pick), size) for pick in picks]
                 start += stride
-                yield collate(samples), Position(epoch, start, length)
+                yield collate(samples), Position(epoch, start, lengths)
             dataset = self._open_dataset()
-            epoch, start, length = epoch + 1, 0, len(dataset)
+            epoch, start, lengths = epoch + 1, 0, dataset.lengths
 
     def _augmented(
-        self, dataset: Sequence[Sample], order: npt.NDArray[np.int64], epoch: int, pick: int, size: tuple[int, int]
+        self, dataset: Mixture, order: npt.NDArray[np.int64], epoch: int, pick: int, size: tuple[int, int]
     ) -> Sample:
         rng = np.random.default_rng([self._seed, epoch, pick, 1])
-        # Fewer samples than a batch has: go round.
-        view = random_view(dataset[int(order[pick % len(order)])], *size, rng, self._augmentation)
+        view = random_view(self._readable(dataset, order, pick), *size, rng, self._augmentation)
         view.rgb = random_colours(view.rgb, rng, self._augmentation)
         return view
 
+    def _readable(self, dataset: Mixture, order: npt.NDArray[np.int64], pick: int) -> Sample:
+        """The sample at a place of the order, or the next one that can be read.
+
+        Raises:
+            InputError: many in a row cannot be read.
+        """
+        for step in range(MOST_UNREADABLE):
+            index = int(order[(pick + step) % len(order)])  # fewer samples than a batch has: go round
+            try:
+                return dataset[index]
+            except InputError as error:
+                self.unreadable[index] = str(error)
+        reasons = list(self.unreadable.values())
+        raise InputError(f"{MOST_UNREADABLE} training samples in a row cannot be read, the last because {reasons[-1]}")
+
 
 def whole_pictures(
-    dataset: Sequence[Sample], indices: Sequence[int], width: int, height: int, batch_size: int
+    dataset: Sequence[Sample],
+    indices: Sequence[int],
+    size_for: Callable[[int, int], tuple[int, int]],
+    batch_size: int,
 ) -> Iterator[Batch]:
-    """The samples named by `indices` without augmentation, resized, in order."""
-    for start in range(0, len(indices), batch_size):
-        chosen = indices[start : start + batch_size]
-        yield collate([resize_sample(dataset[index], width, height) for index in chosen])
+    """The samples named by `indices` without augmentation, resized, in order; unreadable ones are left out.
+
+    Args:
+        size_for: (width, height) of a picture → (width, height) of the network's input, the same for a whole batch.
+    """
+    samples: list[Sample] = []
+    for index in indices:
+        try:
+            sample = dataset[index]
+        except InputError:
+            continue
+        samples.append(resize_sample(sample, *size_for(sample.rgb.shape[1], sample.rgb.shape[0])))
+        if len(samples) == batch_size:
+            yield collate(samples)
+            samples = []
+    if samples:
+        yield collate(samples)
 
 
 class Ahead(Iterator[Any]):

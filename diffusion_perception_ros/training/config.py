@@ -14,6 +14,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
+from diffusion_perception_ros.training.sources import Sources
 
 
 class _Strict(BaseModel):
@@ -23,10 +24,12 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """What is learnt from, and at which size."""
 
-    train: Path
-    """Folder with shards; what is rendered into it during the run joins at the next epoch."""
-    validation: Path
-    """Folder with shards of other scenes."""
+    train: Sources
+    """One source or a list of them (`training/sources.py`); a bare path is a folder with shards."""
+    validation: Sources
+    """Other scenes: they choose the best checkpoint."""
+    real: Sources | None = None
+    """Real pictures with depth that are scored beside the validation scenes, and never choose anything."""
     sizes: tuple[tuple[int, int], ...] = Field(default=((256, 192),), min_length=1)
     """(width, height) of the network's input; every batch draws one, validation uses the first. Multiples of 32."""
     batch_size: int = Field(default=16, gt=0)

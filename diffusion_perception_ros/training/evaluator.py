@@ -8,10 +8,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from diffusion_perception_ros.inference.card import InputSize
 from diffusion_perception_ros.sample import Sample, UInt8Image
 from diffusion_perception_ros.training.batches import Batch, whole_pictures
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.network import OneStepNet, Outputs
+from diffusion_perception_ros.training.network import MULTIPLE, OneStepNet, Outputs
 from diffusion_perception_ros.training.objectives import Objective
 from diffusion_perception_ros.training.pictures import prediction_sheet
 from diffusion_perception_ros.training.validation import validate
@@ -31,10 +32,19 @@ class Evaluator:
         indices: Sequence[int],
         config: TrainingConfig,
         accelerator: Accelerator,
+        keep_aspect: bool = False,
     ) -> None:
+        """
+        Args:
+            network: with the weights to score; it may be trained on between the calls.
+            indices: which samples of `dataset`; those that cannot be read are left out.
+            keep_aspect: resize every picture to about the area of the first training size instead of that very size,
+                as the exported model does. For pictures of many shapes; slower, as they go through one by one.
+        """
         self._network, self._objective, self._accelerator = network, objective, accelerator
         self._dataset, self._indices = dataset, indices
         self._size, self._batch_size = config.data.sizes[0], config.data.batch_size
+        self._keep_aspect = keep_aspect
 
     def scores(self) -> dict[str, float]:
         """See `validation.validate`."""
@@ -54,5 +64,10 @@ class Evaluator:
         return outputs
 
     def _batches(self) -> Iterator[Batch]:
-        pictures = whole_pictures(self._dataset, self._indices, *self._size, self._batch_size)
+        width, height = self._size
+        if self._keep_aspect:
+            rule = InputSize(rule="area", area=width * height, multiple_of=MULTIPLE)
+            pictures = whole_pictures(self._dataset, self._indices, rule.size_for, 1)
+        else:
+            pictures = whole_pictures(self._dataset, self._indices, lambda *_: self._size, self._batch_size)
         return (batch.to(self._accelerator.device) for batch in pictures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from accelerate.utils import broadcast
 from rich.console import Console
 from torch import Tensor
 
-from diffusion_perception_ros.datasets.shards import ShardDataset
+from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position
 from diffusion_perception_ros.training.config import TrainingConfig
@@ -28,11 +26,11 @@ from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.objectives import make_objective
 from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
+from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
 from diffusion_perception_ros.world.labels import LABELS
 
 
 BEST = "best"
-_LABEL_SAMPLE = 400
 _SMOOTHING = 0.95
 _SCORE = "abs_rel"
 """Lower is better; decides which checkpoint is the best, on rendered validation scenes."""
@@ -65,20 +63,14 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self._position = Position()
         self._best = math.inf
-        self._validation_data = ShardDataset(config.data.validation)
-        self._validation_indices = _evenly(len(self._validation_data), config.run.validation_samples)
+        self._validation_data = open_sources(config.data.validation)
+        self._validation_indices = evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
-        self._class_weights = broadcast(inverse_frequency_weights(_label_counts(dataset)).to(self._device))
+        self._class_weights = broadcast(inverse_frequency_weights(label_counts(dataset)).to(self._device))
         self._build()
         self._resume()
-        self._evaluator = Evaluator(
-            self._averaged,
-            self._objective,
-            self._validation_data,
-            self._validation_indices,
-            config,
-            self._accelerator,
-        )
+        self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
+        self._real = self._make_real_evaluator()
         run.mkdir(parents=True, exist_ok=True)
         self._monitor = Monitor(run, self._accelerator.is_main_process, console)
         self._stop = StopSignal()
@@ -87,14 +79,23 @@ class Trainer:
         precision = self.config.run.precision
         return has_bf16() if precision == "auto" else precision == "bf16"
 
-    def _open_training_data(self) -> ShardDataset:
-        dataset = ShardDataset(self.config.data.train)
+    def _open_training_data(self) -> Mixture:
+        dataset = open_sources(self.config.data.train)
         if len(dataset) < self.config.data.minimum_samples:
             raise InputError(
-                f"{self.config.data.train} holds {len(dataset)} samples, data.minimum_samples asks for "
+                f"data.train holds {len(dataset)} samples, data.minimum_samples asks for "
                 f"{self.config.data.minimum_samples}: render more with `diffusion-perception world`"
             )
         return dataset
+
+    def _make_evaluator(self, data: Mixture, indices: list[int], keep_aspect: bool = False) -> Evaluator:
+        return Evaluator(self._averaged, self._objective, data, indices, self.config, self._accelerator, keep_aspect)
+
+    def _make_real_evaluator(self) -> Evaluator | None:
+        if self.config.data.real is None:
+            return None
+        data = open_sources(self.config.data.real)
+        return self._make_evaluator(data, evenly(len(data), self.config.run.validation_samples), keep_aspect=True)
 
     def _build(self) -> None:
         self._network_config = NetworkConfig(
@@ -133,7 +134,8 @@ class Trainer:
         """
         started = time.monotonic() - self.seconds
         last_checkpoint = last_validation = self.seconds
-        source = Ahead(self._batches())
+        batches = self._batches()
+        source = Ahead(iter(batches))
         smoothed: dict[str, float] = {}
         rate_from = (self.step, time.monotonic())
         with self._monitor, self._stop.listening():
@@ -159,21 +161,20 @@ class Trainer:
                 self._evaluate()
             self._save()
             self._monitor.say(f"{'stopped' if stop else 'done'} at step {self.step}: {self.folder}")
+            self._report_unreadable(batches.unreadable)
         return not stop
 
-    def _batches(self) -> Iterator[tuple[Batch, Position]]:
+    def _batches(self) -> BatchStream:
         data = self.config.data
-        return iter(
-            BatchStream(
-                self._open_training_data,
-                data.batch_size,
-                data.sizes,
-                self.config.augmentation,
-                self.config.seed,
-                self._position,
-                self._accelerator.process_index,
-                self._accelerator.num_processes,
-            )
+        return BatchStream(
+            self._open_training_data,
+            data.batch_size,
+            data.sizes,
+            self.config.augmentation,
+            self.config.seed,
+            self._position,
+            self._accelerator.process_index,
+            self._accelerator.num_processes,
         )
 
     def _optimiser_step(self, source: Ahead) -> dict[str, float]:
@@ -246,6 +247,8 @@ class Trainer:
                 "is_best": is_best,
                 "scores": scores,
             }
+            if self._real is not None:
+                record["real_scores"] = self._real.scores()
             self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
                 self._best = scores[_SCORE]
@@ -325,6 +328,13 @@ class Trainer:
             f"{self._device}, {'bf16' if self._uses_bf16() else 'fp32'}, from step {self.step}"
         )
 
+    def _report_unreadable(self, unreadable: dict[int, str]) -> None:
+        if unreadable:
+            first = next(iter(unreadable.values()))
+            self._monitor.say(
+                f"{len(unreadable)} training samples could not be read and were replaced, such as: {first}"
+            )
+
     def _report(self, smoothed: dict[str, float], since: tuple[int, float]) -> None:
         per_step = self._samples_seen / self.step
         rate = (self.step - since[0]) * per_step / (time.monotonic() - since[1])
@@ -338,18 +348,3 @@ class Trainer:
 def _noise_seed(seed: int, position: Position) -> int:
     (number,) = np.random.SeedSequence([seed, position.epoch, position.start]).generate_state(1)
     return int(number)
-
-
-def _evenly(length: int, count: int) -> list[int]:
-    return sorted({int(index) for index in np.linspace(0, length - 1, min(count, length))})
-
-
-def _label_counts(dataset: ShardDataset) -> Tensor:
-    """(classes,) pixels per class in a few hundred samples spread over the dataset."""
-    counts = np.zeros(256, np.int64)
-    for index in _evenly(len(dataset), _LABEL_SAMPLE):
-        semantic = dataset[index].semantic
-        if semantic is not None:
-            counts += np.bincount(semantic.reshape(-1), minlength=256)
-    counts[UNLABELLED] = 0
-    return torch.from_numpy(counts[: len(LABELS)])

@@ -1,0 +1,179 @@
+"""Where training and validation samples come from: one source or a weighted mixture of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from torch import Tensor
+
+from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationDataset, EvaluationSample
+from diffusion_perception_ros.datasets.folder import FolderDataset
+from diffusion_perception_ros.datasets.hypersim import HypersimDataset
+from diffusion_perception_ros.datasets.mixture import Mixture
+from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.datasets.shards import ShardDataset
+from diffusion_perception_ros.datasets.vkitti2 import VirtualKitti2Dataset
+from diffusion_perception_ros.datasets.world_stream import WorldDataset
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import UNLABELLED, Sample
+from diffusion_perception_ros.world.config import WorldConfig, load_config
+from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
+
+
+_LABEL_SAMPLES = 400
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the samples of an epoch, next to the other sources' weights; default: the number of its samples."""
+
+
+class Shards(_Source):
+    """Rendered shards (`diffusion-perception world`)."""
+
+    kind: Literal["shards"] = "shards"
+    path: Path
+    """Folder with shards; what is rendered into it during the run joins at the next epoch."""
+
+
+class World(_Source):
+    """Rendered on the fly."""
+
+    kind: Literal["world"]
+    config: Path | None = None
+    """World config, YAML."""
+    size: tuple[int, int] = (320, 240)
+    count: int = Field(gt=0)
+    seed: int = Field(default=0, ge=0)
+
+
+class Folder(_Source):
+    """A folder of pictures with depth in the package's format (`datasets/folder.py`)."""
+
+    kind: Literal["folder"]
+    path: Path
+    groups: tuple[str, ...] | None = None
+
+
+class Bag(_Source):
+    """A recording with a colour topic and a registered depth topic."""
+
+    kind: Literal["bag"]
+    path: Path
+    image_topic: str | None = None
+    depth_topic: str | None = None
+
+
+class Hypersim(_Source):
+    """Hypersim in its published layout."""
+
+    kind: Literal["hypersim"]
+    path: Path
+    split: Literal["train", "val", "test"] | None = None
+
+
+class VirtualKitti2(_Source):
+    """Virtual KITTI 2 in its published layout."""
+
+    kind: Literal["vkitti2"]
+    path: Path
+    scenes: tuple[str, ...] | None = None
+    variations: tuple[str, ...] | None = None
+
+
+SourceConfig = Annotated[Shards | World | Folder | Bag | Hypersim | VirtualKitti2, Field(discriminator="kind")]
+
+
+def _as_list(value: Any) -> Any:
+    """A bare path means a folder with shards, a single source needs no list."""
+    if isinstance(value, (str, Path)):
+        return [{"kind": "shards", "path": value}]
+    return [value] if isinstance(value, (dict, _Source)) else value
+
+
+Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+def stored_sources(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The training sources of a checkpoint, from its state."""
+    sources: tuple[Any, ...] = TypeAdapter(Sources).validate_python(state["config"]["data"]["train"])
+    return sources
+
+
+def open_sources(sources: Sequence[Any]) -> Mixture:
+    """Opens every source.
+
+    Raises:
+        InputError: one of them is missing, empty or unreadable; the message names it.
+    """
+    return Mixture([_open(source) for source in sources], [source.weight for source in sources])
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` numbers below `length`, ascending, spread evenly."""
+    return sorted({int(index) for index in np.linspace(0, length - 1, min(count, length))})
+
+
+def label_counts(dataset: Sequence[Sample]) -> Tensor:
+    """(classes,) pixels per class in a few hundred samples spread over the dataset; unreadable ones do not count."""
+    counts = np.zeros(256, np.int64)
+    for index in evenly(len(dataset), _LABEL_SAMPLES):
+        try:
+            semantic = dataset[index].semantic
+        except InputError:
+            continue
+        if semantic is not None:
+            counts += np.bincount(semantic.reshape(-1), minlength=256)
+    return torch.from_numpy(counts[: len(LABELS)])
+
+
+def _open(source: Any) -> Sequence[Sample]:
+    match source:
+        case Shards():
+            return ShardDataset(source.path)
+        case World():
+            config = load_config(source.config) if source.config else WorldConfig()
+            return WorldDataset(config, source.size, source.count, source.seed)
+        case Folder():
+            return _Measured(FolderDataset(source.path, source.groups))
+        case Bag():
+            return _Measured(BagDataset(source.path, source.image_topic, source.depth_topic))
+        case Hypersim():
+            return HypersimDataset(source.path, source.split)
+        case VirtualKitti2():
+            return VirtualKitti2Dataset(source.path, source.scenes, source.variations)
+    raise InputError(f"{source!r} is no source of samples")
+
+
+class _Measured(Sequence[Sample]):
+    """A dataset made for scoring as one to learn from: its classes become the model's where the names agree."""
+
+    def __init__(self, dataset: EvaluationDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """See `EvaluationDataset`."""
+        sample = self._dataset[index]
+        if sample.semantic is not None:
+            sample.semantic = _own_classes(sample)
+        if sample.instances is not None:
+            sample.instances = np.where(sample.instances == UNKNOWN_INSTANCE, 0, sample.instances).astype(np.uint16)
+        return sample
+
+
+def _own_classes(sample: EvaluationSample) -> Any:
+    """(H, W) uint8 ids of `world.labels`; classes of other names count as unlabelled."""
+    table = np.full(256, UNLABELLED, np.uint8)
+    for number, name in enumerate(sample.classes):
+        table[number] = CLASS_ID.get(name, UNLABELLED)
+    return table[np.asarray(sample.semantic)]
