@@ -37,7 +37,7 @@ def test_reads_what_it_writes(model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 2}, "newer than this package understands"),
+        ({"schema_version": 3}, "newer than this package understands"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"licence": ...}, "licence: Field required"),
         ({"name": "Has Spaces"}, "name: String should match"),
