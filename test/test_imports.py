@@ -23,7 +23,7 @@ ALLOWED = {
 }
 """Folder → other parts of the package that it may import, besides `SHARED`. `cli` may import all."""
 
-SHARED = {"sample", "errors", "bag_salvage"}
+SHARED = {"sample", "errors", "bag_salvage", "atomic_folder"}
 
 TRAINING_ONLY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "onnxscript"}
 RCLPY = {"rclpy", "sensor_msgs", "std_msgs", "cv_bridge"}

@@ -134,13 +134,17 @@ class FamilyModel(nn.Module):
         """The clean latent of a single step from the recipe's timestep. Override where the noise matters."""
         return prediction if self.recipe.prediction_sign == 1.0 else prediction * self.recipe.prediction_sign
 
-    def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
-        """The fused single step: picture → outputs. `noise` is the noisy latent, zeros if it is None."""
+    def one_step(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> Tensor:
+        """The clean latent of a single step. `noise` is the noisy latent, zeros if it is None."""
         image_latent = self.encode(image)
         noisy_latent = torch.zeros_like(image_latent) if noise is None else noise
-        timestep = torch.full((1,), float(self.recipe.timestep), dtype=image.dtype, device=image.device)
+        timestep = torch.full((1,), float(self.recipe.timestep), device=image.device)
         prediction = self.denoise(image_latent, noisy_latent, timestep, **conditions)
-        return self.decode(self.clean_latent(prediction, noisy_latent))
+        return self.clean_latent(prediction, noisy_latent)
+
+    def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
+        """The fused single step: picture → outputs."""
+        return self.decode(self.one_step(image, noise, **conditions))
 
     def example_conditions(self, width: int, height: int) -> dict[str, Tensor]:
         """Further inputs of `denoise` and `forward`, by name, with an example for a picture of this size."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from diffusion_perception_ros.atomic_folder import replacing_folder
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import (
@@ -85,12 +84,10 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
     Raises:
         InputError: not a checkpoint, the output exists or cannot be written, or the graph disagrees with PyTorch.
     """
-    if output.exists() and not options.overwrite:
-        raise InputError(f"{output} exists already: choose another folder or give --overwrite")
     source = read_checkpoint(checkpoint)
     network = source.averaged_network()
     width, height = source.state["config"]["data"]["sizes"][0]
-    with _replacing(output) as folder:
+    with replacing_folder(output, options.overwrite) as folder:
         graph = folder / GRAPH
         write_graph(network, graph, (width, height))
         inputs = [_network_input(sample, width, height) for sample in pictures]
@@ -106,30 +103,6 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         text = model_readme(source, card, has_credits=options.credits is not None)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return card
-
-
-@contextmanager
-def _replacing(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place when the block succeeds, and vanishes when it fails."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if output.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            os.replace(output, old)
-            os.replace(temporary, output)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, output)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
