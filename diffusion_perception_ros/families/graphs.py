@@ -152,18 +152,34 @@ def stage_graphs(model: FamilyModel, sizes: Sizes) -> tuple[Graph, Graph, Graph]
         **sizes.condition_shapes(conditions),
     }
     return (
-        Graph("encode", _Encode(model, ["image"]), {"image": sizes.image}, ("image_latent",), {"image": sizes.image_shape}),
+        Graph(
+            "encode",
+            _Encode(model, ["image"]),
+            {"image": sizes.image},
+            ("image_latent",),
+            {"image": sizes.image_shape},
+        ),
         Graph("denoise", _Denoise(model, list(denoise)), denoise, ("prediction",), shapes),
-        Graph("decode", _Decode(model, ["latent"]), {"latent": sizes.latent}, model.output_names, {"latent": sizes.latent_shape}),
+        Graph(
+            "decode",
+            _Decode(model, ["latent"]),
+            {"latent": sizes.latent},
+            model.output_names,
+            {"latent": sizes.latent_shape},
+        ),
     )
 
 
-def write_graph(graph: Graph, path: Path) -> None:
-    """Writes an ONNX file, and `<file>.data` beside it if the weights are large."""
+def write_graph(graph: Graph, path: Path, module: nn.Module | None = None) -> None:
+    """Writes an ONNX file, and `<file>.data` beside it if the weights are large.
+
+    Args:
+        module: Takes the place of the graph's own, with the same inputs and outputs.
+    """
     shapes = tuple(graph.shapes.get(name) or None for name in graph.inputs)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, which none has
     program = torch.onnx.export(
-        graph.module.eval(),
+        (module or graph.module).eval(),
         tuple(graph.inputs.values()),
         input_names=list(graph.inputs),
         output_names=list(graph.outputs),

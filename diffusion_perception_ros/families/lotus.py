@@ -18,13 +18,12 @@ from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
 from diffusion_perception_ros.families.loading import check_config, load_network, load_text_constant
 from diffusion_perception_ros.families.recipe import (
     FamilyModel,
-    Licence,
     LoadOptions,
     Recipe,
     check_settings,
     find_recipe,
 )
-from diffusion_perception_ros.inference.card import DepthOutput, NormalsOutput, Output
+from diffusion_perception_ros.inference.card import DepthOutput, LicenceTerms, NormalsOutput, Output
 
 
 TASK_EMBEDDING = (math.sin(1.0), math.sin(0.0), math.cos(1.0), math.cos(0.0))
@@ -32,7 +31,7 @@ TASK_EMBEDDING = (math.sin(1.0), math.sin(0.0), math.cos(1.0), math.cos(0.0))
 
 SETTINGS: Mapping[str, str] = {}
 
-_LICENCE = Licence(spdx="Apache-2.0", url="https://huggingface.co/jingheya/lotus-depth-d-v2-0-disparity")
+_LICENCE = LicenceTerms(spdx="Apache-2.0", url="https://huggingface.co/jingheya/lotus-depth-d-v2-0-disparity")
 _DEPTH = DepthOutput(quantity="relative_depth", tensor="depth", range=(0.0, 1.0))
 _DISPARITY = DepthOutput(quantity="relative_disparity", tensor="depth", range=(0.0, 1.0))
 # The labels are Hypersim's normals, flipped to (left, up, towards the camera).

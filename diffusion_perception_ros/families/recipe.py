@@ -10,20 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import Output
-
-
-@dataclass(frozen=True)
-class Licence:
-    """Terms of a checkpoint's weights, as its publisher states them."""
-
-    spdx: str
-    """SPDX identifier, or a short sentence where there is none."""
-    url: str
-    """Where the terms are written."""
-    non_commercial: bool = False
-    gated: bool = False
-    """The hub gives the weights only to those who have accepted the terms."""
+from diffusion_perception_ros.inference.card import LicenceTerms, Output
 
 
 @dataclass(frozen=True)
@@ -35,7 +22,7 @@ class Recipe:
     """Name on the command line: `depth`, `disparity`, `normals`, ..."""
     checkpoints: tuple[str, ...]
     """Published hub ids, the recommended one first."""
-    licence: Licence
+    licence: LicenceTerms
     training_data: str
     """For the card: what the published weights were trained on."""
     outputs: tuple[Output, ...]
