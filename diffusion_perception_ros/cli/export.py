@@ -1,4 +1,4 @@
-"""`diffusion-perception export native`: turn a checkpoint of the trainer into a model folder."""
+"""`diffusion-perception export`: turn a checkpoint, of the trainer or a published one, into a model folder."""
 
 from __future__ import annotations
 
@@ -6,14 +6,31 @@ import argparse
 import sys
 from pathlib import Path
 
+from diffusion_perception_ros.cli.resources import find_resource
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.families import FAMILIES, family_module
+
+
+CHECK_PICTURES = 4
+"""Frames of the demo clip that a graph is compared with PyTorch on, unless --check-pictures says otherwise."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
     families = parser.add_subparsers(dest="family", required=True, metavar="FAMILY")
-    native = families.add_parser("native", help="a checkpoint of `diffusion-perception train`")
+    _add_native(families.add_parser("native", help="a checkpoint of `diffusion-perception train`"))
+    for family in FAMILIES:
+        _add_family(families.add_parser(family, help=f"a published {family} checkpoint"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the folder."""
+    return _run_native(args) if args.family == "native" else _run_family(args)
+
+
+def _add_native(native: argparse.ArgumentParser) -> None:
     native.add_argument("--checkpoint", type=Path, required=True, help="checkpoint folder, such as runs/NAME/best")
-    native.add_argument("-o", "--output", type=Path, required=True, help="model folder to write")
-    native.add_argument("--name", help="name on the card (default: the output folder's)")
+    _add_output(native)
     native.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     native.add_argument(
         "--pictures", type=Path, help="folder with shards, to calibrate and compare with (default: the training data)"
@@ -21,19 +38,154 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     native.add_argument("--metric", action="store_true", help="declare the depth metric (first prove it on real data)")
     native.add_argument("--credits", type=Path, help="attribution of the training data, becomes CREDITS.md")
     native.add_argument("--trained-with", metavar="COMMAND", help="how the checkpoint was trained, for the card")
-    native.add_argument("--overwrite", action="store_true", help="replace the output folder")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Writes the folder."""
+def _add_family(family: argparse.ArgumentParser) -> None:
+    family.add_argument("--checkpoint", required=True, metavar="ID_OR_DIR", help="hub id or folder of the checkpoint")
+    family.add_argument("--revision", help="branch, tag or commit of a hub id")
+    family.add_argument(
+        "--base",
+        metavar="ID_OR_DIR",
+        help="base checkpoint for the parts that the checkpoint lacks (VAE, text encoder)",
+    )
+    family.add_argument("--task", required=True, help="what the checkpoint predicts; a wrong one lists the right ones")
+    family.add_argument(
+        "--size",
+        default="768x576",
+        metavar="WxH",
+        help="of the graph's picture, or 'dynamic' for all (default 768x576)",
+    )
+    family.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
+    family.add_argument("--steps", type=int, default=1, help="denoising steps; 1 gives one fused graph (default 1)")
+    family.add_argument("--ensemble", type=int, default=1, help="predictions that are merged (default 1)")
+    family.add_argument("--noise", metavar="zeros|seed:N|input", help="what it starts from (default: as trained)")
+    family.add_argument(
+        "--vae",
+        choices=("full", "taesd", "none"),
+        default="full",
+        help="taesd: tiny autoencoder; none: linear decoder",
+    )
+    family.add_argument("--tiny-vae", metavar="ID_OR_DIR", help="AutoencoderTiny for --vae taesd")
+    family.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a family's own setting; a wrong one lists all",
+    )
+    family.add_argument(
+        "--check-pictures", type=int, default=CHECK_PICTURES, metavar="N", help="pictures to compare with PyTorch on"
+    )
+    _add_output(family)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--name", help="name on the card (default: the output folder's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """`768x576` → (768, 576), `dynamic` → None.
+
+    Raises:
+        InputError: neither of them.
+    """
+    if text == "dynamic":
+        return None
+    width, separator, height = text.partition("x")
+    if not (separator and width.isdecimal() and height.isdecimal()):
+        raise InputError(f"--size is WIDTHxHEIGHT in pixels, such as 768x576, or 'dynamic', got '{text}'")
+    return int(width), int(height)
+
+
+def parse_settings(words: list[str]) -> dict[str, str]:
+    """`["a=1"]` → {"a": "1"}.
+
+    Raises:
+        InputError: a word without '='.
+    """
+    wrong = next((word for word in words if "=" not in word), None)
+    if wrong is not None:
+        raise InputError(f"--set takes NAME=VALUE, got '{wrong}'")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _run_family(args: argparse.Namespace) -> int:
     from rich.console import Console
 
+    module = family_module(args.family)  # imports torch and diffusers: only when it is needed
+    from diffusion_perception_ros.families.export import TINY_VAE, ExportOptions, export_family
+    from diffusion_perception_ros.families.recipe import LoadOptions
+
+    options = ExportOptions(
+        name=args.name or args.output.name,
+        checkpoint=f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint,
+        size=parse_size(args.size),
+        precision=args.precision,
+        steps=args.steps,
+        ensemble=args.ensemble,
+        noise=args.noise,
+        vae=args.vae,
+        tiny_vae=args.tiny_vae or TINY_VAE,
+        command=_command(args),
+        overwrite=args.overwrite,
+    )
+    if args.tiny_vae and args.vae != "taesd":
+        raise InputError("--tiny-vae has a use only with --vae taesd")
+    if args.check_pictures < 2:
+        raise InputError(f"--check-pictures must be at least 2, got {args.check_pictures}")
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
+    load_options = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
+    with Console(file=sys.stderr).status(f"loading {args.checkpoint}") as status:
+        model = module.load(args.checkpoint, args.task, load_options)
+        status.update(f"exporting {args.checkpoint} and comparing it with PyTorch")
+        card = export_family(model, args.output, _check_pictures(args.check_pictures), options)
+    print(f"{args.output}: {card.name}, {card.precision}, {', '.join(f'{k} {v:g}' for k, v in card.parity.items())}")
+    return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The options that made a folder, for its card; folders of this machine are named without their parents."""
+    words = ["diffusion-perception", "export", args.family, "--checkpoint", _without_parents(args.checkpoint)]
+    words += ["--task", args.task, "--size", args.size, "--precision", args.precision, "--steps", str(args.steps)]
+    optional = {
+        "--revision": args.revision,
+        "--base": args.base and _without_parents(args.base),
+        "--noise": args.noise,
+    }
+    if args.ensemble != 1:
+        optional["--ensemble"] = str(args.ensemble)
+    if args.vae != "full":
+        optional["--vae"] = args.vae
+    words += [word for name, value in optional.items() if value for word in (name, value)]
+    return " ".join([*words, *(f"--set {setting}" for setting in args.set)])
+
+
+def _without_parents(checkpoint: str) -> str:
+    path = Path(checkpoint)
+    return path.resolve().name if path.exists() else checkpoint
+
+
+def _check_pictures(count: int) -> list:  # type: ignore[type-arg]
+    """Frames spread over the bundled demo clip, (H, W, 3) uint8 RGB each."""
+    from diffusion_perception_ros.datasets.frames import open_frames
+
+    frames = open_frames(find_resource("demo/clip"))
+    step = max(len(frames) // count, 1)
+    return [frame.rgb for number, frame in enumerate(frames) if number % step == 0][:count]
+
+
+def _run_native(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
     from diffusion_perception_ros.training.checkpoint import read_checkpoint
     from diffusion_perception_ros.training.export import ExportOptions, export_model
-    from diffusion_perception_ros.training.sources import Shards, open_sources, stored_sources
 
     state = read_checkpoint(args.checkpoint).state
-    pictures = open_sources([Shards(path=args.pictures)] if args.pictures else stored_sources(state))
+    pictures = ShardDataset(args.pictures or Path(state["config"]["data"]["train"]))
     step = max(1, len(pictures) // 104)
     samples = [pictures[index] for index in range(0, len(pictures), step)]
     options = ExportOptions(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -85,10 +86,15 @@ class Lotus(FamilyModel):
 
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """The clean latent; Lotus-D ignores `noisy_latent`."""
-        latents = {"image": image_latent, "noise": noisy_latent}
+        latents = {"image": image_latent.expand(noisy_latent.shape[0], -1, -1, -1), "noise": noisy_latent}
         stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (B, 4 or 8, h, w)
+        members = stacked.shape[0]
         output = self.unet(
-            stacked, timestep, encoder_hidden_states=self.text, class_labels=self.task_embedding, return_dict=False
+            stacked,
+            timestep,
+            encoder_hidden_states=self.text.expand(members, -1, -1),
+            class_labels=self.task_embedding.expand(members, -1),
+            return_dict=False,
         )
         return output[0]  # type: ignore[no-any-return]
 
@@ -98,6 +104,22 @@ class Lotus(FamilyModel):
         if self.recipe.reduction == "mean":
             return ((picture * 0.5 + 0.5).mean(dim=1, keepdim=True),)
         return (picture,)
+
+    def card_sampler(self, steps: int) -> dict[str, Any]:
+        """One step from the last timestep, whose result is the clean latent: for ensembles over the noise of Lotus-G.
+
+        Their spread is the uncertainty map of the paper's section 4.4.
+        """
+        if steps != 1:
+            return super().card_sampler(steps)
+        return {
+            "scheduler": "ddim",
+            "prediction_type": "sample",
+            "latent_channels": self.recipe.latent_channels,
+            "latent_downscale": self.recipe.latent_downscale,
+            "beta_schedule": "scaled_linear",
+            "timestep_spacing": "trailing",
+        }
 
 
 def load(checkpoint: str, task: str, options: LoadOptions) -> Lotus:
