@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up everything they need first; see docs/installation.md.
 
 PYTHON ?= python3
+SETUP = $(PYTHON) scripts/setup_workspace.py $(if $(filter file,$(origin PYTHON)),,--this-python)
 MODEL ?=
 BAG ?=
 
@@ -18,10 +19,10 @@ help:
 	@echo "make clean                         remove all that the commands above made"
 
 setup:
-	@$(WORKSPACE); $(PYTHON) scripts/setup_workspace.py
+	@$(WORKSPACE); $(SETUP)
 
 setup-test:
-	@$(WORKSPACE); $(PYTHON) scripts/setup_workspace.py --test
+	@$(WORKSPACE); $(SETUP) --test
 
 demo: setup
 	@.venv/bin/diffusion-perception demo $(if $(BAG),--bag "$(BAG)") $(if $(MODEL),--model "$(MODEL)")

@@ -87,14 +87,14 @@ def probe_python(command: str) -> Python | None:
     return Python(facts["executable"], (major, minor), facts["venv"], facts["headers"])
 
 
-def find_python() -> Python:
-    """The interpreter that runs this program if it is suitable, otherwise the first suitable one on the PATH.
+def find_python(*preferred: str) -> Python:
+    """The first suitable one of `preferred`, the interpreter that runs this program, and those on the PATH.
 
     Raises:
         SetupError: none is in the supported range, or those that are lack their venv module or headers.
     """
     found, supported = [], []
-    for command in (sys.executable, *COMMANDS):
+    for command in (*preferred, sys.executable, *COMMANDS):
         python = probe_python(command)
         if python:
             found.append(python)

@@ -3,6 +3,9 @@
     python3 scripts/setup_workspace.py          what `diffusion-perception` and the nodes need
     python3 scripts/setup_workspace.py --test   also training and the tools of the test suite
 
+A `.venv` that is there keeps its Python, whichever runs this; `--this-python`, which `make setup PYTHON=...` gives,
+makes it anew with the one that runs this.
+
 Without a ROS 2 installation, rclpy and the message generators come as wheels and `.venv` is all there is to ROS 2.
 Where a ROS 2 installation is sourced, `.venv` is laid over it and holds only what it lacks.
 
@@ -152,6 +155,10 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
     """Make `.venv` if there is no complete one from this Python, and bring its packages up to date."""
     check_machine(ROOT, GIGABYTES[setup.test], setup.ros)
     if record.get("origin") != setup.origin():
+        if record:
+            lies_on = f", over ROS 2 {setup.ros.distribution}" if setup.ros else ""
+            wanted = f"Python {setup.python.label} ({setup.python.executable}){lies_on}"
+            print(f"setup: .venv is not of {wanted} and this folder: it is made anew", file=sys.stderr, flush=True)
         record = {"origin": setup.origin()}
         make_venv(setup)
     pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-input", "--progress-bar=off"]
@@ -274,14 +281,24 @@ def only_one_at_a_time() -> Iterator[None]:
         yield
 
 
-def bring_up_to_date(test: bool) -> None:
+def choose_python(this: bool) -> Python:
+    """The one of the present `.venv`, so that a `python3` that came first on the PATH since then does not undo it.
+
+    Raises:
+        SetupError: no Python here is suitable.
+    """
+    present = VENV / "bin" / "python"
+    return find_python(*([str(present)] if present.exists() and not this else []))
+
+
+def bring_up_to_date(test: bool, this_python: bool) -> None:
     """Do what is missing, and nothing else.
 
     Raises:
         SetupError: the machine lacks something, or a step failed.
     """
     ros = find_ros(ROOT)
-    setup = Setup(ros.python if ros else find_python(), ros, test)
+    setup = Setup(ros.python if ros else choose_python(this_python), ros, test)
     record = read_record()
     wanted = ["packages", "test"] if test else ["packages"]
     complete = (VENV / "bin" / "python").exists()
@@ -296,10 +313,11 @@ def bring_up_to_date(test: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make .venv and the built ROS 2 workspace, or bring them up to date.")
     parser.add_argument("--test", action="store_true", help="also what training and the test suite need")
+    parser.add_argument("--this-python", action="store_true", help="even if .venv is of another Python")
     arguments = parser.parse_args()
     try:
         with only_one_at_a_time():
-            bring_up_to_date(arguments.test)
+            bring_up_to_date(arguments.test, arguments.this_python)
     except SetupError as error:
         for line in str(error).splitlines():
             print(f"setup: {line}", file=sys.stderr)

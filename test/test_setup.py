@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -36,10 +37,10 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def set_up(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def set_up(checkout: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the set-up of a clone in an environment that is not this one's."""
     wanted = {"PATH": os.environ["PATH"], "HOME": str(checkout)} | environment
-    command = [sys.executable, str(checkout / "scripts" / "setup_workspace.py")]
+    command = [sys.executable, str(checkout / "scripts" / "setup_workspace.py"), *options]
     return subprocess.run(command, env=wanted, capture_output=True, text=True)
 
 
@@ -58,6 +59,48 @@ def test_unreachable_packages_are_named(checkout: Path) -> None:
     assert "pip cannot download packages" in answer.stderr
     assert "check the network" in answer.stderr
     assert not (checkout / ".venv").exists()
+
+
+def other_python(path: Path) -> None:
+    """A program that answers like a Python 3.12 of another folder when it is asked what it is."""
+    path.parent.mkdir(parents=True)
+    facts = {"executable": "/elsewhere/bin/python3.12", "version": [3, 12], "venv": True, "headers": True}
+    path.write_text(f"#!/bin/sh\necho '{json.dumps(facts)}'\n")
+    path.chmod(0o755)
+
+
+def test_the_present_environment_keeps_its_python(monkeypatch: pytest.MonkeyPatch, checkout: Path) -> None:
+    monkeypatch.setattr(setup_workspace, "VENV", checkout / ".venv")
+    own = setup_workspace.choose_python(this=False)
+    other_python(checkout / ".venv" / "bin" / "python")
+    assert setup_workspace.choose_python(this=False).executable == "/elsewhere/bin/python3.12"
+    assert setup_workspace.choose_python(this=True) == own
+    (checkout / ".venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")  # its Python was removed
+    assert setup_workspace.choose_python(this=False) == own
+
+
+def test_an_environment_of_another_python_is_not_remade_silently(checkout: Path) -> None:
+    other_python(checkout / ".venv" / "bin" / "python")
+    (checkout / ".venv" / "setup.json").write_text(
+        '{"origin": "with the other one", "packages": "p", "messages": "m"}'
+    )
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
+    answer = set_up(checkout, "--this-python", **nowhere)
+    assert answer.returncode == 1
+    python = machine.find_python()
+    assert f".venv is not of Python {python.label} ({python.executable}) and this folder" in answer.stderr
+
+
+def test_make_passes_on_the_python_that_was_chosen(checkout: Path) -> None:
+    environment = {"PATH": os.environ["PATH"]}
+    for arguments, chosen, expected in (
+        ([], {}, "python3 scripts/setup_workspace.py"),
+        (["PYTHON=python3.12"], {}, "python3.12 scripts/setup_workspace.py --this-python"),
+        ([], {"PYTHON": "python3.12"}, "python3.12 scripts/setup_workspace.py --this-python"),
+    ):
+        command = ["make", "--dry-run", "setup", *arguments]
+        answer = subprocess.run(command, cwd=checkout, env=environment | chosen, capture_output=True, text=True)
+        assert answer.stdout.strip().endswith(expected)
 
 
 def test_ros_without_rclpy_is_named(checkout: Path, tmp_path: Path) -> None:
