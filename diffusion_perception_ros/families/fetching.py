@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, Repository
@@ -182,7 +182,7 @@ def _download_file(plan: RepositoryPlan, file: RemoteFile, path: Path, report: R
     with _hub_errors(repository, plan.commit), partial.open("ab", buffering=0) as stream:
         http_get(
             hf_hub_url(repository.id, file.path, revision=plan.commit, endpoint=_api().endpoint),
-            stream,  # type: ignore[arg-type]
+            stream,
             resume_size=have,
             expected_size=file.size,
             headers=build_hf_headers(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -25,7 +26,7 @@ def keep_outputs(model: bytes, names: Collection[str]) -> bytes:
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
             nodes.append(node)
-            needed.update(_used_names(node))
+            needed.update(used_names(node))
     outputs = [output for output in graph.output if output.name in names]
     weights = [weight for weight in graph.initializer if weight.name in needed]
     for field, kept in ((graph.node, reversed(nodes)), (graph.output, outputs), (graph.initializer, weights)):
@@ -35,11 +36,17 @@ def keep_outputs(model: bytes, names: Collection[str]) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _used_names(node: onnx.NodeProto) -> Iterator[str]:
+def has_external_weights(path: Path) -> bool:
+    """Whether a graph keeps weights in files beside it."""
+    weights = onnx.load(path, load_external_data=False).graph.initializer
+    return any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in weights)
+
+
+def used_names(node: onnx.NodeProto) -> Iterator[str]:
     """Tensors that a node reads, also inside the graphs of its branches and loops."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _used_names(inner)
+                yield from used_names(inner)
             yield from (output.name for output in graph.output)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, CUDA or its TensorRT provider."""
+"""ONNX Runtime on the CPU, on CUDA or with its own TensorRT provider."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from diffusion_perception_ros.inference.backends import FloatTensor
-from diffusion_perception_ros.inference.backends.graph_check import check_graph
-from diffusion_perception_ros.inference.backends.onnx_pruning import keep_outputs
-from diffusion_perception_ros.inference.card import CardError, ModelCard
+from diffusion_perception_ros.inference.backends import BackendUnavailable, FloatTensor
+from diffusion_perception_ros.inference.backends.graph_check import Node
+from diffusion_perception_ros.inference.backends.onnx_pruning import has_external_weights, keep_outputs
+from diffusion_perception_ros.inference.card import CardError
 
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_TENSORRT = "TensorrtExecutionProvider"
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+_NAMES = {CPU: "onnxruntime-cpu", CUDA: "onnxruntime-cuda", TENSORRT: "onnxruntime-tensorrt"}
 _LARGEST_PRUNED = 100 << 20
 """Bytes. Each pruned session holds its own copy of the weights it needs."""
-_PROVIDERS = {"cpu": [_CPU], "cuda": [_CUDA, _CPU], "tensorrt": [_TENSORRT, _CUDA, _CPU]}
-"""Providers in order of preference; the later ones take the operators that the first lacks."""
-_NAMES = {_CPU: "onnxruntime-cpu", _CUDA: "onnxruntime-cuda", _TENSORRT: "onnxruntime-tensorrt"}
 _OPTIMIZATION = {
     "none": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -33,31 +31,55 @@ _OPTIMIZATION = {
 
 
 class OnnxRuntimeBackend:
-    """The graph of a model folder in ONNX Runtime sessions: one of the whole graph, and one for each set of outputs.
+    """A graph in ONNX Runtime sessions: one of the whole graph, and one for each set of outputs.
 
     The latter are made in the background when a set is asked for the first time, so that no frame waits for them.
     """
 
-    def __init__(self, folder: Path, card: ModelCard, backend: str, threads: int, optimization: str) -> None:
-        self._providers, self.fallback_reason = _available_providers(backend)
+    fallback_reason: str | None = None
+
+    def __init__(
+        self,
+        path: Path,
+        provider: str = CPU,
+        threads: int = 0,
+        optimization: str = "all",
+        provider_options: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            path: The ONNX file.
+            provider: `CPU`, `CUDA` or `TENSORRT`; operators that it lacks run on the next of them.
+            threads: CPU threads of one run, 0 = all cores.
+            optimization: One of `OPTIMIZATIONS`.
+            provider_options: Options of the provider.
+
+        Raises:
+            BackendUnavailable: this ONNX Runtime lacks the provider, or it does not start here.
+            CardError: the graph cannot be loaded.
+        """
+        self._providers = _providers(provider, provider_options or {})
         self._options = _session_options(threads, optimization)
-        path = folder / card.graph
         try:
             session = onnxruntime.InferenceSession(str(path), self._options, providers=self._providers)
         except Exception as error:  # the runtime's exceptions have no common base class of their own
+            if provider != CPU:
+                raise BackendUnavailable(f"{provider} cannot load the graph: {_first_line(error)}") from error
             raise CardError(f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
-        check_graph(path, card, session.get_inputs(), session.get_outputs())
         active = session.get_providers()[0]
-        if active != self._providers[0]:  # the provider is there but its libraries or its device are not
-            self.fallback_reason = (
-                f"{self._providers[0]} did not start (see ONNX Runtime's log); {active} runs instead"
+        if active != provider:
+            raise BackendUnavailable(
+                f"{provider} does not start: its libraries or its device are missing (see ONNX Runtime's log)"
             )
         self.name = _NAMES[active]
+        self.inputs: list[Node] = session.get_inputs()
+        self.outputs: list[Node] = session.get_outputs()
         self._whole = session
-        self._all_outputs = frozenset(node.name for node in session.get_outputs())
-        self._on_cpu = active == _CPU
-        is_small = path.stat().st_size < _LARGEST_PRUNED and len(card.files) == 1
-        self._path = path if is_small and active != _TENSORRT else None
+        self._all_outputs = frozenset(node.name for node in self.outputs)
+        self._on_cpu = active == CPU
+        # A file this small holds its weights itself, unless it is only the graph of weights beside it.
+        is_small = path.stat().st_size < _LARGEST_PRUNED and not has_external_weights(path)
+        self._path = path if is_small and active != TENSORRT else None
         self._pruned: dict[frozenset[str], Future[onnxruntime.InferenceSession]] = {}
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prune")
 
@@ -110,17 +132,24 @@ def _run(
     return list(binding.copy_outputs_to_cpu())
 
 
-def _available_providers(backend: str) -> tuple[list[str], str | None]:
-    """Providers to ask for, and why they are fewer than `backend` means (None if they are not)."""
+def _providers(provider: str, options: Mapping[str, str]) -> list[Any]:
+    """The provider, then those that take the operators which it lacks.
+
+    Raises:
+        BackendUnavailable: this ONNX Runtime was built without it.
+    """
     available = onnxruntime.get_available_providers()
-    wanted = _PROVIDERS["cuda" if backend == "auto" else backend]
-    usable = [provider for provider in wanted if provider in available]
-    if backend == "auto" or wanted[0] in usable:
-        return usable, None
-    return usable, (
-        f"this ONNX Runtime {onnxruntime.__version__} has no {wanted[0]} (install onnxruntime-gpu); "
-        f"{usable[0]} runs instead"
-    )
+    if provider not in available:
+        raise BackendUnavailable(
+            f"this ONNX Runtime {onnxruntime.__version__} has no {provider} (install onnxruntime-gpu)"
+        )
+    order = [TENSORRT, CUDA, CPU]
+    fallbacks = [name for name in order[order.index(provider) + 1 :] if name in available]
+    return [(provider, dict(options)) if options else provider, *fallbacks]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _shapes(tensors: Mapping[str, FloatTensor]) -> str:

@@ -1,0 +1,121 @@
+"""Shapes of a graph's inputs for a camera picture, and the range of shapes that an engine has to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.backends.graph_check import Node
+from diffusion_perception_ros.inference.card import CardError, ModelCard
+from diffusion_perception_ros.inference.preprocess import Preprocessor
+from diffusion_perception_ros.sample import UInt8Image
+
+
+Shape = tuple[int, ...]
+
+USUAL_PICTURE = (640, 480)
+"""Width and height that engines are tuned for where the model takes any."""
+_ASPECTS = ((640, 480), (1280, 720), (640, 640), (480, 640), (720, 1280), (2, 1), (1, 2), (3, 1), (1, 3))
+"""Pictures, width and height, whose shapes an engine has to take: cameras, panoramas, cameras on their side."""
+_MIDDLE_TIMESTEP = 500.0
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """What TensorRT calls a profile, of one input."""
+
+    smallest: Shape
+    usual: Shape
+    largest: Shape
+
+    @property
+    def is_fixed(self) -> bool:
+        """Only one shape."""
+        return self.smallest == self.largest
+
+    def contains(self, shape: Shape) -> bool:
+        """Whether an engine with this profile takes the shape."""
+        return len(shape) == len(self.usual) and all(
+            low <= side <= high for low, side, high in zip(self.smallest, shape, self.largest, strict=True)
+        )
+
+
+def shape_ranges(card: ModelCard, inputs: Sequence[Node]) -> dict[str, ShapeRange]:
+    """The range of every input's shape, over the pictures that cameras give.
+
+    Raises:
+        CardError: an input whose shape does not follow from the card.
+    """
+    usual = input_shapes(card, inputs, *USUAL_PICTURE)
+    every = [input_shapes(card, inputs, width, height) for width, height in _ASPECTS]
+    most = card.sampler.ensemble_size if card.sampler else 1
+    ranges = {}
+    for node in inputs:
+        shapes = np.array([shapes[node.name] for shapes in every], int).reshape(len(every), -1)
+        smallest, largest = shapes.min(axis=0), shapes.max(axis=0)
+        if not isinstance(node.shape[0], int) and largest.size == 4:
+            largest[0] = most  # members of an ensemble are one batch
+        ranges[node.name] = ShapeRange(tuple(smallest.tolist()), usual[node.name], tuple(largest.tolist()))
+    return ranges
+
+
+def input_shapes(card: ModelCard, inputs: Sequence[Node], width: int, height: int) -> dict[str, Shape]:
+    """Shape of every input, batch 1, for a camera picture of width x height pixels.
+
+    Raises:
+        CardError: an input whose shape does not follow from the card.
+    """
+    image_width, image_height = card.input.size.size_for(width, height)
+    images = {card.input.tensor, card.second_image.tensor if card.second_image else card.input.tensor}
+    downscale = _latent_downscale(card)
+    shapes = {}
+    for node in inputs:
+        if len(node.shape) != 4:
+            shapes[node.name] = tuple(side if isinstance(side, int) else 1 for side in node.shape)
+            if card.points and node.name == card.points.tensor:
+                shapes[node.name] = (1, card.points.most, 3)
+            continue
+        channels = node.shape[1] if isinstance(node.shape[1], int) else None
+        if node.name in images:
+            shapes[node.name] = (1, 3, image_height, image_width)
+        elif channels is None or downscale is None:
+            raise CardError(f"the size of the graph's input '{node.name}' {node.shape} does not follow from its card")
+        else:
+            shapes[node.name] = (1, channels, image_height // downscale, image_width // downscale)
+    return shapes
+
+
+def example_inputs(card: ModelCard, inputs: Sequence[Node], picture: UInt8Image) -> dict[str, FloatTensor]:
+    """One set of inputs: the picture where the graph takes one, steady noise for latents, and no point prompts.
+
+    Args:
+        picture: (H, W, 3) uint8.
+
+    Raises:
+        CardError: an input whose shape does not follow from the card.
+    """
+    shapes = input_shapes(card, inputs, picture.shape[1], picture.shape[0])
+    image = Preprocessor(card.input)(picture)
+    noise = np.random.default_rng(0)
+    examples: dict[str, FloatTensor] = {}
+    for name, shape in shapes.items():
+        if shape == image.shape and (name == card.input.tensor or card.second_image is not None):
+            examples[name] = image.copy()
+        elif name == "timestep":
+            examples[name] = np.full(shape, _MIDDLE_TIMESTEP, np.float32)
+        elif name == "conditional":
+            examples[name] = np.ones(shape, np.float32)
+        elif len(shape) == 4:
+            examples[name] = noise.standard_normal(shape, dtype=np.float32)
+        else:
+            examples[name] = np.zeros(shape, np.float32)
+    return examples
+
+
+def _latent_downscale(card: ModelCard) -> int | None:
+    if card.sampler is not None:
+        return card.sampler.latent_downscale
+    return card.noise.downscale if card.noise else None

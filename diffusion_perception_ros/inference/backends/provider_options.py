@@ -1,0 +1,68 @@
+"""Options of ONNX Runtime's GPU providers. Names and meanings: its documentation of execution providers."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Mapping
+
+import onnxruntime
+
+from diffusion_perception_ros.inference.backends.cuda import driver_version
+from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
+from diffusion_perception_ros.inference.backends.input_shapes import Shape, ShapeRange
+from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
+
+
+_LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
+
+
+def cuda_options() -> dict[str, str]:
+    """Memory grows by what is needed and not in powers of two: a Jetson's GPU and CPU share theirs."""
+    return {"arena_extend_strategy": "kSameAsRequested"}
+
+
+def tensorrt_options(graph: ModelGraph, cache: EngineCache, precision: str) -> dict[str, str]:
+    """Engines and timings are kept in a folder of their own for each version of everything, so that none is stale."""
+    ranges = graph.shape_ranges()
+    versions = (graph.digest, precision, onnxruntime.__version__, library_version(), driver_version(), str(ranges))
+    folder = cache.folder / f"onnxruntime-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
+    options = {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(folder),
+        **profile_options(ranges),
+    }
+    if graph.card.precision == "fp32" and precision != "fp32":
+        options[f"trt_{precision}_enable"] = "True"
+    return options
+
+
+def profile_options(ranges: Mapping[str, ShapeRange]) -> dict[str, str]:
+    """Optimisation profiles as `name:1x3x480x640,name:...`; none where every shape is fixed."""
+    if all(shapes.is_fixed for shapes in ranges.values()):
+        return {}
+
+    def listed(pick: str) -> str:
+        return ",".join(f"{name}:{_text(getattr(shapes, pick))}" for name, shapes in ranges.items())
+
+    return {
+        "trt_profile_min_shapes": listed("smallest"),
+        "trt_profile_opt_shapes": listed("usual"),
+        "trt_profile_max_shapes": listed("largest"),
+    }
+
+
+def library_version() -> int | None:
+    """Version of TensorRT's library, as one number, None if there is none. The Python bindings are not needed."""
+    for name in _LIBRARIES:
+        try:
+            return int(ctypes.CDLL(name).getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def _text(shape: Shape) -> str:
+    return "x".join(str(side) for side in shape)

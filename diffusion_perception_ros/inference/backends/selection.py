@@ -1,0 +1,132 @@
+"""Which backend runs a graph: the one asked for where it works and computes the right thing, else the next best."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+
+import onnxruntime
+
+from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor
+from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
+from diffusion_perception_ros.inference.backends.graph_check import check_graph
+from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
+from diffusion_perception_ros.inference.backends.onnxruntime_backend import CPU, CUDA, TENSORRT, OnnxRuntimeBackend
+from diffusion_perception_ros.inference.backends.provider_options import cuda_options, tensorrt_options
+from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt
+from diffusion_perception_ros.inference.card import CardError
+from diffusion_perception_ros.inference.parity import compare_outputs
+
+
+Candidate = Callable[[], Backend]
+"""Opens a backend and checks it; raises BackendUnavailable or RuntimeError if it cannot be used."""
+
+_log = logging.getLogger(__name__)
+
+
+def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: str, precision: str) -> Backend:
+    """See `backends.open_backend`, which checks the arguments."""
+
+    def on_cpu() -> OnnxRuntimeBackend:
+        return OnnxRuntimeBackend(graph.path, CPU, threads, optimization)
+
+    if backend == "cpu" or (backend == "auto" and CUDA not in onnxruntime.get_available_providers()):
+        opened = on_cpu()
+        check_graph(graph.path, graph.card, opened.inputs, opened.outputs, graph.role)
+        return opened
+    check_graph(graph.path, graph.card, *graph.nodes, graph.role)
+    cache = EngineCache.beside(graph.folder)
+    check = CpuComparison(graph, cache, on_cpu).problem
+    candidates = [
+        _provider(graph, check, CUDA, cuda_options(), threads, optimization),
+    ]
+    if backend == "tensorrt":
+        options = tensorrt_options(graph, cache, precision)
+        candidates = [
+            lambda: open_tensorrt(graph, cache, precision, check),
+            _provider(graph, check, TENSORRT, options, threads, optimization),
+            *candidates,
+        ]
+    return first_usable(candidates, on_cpu)
+
+
+def first_usable(candidates: Sequence[Candidate], last: Candidate) -> Backend:
+    """The first candidate that can be used; `last` is not tried but taken. Its `fallback_reason` says why."""
+    reasons: list[str] = []
+    for candidate in candidates:
+        try:
+            backend = candidate()
+        except (BackendUnavailable, RuntimeError) as error:
+            reasons.append(str(error))
+            continue
+        return _with_reason(backend, reasons)
+    return _with_reason(last(), reasons)
+
+
+class CpuComparison:
+    """Compares a backend with ONNX Runtime on the CPU, which runs for it once and is then remembered on disk."""
+
+    def __init__(self, graph: ModelGraph, cache: EngineCache, on_cpu: Callable[[], OnnxRuntimeBackend]) -> None:
+        self._graph = graph
+        self._cache = cache
+        self._on_cpu = on_cpu
+
+    def problem(self, backend: Backend) -> str | None:
+        """What is wrong with a backend's outputs for the stored picture, None if they are right.
+
+        Raises:
+            RuntimeError: the backend failed.
+        """
+        inputs = self._graph.example_inputs()
+        reference = self._reference(inputs)
+        if reference is None:
+            return None
+        actual = backend.run(inputs, list(reference))
+        wrong = [found for found in compare_outputs(actual, reference) if not found.is_acceptable]
+        return f"{backend.name} computes something else than the CPU: {wrong[0]}" if wrong else None
+
+    def _reference(self, inputs: dict[str, FloatTensor]) -> dict[str, FloatTensor] | None:
+        shapes = sorted((name, tensor.shape) for name, tensor in inputs.items())
+        name = hashlib.sha256(f"{self._graph.digest} {shapes} {onnxruntime.__version__}".encode()).hexdigest()[:16]
+        reference = self._cache.load_reference(name)
+        if reference is not None:
+            return reference
+        try:
+            cpu = self._on_cpu()
+        except CardError:
+            if self._graph.card.precision != "bf16":
+                raise
+            _log.warning("%s cannot be checked: ONNX Runtime has no bf16 on the CPU", self._graph.path.name)
+            return None
+        names = [node.name for node in cpu.outputs]
+        reference = dict(zip(names, cpu.run(inputs, names), strict=True))
+        try:
+            self._cache.store_reference(name, reference)
+        except OSError as error:
+            _log.warning("what the CPU computes cannot be kept in %s: %s", self._cache.folder, error)
+        return reference
+
+
+def _provider(
+    graph: ModelGraph,
+    check: Callable[[Backend], str | None],
+    provider: str,
+    options: dict[str, str],
+    threads: int,
+    optimization: str,
+) -> Candidate:
+    def candidate() -> Backend:
+        backend = OnnxRuntimeBackend(graph.path, provider, threads, optimization, options)
+        problem = check(backend)
+        if problem is not None:
+            raise BackendUnavailable(problem)
+        return backend
+
+    return candidate
+
+
+def _with_reason(backend: Backend, reasons: Sequence[str]) -> Backend:
+    if reasons:
+        backend.fallback_reason = f"{'; '.join(reasons)}; {backend.name} runs instead"
+    return backend

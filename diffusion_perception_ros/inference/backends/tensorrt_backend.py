@@ -1,0 +1,144 @@
+"""A graph in a TensorRT engine: what is built in which order, and where it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor
+from diffusion_perception_ros.inference.backends.build_progress import BuildProgress, Report, log_report
+from diffusion_perception_ros.inference.backends.cuda import CudaError, Gpu, find_gpu
+from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
+from diffusion_perception_ros.inference.backends.engine_ladder import Check, Rung, climb
+from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange
+from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
+from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
+from diffusion_perception_ros.inference.backends.tensorrt_engine import Engine, build_engine, import_tensorrt
+
+
+class TensorRtBackend:
+    """An engine as a `Backend`."""
+
+    name = "tensorrt"
+    fallback_reason: str | None = None
+
+    def __init__(self, engine: bytes, ranges: Mapping[str, ShapeRange]) -> None:
+        """
+        Raises:
+            BackendUnavailable: TensorRT does not take the engine.
+        """
+        try:
+            self._engine = Engine(engine, ranges)
+        except CudaError as error:
+            raise BackendUnavailable(str(error)) from error
+
+    def run(self, inputs: Mapping[str, FloatTensor], outputs: Sequence[str]) -> list[FloatTensor]:
+        """See `Backend.run`."""
+        try:
+            return self._engine.run(inputs, outputs)
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(f"{self.name} failed: {error}") from error
+
+
+def open_tensorrt(
+    graph: ModelGraph, cache: EngineCache, precision: str, check: Check, report: Report | None = None
+) -> Backend:
+    """The engine of a graph, from the cache or built now.
+
+    Args:
+        graph: What to run.
+        cache: Where engines are kept.
+        precision: What an engine of an fp32 graph computes in.
+        check: Compares an engine with the CPU.
+        report: Told how far a build is, None = the log.
+
+    Raises:
+        BackendUnavailable: no GPU, no TensorRT, or no engine that computes the right thing.
+    """
+    trt = import_tensorrt()
+    try:
+        gpu = find_gpu()
+    except CudaError as error:
+        raise BackendUnavailable(f"TensorRT {trt.__version__} is here, but {error}") from error
+    refuse_unsigned(graph.path)
+    ranges = graph.shape_ranges()
+    progress = BuildProgress(report or log_report())
+    rungs = [
+        Rung(
+            key=engine_key(graph, gpu, trt.__version__, rung, ranges),
+            build=_builder(graph, rung, ranges, progress),
+            load=lambda engine: TensorRtBackend(engine, ranges),
+        )
+        for rung in engine_precisions(graph.card.precision, precision)
+    ]
+    return climb(rungs, cache, graph.path.stem, check)
+
+
+def engine_precisions(graph: str, wanted: str) -> list[str]:
+    """Precisions to build engines in, the fastest first.
+
+    Args:
+        graph: What the ONNX graph is in. Only an fp32 graph is converted; the others were made so on purpose.
+        wanted: One of `ENGINE_PRECISIONS`.
+    """
+    if graph != "fp32":
+        return [graph]
+    return [wanted] if wanted == "fp32" else [wanted, "fp32"]
+
+
+def engine_key(
+    graph: ModelGraph, gpu: Gpu, tensorrt: str, precision: str, ranges: Mapping[str, ShapeRange]
+) -> EngineKey:
+    """Everything that an engine of this graph depends on."""
+    return EngineKey(
+        gpu=gpu.name,
+        compute_capability=gpu.compute_capability,
+        driver=gpu.driver,
+        tensorrt=tensorrt,
+        graph=graph.digest,
+        precision=precision,
+        shapes={name: asdict(shapes) for name, shapes in ranges.items()},
+    )
+
+
+def strongly_typed(graph: ModelGraph, precision: str, folder: Path) -> Path:
+    """The graph in the precision that an engine is to have; a new one in `folder` if it is not in it yet."""
+    if precision == graph.card.precision or precision not in ("fp16", "bf16"):
+        return graph.path
+    converted = folder / graph.path.name
+    if precision == "fp16":
+        convert_precision(graph.path, converted, "fp16", keep=overflowing_nodes(graph.path, graph.example_inputs()))
+    else:  # bf16 has the range of fp32
+        convert_precision(graph.path, converted, "bf16")
+    return converted
+
+
+def refuse_unsigned(path: Path) -> None:
+    """TensorRT computes with signed 8-bit numbers without an offset only (`ENABLE_UINT8...` of its parser is for DLA).
+
+    Raises:
+        BackendUnavailable: the graph is quantised to unsigned ones.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {weight.name: weight.data_type for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and types.get("".join(node.input[2:3])) == TensorProto.UINT8:
+            raise BackendUnavailable(
+                "the graph is quantised to unsigned 8-bit numbers, for CPUs; TensorRT takes signed ones only: "
+                "export the model as fp32 or fp16 for it"
+            )
+
+
+def _builder(
+    graph: ModelGraph, precision: str, ranges: Mapping[str, ShapeRange], progress: BuildProgress
+) -> Callable[[], bytes]:
+    def build() -> bytes:
+        with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+            return build_engine(strongly_typed(graph, precision, Path(folder)), ranges, progress)
+
+    return build
