@@ -44,6 +44,9 @@ def _add_family(family: argparse.ArgumentParser) -> None:
     family.add_argument("--checkpoint", required=True, metavar="ID_OR_DIR", help="hub id or folder of the checkpoint")
     family.add_argument("--revision", help="branch, tag or commit of a hub id")
     family.add_argument(
+        "--published-as", metavar="ID", help="hub id, with @commit, of a checkpoint that was downloaded, for the card"
+    )
+    family.add_argument(
         "--base",
         metavar="ID_OR_DIR",
         help="base checkpoint for the parts that the checkpoint lacks (VAE, text encoder)",
@@ -120,7 +123,8 @@ def _run_family(args: argparse.Namespace) -> int:
 
     options = ExportOptions(
         name=args.name or args.output.name,
-        checkpoint=f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint,
+        checkpoint=args.published_as
+        or (f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint),
         size=parse_size(args.size),
         precision=args.precision,
         steps=args.steps,
@@ -133,8 +137,9 @@ def _run_family(args: argparse.Namespace) -> int:
     )
     if args.tiny_vae and args.vae != "taesd":
         raise InputError("--tiny-vae has a use only with --vae taesd")
-    if args.check_pictures < 2:
-        raise InputError(f"--check-pictures must be at least 2, got {args.check_pictures}")
+    fewest = 2 if args.vae == "none" else 1  # one to fit the linear decoder, another to measure it
+    if args.check_pictures < fewest:
+        raise InputError(f"--check-pictures must be at least {fewest}, got {args.check_pictures}")
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
     load_options = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
@@ -148,7 +153,8 @@ def _run_family(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace) -> str:
     """The options that made a folder, for its card; folders of this machine are named without their parents."""
-    words = ["diffusion-perception", "export", args.family, "--checkpoint", _without_parents(args.checkpoint)]
+    checkpoint = args.published_as or _without_parents(args.checkpoint)
+    words = ["diffusion-perception", "export", args.family, "--checkpoint", checkpoint]
     words += ["--task", args.task, "--size", args.size, "--precision", args.precision, "--steps", str(args.steps)]
     optional = {
         "--revision": args.revision,

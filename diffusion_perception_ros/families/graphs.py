@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnxscript.optimizer
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.export import Dim
@@ -87,7 +88,7 @@ class _Fused(_Stage):
 
 class _Encode(_Stage):
     def compute(self, named: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return (self.model.encode(named["image"]),)
+        return (self.model.encode_prompted(named.pop("image"), **named),)
 
 
 class _Denoise(_Stage):
@@ -108,6 +109,7 @@ class Sizes:
         self.image = torch.zeros(1, 3, height, width)
         self.downscale, self.channels = recipe.latent_downscale, recipe.latent_channels
         self.latent = torch.zeros(1, self.channels, height // self.downscale, width // self.downscale)
+        self.image_latent = torch.zeros(1, model.image_latent_channels, *self.latent.shape[2:])
         self.image_shape: Shape = {}
         self.latent_shape: Shape = {}
         if dynamic:
@@ -139,12 +141,14 @@ def stage_graphs(model: FamilyModel, sizes: Sizes) -> tuple[Graph, Graph, Graph]
     """`encode.onnx`, `denoise.onnx` and `decode.onnx`, for several steps or the members of an ensemble."""
     height, width = sizes.image.shape[2:]
     conditions = model.example_conditions(width, height)
+    encode = {"image": sizes.image, **{name: conditions.pop(name) for name in model.encode_conditions}}
     # Two members, since an example of one would make the batch a constant.
     denoise = {
-        "image_latent": sizes.latent,
+        "image_latent": sizes.image_latent,
         "noisy_latent": sizes.latent.repeat(2, 1, 1, 1),
         "timestep": torch.full((1,), float(model.recipe.timestep)),
         **conditions,
+        **({"conditional": torch.ones(1)} if model.is_guided else {}),
     }
     shapes = {
         "image_latent": sizes.latent_shape,
@@ -154,10 +158,10 @@ def stage_graphs(model: FamilyModel, sizes: Sizes) -> tuple[Graph, Graph, Graph]
     return (
         Graph(
             "encode",
-            _Encode(model, ["image"]),
-            {"image": sizes.image},
+            _Encode(model, list(encode)),
+            encode,
             ("image_latent",),
-            {"image": sizes.image_shape},
+            sizes.condition_shapes(encode),
         ),
         Graph("denoise", _Denoise(model, list(denoise)), denoise, ("prediction",), shapes),
         Graph(
@@ -193,6 +197,7 @@ def write_graph(graph: Graph, path: Path, module: nn.Module | None = None) -> No
     # Only what quantisation needs: ONNX Runtime and TensorRT fuse operators themselves, and better.
     onnxscript.optimizer.fold_constants(program.model)
     onnxscript.optimizer.remove_unused_nodes(program.model)
+    ClearMetadataAndDocStringPass()(program.model)  # stack traces, which name folders of this machine
     weights = program.model.graph.initializers.values()
     size = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
     program.save(str(path), external_data=size > EXTERNAL_DATA_BYTES)
@@ -205,9 +210,15 @@ def quantize_graph(source: Path, path: Path) -> None:
     Their inputs are quantised on the fly (ONNX Runtime's dynamic quantisation). Convolutions stay in float32: ONNX
     Runtime's integer convolution is slower than its float one.
     """
+    model = onnx.load(source, load_external_data=False)
+    del model.graph.value_info[:]  # shapes from before constants were folded, which the quantiser would object to
+    onnx.save(model, source)
+    matrices = {weight.name for weight in model.graph.initializer if len(weight.dims) == 2}
+    linear = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in matrices]
     quantize_dynamic(
         str(source),
         str(path),
+        nodes_to_quantize=linear,  # not the products with folded constants of more dimensions
         op_types_to_quantize=["MatMul"],
         per_channel=True,
         weight_type=QuantType.QInt8,

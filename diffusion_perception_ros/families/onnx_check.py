@@ -1,4 +1,4 @@
-"""Does an ONNX graph say what its PyTorch module says? Differences on given inputs, through ONNX Runtime on the CPU."""
+"""Does an ONNX graph say what its PyTorch module says? Differences through ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
