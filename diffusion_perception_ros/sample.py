@@ -98,6 +98,8 @@ class Prediction:
     """(H, W) of the depth in [0, 1], 1 = sure."""
     normals: FloatImage | None = None
     """(H, W, 3), as in `Sample`."""
+    normals_confidence: FloatImage | None = None
+    """(H, W) in [0, 1], 1 = sure; only from ensembles."""
     semantic: UInt8Image | UInt16Image | None = None
     """(H, W), ids of the card's labels."""
     semantic_confidence: FloatImage | None = None
@@ -105,7 +107,21 @@ class Prediction:
     instances: UInt16Image | None = None
     """(H, W), 0 = no instance."""
     flow: FloatImage | None = None
+    """(H, W, 2), pixels (right, down) from each pixel to where it was in the picture *before* this one. None on the
+    first picture of a stream."""
     alpha: FloatImage | None = None
+    """(H, W), opacity of the foreground in [0, 1]."""
+    mask: FloatImage | None = None
+    """(H, W) in [0, 1], from 0.5 on inside the object that the point prompts mean. None without prompts."""
     keypoints: FloatImage | None = None
+    """(N, 3): u, v in pixels and confidence in [0, 1]; neither named nor assigned to a person, the surest first."""
+    albedo: FloatImage | None = None
+    """(H, W, 3) RGB in [0, 1]: colour of the surface without the light."""
+    shading: FloatImage | None = None
+    """(H, W, 3) RGB in [0, 1]: light on the surface."""
+    residual: FloatImage | None = None
+    """(H, W, 3) RGB in [0, 1]: what albedo times shading leaves, such as highlights."""
+    material: FloatImage | None = None
+    """(H, W, 3) in [0, 1]: roughness and metallicity in the first two channels."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds per stage: `preprocess`, `inference`, `postprocess`."""

@@ -9,12 +9,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from diffusion_perception_ros.inference import color_coding
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import (
+    AlphaOutput,
+    ColorClustering,
     DepthOutput,
+    FlowOutput,
     InstancesOutput,
+    KeypointsOutput,
+    MaskOutput,
     ModelCard,
     NormalsOutput,
+    Output,
+    PictureOutput,
     SemanticOutput,
 )
 from diffusion_perception_ros.inference.instances import enlarge_instances, find_instances
@@ -24,10 +32,12 @@ from diffusion_perception_ros.inference.postprocess import (
     class_scores,
     confidence_map,
     depth_map,
+    flow_map,
     normal_map,
     semantic_map,
+    unit_range_map,
 )
-from diffusion_perception_ros.sample import Intrinsics, Prediction
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 
 SKY_GROUP = "sky"
@@ -45,6 +55,11 @@ class Decoder:
         self._normals = _output(card, NormalsOutput)
         self._semantic = _output(card, SemanticOutput)
         self._instances = _output(card, InstancesOutput)
+        self._others = [
+            output
+            for output in card.outputs
+            if isinstance(output, AlphaOutput | MaskOutput | FlowOutput | KeypointsOutput | PictureOutput)
+        ]
         self._sky = {channel for channel, label in enumerate(card.labels) if label.group == SKY_GROUP}
         self._things = {channel for channel, label in enumerate(card.labels) if label.is_thing}
 
@@ -57,11 +72,12 @@ class Decoder:
                 names.append(self._depth.confidence_tensor)
         if self._normals and "normals" in tasks:
             names.append(self._normals.tensor)
-        if self._semantic and ("semantic" in tasks or "instances" in tasks or self._needs_sky(tasks)):
+        if self._semantic and ("semantic" in tasks or self._needs_votes(tasks) or self._needs_sky(tasks)):
             names.append(self._semantic.tensor)
         if self._instances and "instances" in tasks:
             names.append(self._instances.tensor)
-        return names
+        names += [output.tensor for output in self._others if output.task in tasks]
+        return list(dict.fromkeys(names))  # one drawing can serve several tasks
 
     def __call__(
         self,
@@ -70,6 +86,7 @@ class Decoder:
         size: Size,
         input_size: Size,
         intrinsics: Intrinsics | None,
+        confidence: Mapping[str, FloatImage] | None = None,
     ) -> Prediction:
         """Makes the prediction.
 
@@ -79,11 +96,13 @@ class Decoder:
             size: Width and height of the picture, and of every map of the prediction.
             input_size: Width and height of the graph's input.
             intrinsics: Of the picture, if known.
+            confidence: (h, w) in [0, 1] by task, from the members of an ensemble. A model's own comes first.
         """
         prediction = Prediction()
+        spread = confidence or {}
         scores = None
         if self._semantic and self._semantic.tensor in tensors:
-            scores = class_scores(tensors[self._semantic.tensor])
+            scores = class_scores(self._logits(self._semantic, tensors))
         if self._depth and "depth" in tasks:
             values = tensors[self._depth.tensor][0]
             focal = _mean_focal(intrinsics, input_size)
@@ -95,11 +114,26 @@ class Decoder:
                 prediction.depth_relative = depth
             if self._depth.confidence_tensor:
                 prediction.confidence = confidence_map(tensors[self._depth.confidence_tensor][0], size)
+            elif "depth" in spread:
+                prediction.confidence = confidence_map(spread["depth"], size)
         if self._normals and "normals" in tasks:
             prediction.normals = normal_map(self._normals.axes, tensors[self._normals.tensor], size)
-        if scores and ("semantic" in tasks or "instances" in tasks):
+            if "normals" in spread:
+                prediction.normals_confidence = confidence_map(spread["normals"], size)
+        if scores and ("semantic" in tasks or self._needs_votes(tasks)):
             self._put_classes(prediction, scores, tensors, tasks, size, input_size)
+        if self._instances and "instances" in tasks and self._instances.encoding == "colors":
+            drawing = tensors[self._instances.tensor]
+            clustering = self._instances.clustering or ColorClustering()
+            prediction.instances = color_coding.entities(drawing, clustering, size)
+        for output in self._others:
+            if output.task in tasks:
+                setattr(prediction, output.task, _decoded(output, tensors[output.tensor], size, input_size))
         return prediction
+
+    def _logits(self, semantic: SemanticOutput, tensors: Mapping[str, FloatTensor]) -> FloatTensor:
+        tensor = tensors[semantic.tensor]
+        return tensor if semantic.encoding == "logits" else color_coding.label_scores(tensor, self._labels)
 
     def _put_classes(
         self,
@@ -113,7 +147,7 @@ class Decoder:
         semantic, confidence = semantic_map(scores, self._labels, size)
         if "semantic" in tasks:
             prediction.semantic, prediction.semantic_confidence = semantic, confidence
-        if self._instances and "instances" in tasks:
+        if self._instances and self._instances.offset_scale is not None and self._needs_votes(tasks):
             tensor = tensors[self._instances.tensor]
             _, height, width = tensor.shape
             cells = np.array([width / input_size[0], height / input_size[1]], np.float32)
@@ -122,6 +156,10 @@ class Decoder:
             ids, channels = find_instances(winner, offsets, self._things)
             label_ids = [label.id for label in self._labels]
             prediction.instances = enlarge_instances(ids, channels, semantic, label_ids)
+
+    def _needs_votes(self, tasks: Set[str]) -> bool:
+        """Instances are asked for, and are grouped from offsets of pixels whose class is a thing."""
+        return self._instances is not None and "instances" in tasks and self._instances.encoding == "offsets"
 
     def _needs_sky(self, tasks: Set[str]) -> bool:
         metric = self._depth is not None and self._depth.quantity == "metric_depth"
@@ -133,6 +171,16 @@ class Decoder:
 
 def _output(card: ModelCard, kind: type[_Output]) -> _Output | None:
     return next((output for output in card.outputs if isinstance(output, kind)), None)
+
+
+def _decoded(output: Output, tensor: FloatTensor, size: Size, input_size: Size) -> FloatImage:
+    """Outputs that stand for themselves."""
+    if isinstance(output, FlowOutput):
+        return flow_map(output.scale, tensor, size, input_size)
+    if isinstance(output, KeypointsOutput):
+        return color_coding.keypoints(tensor, output, size)
+    assert isinstance(output, AlphaOutput | MaskOutput | PictureOutput)
+    return unit_range_map(output.range, tensor, size)
 
 
 def _mean_focal(intrinsics: Intrinsics | None, input_size: Size) -> float | None:

@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import Backend, FloatTensor, open_backend
-from diffusion_perception_ros.inference.card import CardError, ModelCard, read_card
-from diffusion_perception_ros.inference.decoder import Decoder
+from diffusion_perception_ros.inference.backends.graph_check import read_nodes
+from diffusion_perception_ros.inference.card import GraphRole, ModelCard, read_card
 from diffusion_perception_ros.inference.models import find_model
-from diffusion_perception_ros.inference.preprocess import NoiseSource, Preprocessor, check_picture
+from diffusion_perception_ros.inference.noise import NoiseSource, check_noise_mode
+from diffusion_perception_ros.inference.preprocess import check_picture
+from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
+from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
+from diffusion_perception_ros.inference.sampler import FusedNetwork, LatentNetwork, Network
+from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tiled
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
-class Estimator:
-    """A model folder, opened. Buffers are reused between calls: give every thread its own estimator."""
+@dataclass
+class _Stream:
+    """What is remembered of the picture before."""
 
-    def __init__(self, card: ModelCard, backend: Backend) -> None:
+    picture: UInt8Image | None = None
+    latents: list[FloatTensor] = field(default_factory=list)
+    """Clean latent of every member."""
+
+
+class Estimator:
+    """A model folder, opened. Buffers are reused between calls: give every thread its own estimator.
+
+    `steps`, `ensemble_size` and `noise_mode` start as the card says, and can be changed between calls.
+    """
+
+    def __init__(
+        self, card: ModelCard, backends: Mapping[GraphRole, Backend], network: Network, tile: Tile | None = None
+    ) -> None:
         """`load` is the usual way in."""
         self.card = card
-        self._backend = backend
-        self._preprocess = Preprocessor(card.input)
-        self._noise = NoiseSource(card.noise) if card.noise else None
-        self._decoder = Decoder(card)
+        self.tile = tile
+        self._backends = backends
+        self._noise = NoiseSource.for_card(card)
+        self._runner = ModelRunner(card, network, self._noise)
+        self._steps = card.sampler.num_inference_steps if card.sampler else 1
+        self._ensemble_size = card.sampler.ensemble_size if card.sampler else 1
+        self._noise_mode: str = card.noise.mode if card.noise else "fixed"
+        self._streams: dict[str, _Stream] = {}
 
     @classmethod
     def load(
@@ -35,6 +61,8 @@ class Estimator:
         backend: str = "auto",
         threads: int = 0,
         optimization: str = "all",
+        tile: Tile | None = None,
+        engine_precision: str = "fp16",
     ) -> Estimator:
         """Opens a model by name (`models.find_model`) or folder.
 
@@ -43,6 +71,8 @@ class Estimator:
             backend: `auto`, `cpu`, `cuda` or `tensorrt`; what does not run here falls back (`fallback_reason`).
             threads: CPU threads of the graph, 0 = all cores.
             optimization: Graph optimisation: `none`, `basic`, `extended` or `all`.
+            tile: Pictures larger than this are predicted in tiles, None = never.
+            engine_precision: Of TensorRT engines: `fp32`, `fp16` or `bf16`.
 
         Raises:
             InputError: no such model or backend.
@@ -50,61 +80,81 @@ class Estimator:
         """
         folder = find_model(name_or_path)
         card = read_card(folder)
-        return cls(card, open_backend(folder, card, backend, threads, optimization))
+        backends = {
+            role: open_backend(folder, card, backend, threads, optimization, role, engine_precision)
+            for role in card.graph_files
+        }
+        network: Network
+        if card.sampler is None:
+            network = FusedNetwork(card, backends["fused"])
+        else:
+            names = {role: _input_names(folder / file) for role, file in card.graph_files.items()}
+            network = LatentNetwork(card, backends, names)
+        return cls(card, backends, network, tile)
 
     @property
     def backend_name(self) -> str:
-        """What runs the graph, e.g. `onnxruntime-cpu`."""
-        return self._backend.name
+        """What runs the graphs, e.g. `onnxruntime-cpu`; several names if they differ."""
+        return ", ".join(dict.fromkeys(backend.name for backend in self._backends.values()))
 
     @property
     def fallback_reason(self) -> str | None:
         """Why the backend is not the one asked for; None if it is."""
-        return self._backend.fallback_reason
+        reasons = dict.fromkeys(backend.fallback_reason for backend in self._backends.values())
+        return "; ".join(reason for reason in reasons if reason) or None
 
-    def warm_up(self, width: int = 640, height: int = 480) -> None:
-        """Runs once on a grey picture: allocations and, on a GPU, kernel selection happen now and not on a frame."""
-        self.predict(np.full((height, width, 3), 127, np.uint8), Intrinsics(width, height, width, width, 0.0, 0.0))
+    @property
+    def steps(self) -> int:
+        """Denoising steps of every prediction. Setting raises InputError if the model cannot."""
+        return self._steps
 
-    def predict(
-        self, rgb: UInt8Image, intrinsics: Intrinsics | None = None, tasks: Collection[str] | None = None
-    ) -> Prediction:
-        """Predicts on one picture.
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps, _ = self.check_sampling(steps=steps)
 
-        Args:
-            rgb: (H, W, 3) uint8, sRGB, any size up to `image_encodings.MAX_PIXELS`.
-            intrinsics: Of this picture. Models of canonical depth need them to give metres.
-            tasks: Which of the card's tasks to compute, None = all. Graph outputs of the others are skipped.
+    @property
+    def ensemble_size(self) -> int:
+        """Predictions that are merged into one. Setting raises InputError if the model cannot."""
+        return self._ensemble_size
 
-        Returns:
-            All maps in the picture's size; what was not asked for is None. `depth` is set when it is metric,
-            `depth_relative` when it is not, `depth_quantity` says what it is.
+    @ensemble_size.setter
+    def ensemble_size(self, ensemble_size: int) -> None:
+        _, self._ensemble_size = self.check_sampling(ensemble_size=ensemble_size)
+
+    @property
+    def noise_mode(self) -> str:
+        """One of `noise.NOISE_MODES`. Setting raises InputError if it is not, or the model takes no noise."""
+        return self._noise_mode
+
+    @noise_mode.setter
+    def noise_mode(self, mode: str) -> None:
+        check_noise_mode(mode)
+        if mode != "fixed" and (self._noise is None or self._noise.is_zero):
+            raise InputError(f"model '{self.card.name}' takes no noise: there is no noise mode '{mode}'")
+        if mode == "carry" and self.card.sampler is None and not (self.card.noise and self.card.noise.latent_tensor):
+            raise InputError(f"model '{self.card.name}' does not tell its latent: there is no noise mode 'carry'")
+        self._noise_mode = mode
+
+    def check_sampling(self, steps: int | None = None, ensemble_size: int | None = None) -> tuple[int, int]:
+        """Steps and ensemble size that `predict` would use; None = the present setting.
 
         Raises:
-            InputError: not such a picture, intrinsics of another size, a task that the model lacks.
-            RuntimeError: the graph failed.
+            InputError: the model cannot sample so.
         """
-        start = time.perf_counter()
-        check_picture(rgb)
-        wanted = self.check_tasks(tasks)
-        size = rgb.shape[1], rgb.shape[0]
-        if intrinsics is not None and (intrinsics.width, intrinsics.height) != size:
+        steps = self._steps if steps is None else steps
+        ensemble_size = self._ensemble_size if ensemble_size is None else ensemble_size
+        if self.card.sampler is not None:
+            make_scheduler(self.card.sampler, steps)
+        elif steps != 1:
+            raise InputError(f"model '{self.card.name}' predicts in one step; export it with more to get {steps}")
+        if ensemble_size < 1:
+            raise InputError(f"the ensemble size must be at least 1, got {ensemble_size}")
+        if ensemble_size > 1 and (self._noise is None or self._noise.is_zero):
             raise InputError(
-                f"the intrinsics belong to {intrinsics.width}x{intrinsics.height} pixels, "
-                f"the picture has {size[0]}x{size[1]}"
+                f"model '{self.card.name}' starts from no noise: all {ensemble_size} members of an ensemble "
+                "would be equal"
             )
-        image = self._preprocess(rgb)
-        preprocessed = time.perf_counter()
-        tensors = self._infer(image, wanted)
-        inferred = time.perf_counter()
-        input_size = image.shape[3], image.shape[2]
-        prediction = self._decoder(tensors, wanted, size, input_size, intrinsics)
-        prediction.timings = {
-            "preprocess": preprocessed - start,
-            "inference": inferred - preprocessed,
-            "postprocess": time.perf_counter() - inferred,
-        }
-        return prediction
+        return steps, ensemble_size
 
     def check_tasks(self, tasks: Collection[str] | None) -> set[str]:
         """The tasks that `predict` would compute.
@@ -119,16 +169,124 @@ class Estimator:
             )
         return set(self.card.tasks if tasks is None else tasks)
 
-    def _infer(self, image: FloatTensor, tasks: set[str]) -> dict[str, FloatTensor]:
-        """Runs the graph for the outputs that `tasks` need; (C, h, w) per tensor name."""
-        inputs = {self.card.input.tensor: image}
-        if self.card.noise and self._noise:
-            inputs[self.card.noise.tensor] = self._noise(image.shape[3], image.shape[2])
-        names = self._decoder.tensors_for(tasks)
-        if not names:
-            return {}
-        outputs = dict(zip(names, self._backend.run(inputs, names), strict=True))
-        for name, tensor in outputs.items():
-            if tensor.ndim != 4 or tensor.shape[0] != 1:
-                raise CardError(f"output '{name}' of model '{self.card.name}' has {tensor.shape}, not (1, C, h, w)")
-        return {name: tensor[0] for name, tensor in outputs.items()}
+    def forget(self, stream: str | None = None) -> None:
+        """Forgets the last picture of a stream (None = of all): the next one is the first of a new video."""
+        for name in list(self._streams) if stream is None else [stream]:
+            self._streams.pop(name, None)
+
+    def warm_up(self, width: int = 640, height: int = 480) -> None:
+        """Runs every graph on a grey picture: allocations and the choice of GPU kernels happen now and not on a frame."""
+        intrinsics = Intrinsics(width, height, width, width, 0.0, 0.0)
+        points = [[width / 2, height / 2, 1.0]] if self.card.points else None
+        mask = np.ones((height, width), np.uint8) if self.card.prompt_mask else None
+        stream = "warm up"
+        for _ in range(2 if self.card.second_image else 1):
+            self.predict(
+                np.full((height, width, 3), 127, np.uint8),
+                intrinsics,
+                points=points,
+                prompt_mask=mask,
+                steps=1,
+                ensemble_size=1,
+                stream=stream,
+            )
+        self.forget(stream)
+
+    def predict(
+        self,
+        rgb: UInt8Image,
+        intrinsics: Intrinsics | None = None,
+        tasks: Collection[str] | None = None,
+        *,
+        points: npt.ArrayLike | None = None,
+        prompt_mask: npt.ArrayLike | None = None,
+        steps: int | None = None,
+        ensemble_size: int | None = None,
+        stream: str = "",
+    ) -> Prediction:
+        """Predicts on one picture.
+
+        Args:
+            rgb: (H, W, 3) uint8, sRGB, any size up to `image_encodings.MAX_PIXELS`.
+            intrinsics: Of this picture. Models of canonical depth need them to give metres.
+            tasks: Which of the card's tasks to compute, None = all. Graph outputs of the others are skipped.
+            points: (N, 3): u and v in pixels of the picture, 1 = inside the object, 0 = outside. Models whose card
+                has `points` only; without them there is no `mask`.
+            prompt_mask: (H, W), not 0 where the object can be seen. Models whose card has `prompt_mask` only; without
+                it there is no `mask`.
+            steps: Denoising steps, None = `self.steps`.
+            ensemble_size: Predictions to merge, None = `self.ensemble_size`.
+            stream: Name of the video, e.g. the camera, that the picture belongs to. Models that look at the last
+                picture (`second_image`, noise mode `carry`) keep it here per stream. The first picture of a stream,
+                and one of another size than the last, has no `flow`.
+
+        Returns:
+            All maps in the picture's size; what was not asked for is None. `depth` is set when it is metric,
+            `depth_relative` when it is not, `depth_quantity` says what it is.
+
+        Raises:
+            InputError: not such a picture, intrinsics of another size, a task that the model lacks, prompts or
+                sampling that it cannot take.
+            RuntimeError: the graph failed.
+        """
+        check_picture(rgb)
+        wanted = self.check_tasks(tasks)
+        height, width = rgb.shape[:2]
+        if intrinsics is not None and (intrinsics.width, intrinsics.height) != (width, height):
+            raise InputError(
+                f"the intrinsics belong to {intrinsics.width}x{intrinsics.height} pixels, "
+                f"the picture has {width}x{height}"
+            )
+        prompts = check_prompts(self.card, points, prompt_mask, width, height)
+        steps, ensemble_size = self.check_sampling(steps, ensemble_size)
+        memory = self._streams.setdefault(stream, _Stream()) if self._has_memory else _Stream()
+        if memory.picture is not None and memory.picture.shape != rgb.shape:
+            memory.picture = None
+        request = Request(
+            tasks=wanted - self._unanswerable(prompts, memory),
+            steps=steps,
+            ensemble_size=ensemble_size,
+            noise_mode=self._noise_mode,
+        )
+        view = View(rgb, intrinsics, memory.picture, prompts, memory.latents)
+        prediction, latents = self._runner(view, request)
+        if self.tile is not None and max(width, height) > self.tile.size and request.tasks:
+            prediction = self._predict_tiles(view, request, prediction, self.tile)
+        if self._noise_mode == "carry":
+            memory.latents = latents
+        if self.card.second_image is not None:
+            memory.picture = rgb.copy()
+        return prediction
+
+    @property
+    def _has_memory(self) -> bool:
+        return self.card.second_image is not None or self._noise_mode == "carry"
+
+    def _unanswerable(self, prompts: Prompts, memory: _Stream) -> set[str]:
+        """Tasks that lack what they ask about."""
+        missing = set()
+        if self.card.second_image is not None and memory.picture is None:
+            missing.add("flow")
+        if self.card.points is not None and prompts.points is None:
+            missing.add("mask")
+        if self.card.prompt_mask is not None and prompts.mask is None:
+            missing.add("mask")
+        return missing
+
+    def _predict_tiles(self, view: View, request: Request, whole: Prediction, tile: Tile) -> Prediction:
+        timings = dict(whole.timings)
+
+        def predict(window: Window) -> Prediction:
+            part, _ = self._runner(view.cropped(window), request)
+            for stage, seconds in part.timings.items():
+                timings[stage] += seconds
+            return part
+
+        blended = predict_tiled(view.rgb, tile, whole, predict)
+        blended.timings = timings
+        return blended
+
+
+def _input_names(path: Path) -> frozenset[str]:
+    inputs, _ = read_nodes(path)
+    return frozenset(node.name for node in inputs)

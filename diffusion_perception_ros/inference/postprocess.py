@@ -87,6 +87,28 @@ def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -
     return normals
 
 
+def unit_range_map(limits: tuple[float, float], tensor: FloatTensor, size: Size) -> FloatImage:
+    """(C, h, w) in the card's range → (H, W), or (H, W, C) for more channels, in [0, 1]; NaN becomes 0."""
+    low, high = limits
+    values = np.clip((np.nan_to_num(tensor, nan=low) - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
+    return _resize(cast(FloatImage, cv2.merge(list(values))), size)
+
+
+def flow_map(scale: float, tensor: FloatTensor, size: Size, input_size: Size) -> FloatImage:
+    """(2, h, w) → (H, W, 2) in pixels of the picture.
+
+    Args:
+        scale: Pixels of the graph's input per unit.
+        tensor: (right, down).
+        size: Width and height of the picture.
+        input_size: Width and height of the graph's input.
+    """
+    planes = [
+        cv2.multiply(plane, 1.0, scale=scale * size[axis] / input_size[axis]) for axis, plane in enumerate(tensor)
+    ]
+    return _resize(cast(FloatImage, cv2.merge(planes)), size)
+
+
 @dataclass(frozen=True)
 class ClassScores:
     """Softmax of a semantic head at its own resolution, for the classes that win at least one pixel."""

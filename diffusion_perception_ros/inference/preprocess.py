@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import FloatTensor
-from diffusion_perception_ros.inference.card import ImageInput, NoiseInput
+from diffusion_perception_ros.inference.card import ImageInput
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.sample import UInt8Image
 
@@ -67,20 +67,4 @@ class Preprocessor:
             target = self._tensor[0, channel]
             np.multiply(plane, self._scale[channel], out=target)
             np.add(target, self._shift[channel], out=target)
-        return self._tensor
-
-
-class NoiseSource:
-    """Standard normal noise of a fixed seed, so that the same picture always gives the same prediction."""
-
-    def __init__(self, noise: NoiseInput) -> None:
-        self._noise = noise
-        self._tensor: FloatTensor = np.empty((1, noise.channels, 0, 0), np.float32)
-
-    def __call__(self, width: int, height: int) -> FloatTensor:
-        """(1, channels, height / downscale, width / downscale) float32 for a graph input of width x height."""
-        shape = (1, self._noise.channels, height // self._noise.downscale, width // self._noise.downscale)
-        if self._tensor.shape != shape:
-            generator = np.random.default_rng(self._noise.seed)
-            self._tensor = generator.standard_normal(shape, dtype=np.float32)
         return self._tensor

@@ -10,6 +10,7 @@ from diffusion_perception_ros.inference.card.inputs import (
     InputSize,
     NoiseInput,
     PointsInput,
+    PromptMaskInput,
     SecondImageInput,
 )
 from diffusion_perception_ros.inference.card.model_card import (
@@ -78,6 +79,7 @@ __all__ = [
     "Output",
     "PictureOutput",
     "PointsInput",
+    "PromptMaskInput",
     "Quantity",
     "Sampler",
     "SecondImageInput",

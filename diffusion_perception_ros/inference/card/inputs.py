@@ -101,3 +101,12 @@ class PointsInput(StrictModel):
     most: int = Field(gt=0)
     order: Literal["xy", "yx"]
     """Which coordinate comes first, x = column."""
+
+
+class PromptMaskInput(StrictModel):
+    """Where the object can be seen, float32 (1, 1, H, W) in the picture input's size: 1 there, 0 elsewhere.
+
+    For amodal segmentation.
+    """
+
+    tensor: str

@@ -12,7 +12,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card.base import StrictModel
-from diffusion_perception_ros.inference.card.inputs import ImageInput, NoiseInput, PointsInput, SecondImageInput
+from diffusion_perception_ros.inference.card.inputs import (
+    ImageInput,
+    NoiseInput,
+    PointsInput,
+    PromptMaskInput,
+    SecondImageInput,
+)
 from diffusion_perception_ros.inference.card.outputs import Label, Output, SemanticOutput
 from diffusion_perception_ros.inference.card.sampler import GraphRole, Graphs, Sampler
 
@@ -22,7 +28,7 @@ SCHEMA_VERSION = 2
 NOISY_LATENT = "noisy_latent"
 """The denoising graph's input that starts as noise."""
 
-_NEW_FIELDS = ("graphs", "sampler", "second_image", "points", "licence_terms")
+_NEW_FIELDS = ("graphs", "sampler", "second_image", "points", "prompt_mask", "licence_terms")
 """Fields that schema 1 lacks."""
 
 
@@ -73,6 +79,7 @@ class ModelCard(StrictModel):
     """With `graphs` only its `seed` and `mode` add something: the rest must say what `sampler` says."""
     second_image: SecondImageInput | None = None
     points: PointsInput | None = None
+    prompt_mask: PromptMaskInput | None = None
     outputs: tuple[Output, ...] = Field(min_length=1)
     parity: dict[str, float] = Field(default_factory=dict)
     """Largest and mean differences measured between this graph and the PyTorch model when it was exported."""
@@ -141,8 +148,9 @@ class ModelCard(StrictModel):
                 raise ValueError("'instances' with 'encoding: offsets' needs 'semantic' with 'encoding: logits'")
         if "flow" in tasks and self.second_image is None:
             raise ValueError("'flow' needs 'second_image', the picture to compare with")
-        if self.points is not None and "mask" not in tasks:
-            raise ValueError("'points' needs the task 'mask', which they ask for")
+        for prompt in ("points", "prompt_mask"):
+            if getattr(self, prompt) is not None and "mask" not in tasks:
+                raise ValueError(f"'{prompt}' needs the task 'mask', which it asks for")
         return self
 
     @property

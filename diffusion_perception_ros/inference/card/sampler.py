@@ -21,7 +21,7 @@ class Graphs(StrictModel):
       classifier-free guidance also `conditional` (1,): 1 for the prompt, 0 for the empty one;
     - decode: `latent` (1, c, h, w) → the tensors that `outputs` names.
 
-    `second_image` and `points` go to each graph that has an input of their name.
+    `second_image`, `points` and `prompt_mask` go to each graph that has an input of their name.
     """
 
     encode: str

@@ -1,0 +1,148 @@
+"""Models that draw: classes, entities and keypoints as colours of a picture, and how they become numbers again.
+
+A decoder smears flat colours, most of all where two of them meet, so that no pixel can be trusted by itself.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.card import ColorClustering, KeypointsOutput, Label
+from diffusion_perception_ros.sample import FloatImage, UInt16Image
+
+
+LABEL_SPREAD = 0.1
+"""Standard deviation, in RGB of [0, 1], of a class's pixels around the colour of its label."""
+_BINS = 32
+"""Per channel, of the colour histogram."""
+_REFINEMENTS = 2
+
+_Mask = npt.NDArray[np.uint8]
+
+
+def label_scores(drawing: FloatTensor, labels: tuple[Label, ...]) -> FloatTensor:
+    """Scores of every class, as if a classifier had given them: minus half the squared distance to its colour.
+
+    Args:
+        drawing: (3, h, w) RGB in [0, 1].
+        labels: C classes.
+
+    Returns:
+        (C, h, w); the softmax is the probability under normal distributions of width `LABEL_SPREAD`.
+    """
+    colors = np.array([label.color for label in labels], np.float32) / 255
+    # |x - c|^2 without |x|^2, which all classes share.
+    products = np.tensordot(colors, np.clip(drawing, 0.0, 1.0), axes=1)
+    halves = (colors**2).sum(axis=1)[:, None, None] / 2
+    scores: FloatTensor = (products - halves) / np.float32(LABEL_SPREAD**2)
+    return scores
+
+
+def entities(drawing: FloatTensor, clustering: ColorClustering, size: tuple[int, int]) -> UInt16Image:
+    """Instances out of a drawing with one colour per entity.
+
+    The most frequent colours are found one after the other in a histogram; pixels belong to the nearest of them.
+    Connected pieces of one colour are the instances: colours are drawn at random, so that two entities can share one.
+
+    Args:
+        drawing: (3, h, w) RGB in [0, 1].
+        clustering: The card's constants.
+        size: Width and height of the picture.
+
+    Returns:
+        (H, W) uint16, 0 = no instance, the largest is 1.
+    """
+    pixels = np.clip(np.nan_to_num(drawing), 0.0, 1.0).transpose(1, 2, 0)  # (h, w, 3)
+    background = np.array(clustering.background, np.float32)
+    is_foreground = np.linalg.norm(pixels - background, axis=2) >= clustering.background_distance
+    cluster = _color_clusters(pixels, is_foreground, clustering)
+    pieces: list[tuple[int, _Mask]] = []
+    least = clustering.least_area * is_foreground.size
+    for number in range(1, int(cluster.max(initial=0)) + 1):
+        # Opening removes the slivers of mixed colours along outlines.
+        mask = cv2.morphologyEx((cluster == number).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        _, components, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        for piece in range(1, len(stats)):
+            area = int(stats[piece, cv2.CC_STAT_AREA])
+            if area >= least:
+                pieces.append((area, cast(_Mask, (components == piece).astype(np.uint8))))
+    ids = np.zeros(is_foreground.shape, np.uint16)
+    for number, (_, mask) in enumerate(sorted(pieces, key=lambda piece: -piece[0]), start=1):
+        ids[mask > 0] = number
+    grown = cv2.dilate(ids, np.ones((3, 3), np.uint8))  # the outlines that the opening took
+    ids = np.where((ids == 0) & is_foreground, grown, ids)
+    return cast(UInt16Image, cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def keypoints(drawing: FloatTensor, output: KeypointsOutput, size: tuple[int, int]) -> FloatImage:
+    """Centres of the spots that have the keypoints' colour.
+
+    Args:
+        drawing: (3, h, w) RGB in [0, 1].
+        output: The card's colour and constants.
+        size: Width and height of the picture.
+
+    Returns:
+        (N, 3): u, v in pixels of the picture and confidence in [0, 1], 1 = exactly that colour; the surest first.
+    """
+    height, width = drawing.shape[1:]
+    color = np.array(output.color, np.float32)[:, None, None]
+    distance = np.linalg.norm(np.clip(np.nan_to_num(drawing), 0.0, 1.0) - color, axis=0)
+    closeness = np.clip(1 - distance / np.float32(output.color_distance), 0.0, 1.0)
+    count, components, stats, _ = cv2.connectedComponentsWithStats((closeness > 0).astype(np.uint8), connectivity=8)
+    rows, columns = np.indices(closeness.shape)
+    points = []
+    for spot in range(1, count):
+        inside = components == spot
+        if stats[spot, cv2.CC_STAT_AREA] < max(1.0, output.least_area * inside.size):
+            continue
+        weights = closeness[inside]
+        u, v = np.average(columns[inside], weights=weights), np.average(rows[inside], weights=weights)
+        points.append(((u + 0.5) * size[0] / width - 0.5, (v + 0.5) * size[1] / height - 0.5, weights.max()))
+    points.sort(key=lambda point: -point[2])
+    return np.array(points, np.float32).reshape(-1, 3)
+
+
+def _color_clusters(
+    pixels: FloatImage, is_foreground: npt.NDArray[np.bool_], clustering: ColorClustering
+) -> npt.NDArray[np.intp]:
+    """(h, w), number of each pixel's colour from 1, most frequent first; 0 for background and rare colours."""
+    bins = np.minimum((pixels * _BINS).astype(np.intp), _BINS - 1)
+    flat = (bins[..., 0] * _BINS + bins[..., 1]) * _BINS + bins[..., 2]
+    counts = np.bincount(flat[is_foreground], minlength=_BINS**3)
+    occupied = np.flatnonzero(counts)
+    weights = counts[occupied].astype(np.float32)
+    cells = np.stack(np.unravel_index(occupied, (_BINS,) * 3), axis=1)
+    centres = (cells.astype(np.float32) + 0.5) / _BINS  # (N, 3)
+    colors = _frequent_colors(centres, weights, clustering, clustering.least_area * is_foreground.size)
+    table = np.zeros(_BINS**3, np.intp)
+    if len(colors):
+        distance = np.abs(centres[:, None] - colors[None]).max(axis=2)  # (N, colours)
+        near = distance.min(axis=1) <= clustering.color_distance
+        table[occupied[near]] = distance[near].argmin(axis=1) + 1
+    return np.where(is_foreground, table[flat], 0)
+
+
+def _frequent_colors(
+    centres: FloatImage, weights: npt.NDArray[np.float32], clustering: ColorClustering, least: float
+) -> FloatImage:
+    """(K, 3), the colours around which most pixels are, each at least `color_distance` from the others."""
+    weights = weights.copy()
+    colors: list[npt.NDArray[np.float32]] = []
+    while len(colors) < clustering.most and weights.sum() >= least:
+        seed = weights.argmax()
+        color = centres[seed]
+        for _ in range(_REFINEMENTS):  # towards the mean of what is near, as mean shift does
+            near = np.abs(centres - color).max(axis=1) <= clustering.color_distance
+            color = np.average(centres[near], axis=0, weights=weights[near]).astype(np.float32)
+        near = np.abs(centres - color).max(axis=1) <= clustering.color_distance
+        near[seed] = True
+        if weights[near].sum() >= least:
+            colors.append(color)
+        weights[near] = 0
+    return np.array(colors, np.float32).reshape(-1, 3)

@@ -1,0 +1,128 @@
+"""One picture, or one tile of it, through a model: prepare, run the graphs, merge members, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.card import CardError, ModelCard
+from diffusion_perception_ros.inference.decoder import Decoder
+from diffusion_perception_ros.inference.ensemble import merge_members
+from diffusion_perception_ros.inference.noise import NoiseSource
+from diffusion_perception_ros.inference.postprocess import Size
+from diffusion_perception_ros.inference.preprocess import Preprocessor
+from diffusion_perception_ros.inference.prompts import Prompts, mask_tensor, points_tensor
+from diffusion_perception_ros.inference.sampler import Network
+from diffusion_perception_ros.inference.tiling import Window
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, the same for all tiles of a picture."""
+
+    tasks: set[str]
+    steps: int
+    ensemble_size: int
+    noise_mode: str
+
+
+@dataclass(frozen=True)
+class View:
+    """What is known of a picture."""
+
+    rgb: UInt8Image
+    intrinsics: Intrinsics | None
+    previous: UInt8Image | None
+    """The picture before, of the same size."""
+    prompts: Prompts
+    latents: Sequence[FloatTensor] = ()
+    """Clean latents of the members for the picture before."""
+
+    def cropped(self, window: Window) -> View:
+        """A part of it, without prompts and latents: those belong to the whole picture."""
+        camera, previous = self.intrinsics, self.previous
+        return replace(
+            self,
+            rgb=self.rgb[window.slices],
+            intrinsics=camera and camera.cropped(window.left, window.top, window.width, window.height),
+            previous=None if previous is None else previous[window.slices],
+            prompts=Prompts(),
+            latents=(),
+        )
+
+
+class ModelRunner:
+    """Reuses its buffers between calls."""
+
+    def __init__(self, card: ModelCard, network: Network, noise: NoiseSource | None) -> None:
+        self._card, self._network, self._noise = card, network, noise
+        self._preprocess, self._preprocess_second = Preprocessor(card.input), Preprocessor(card.input)
+        self._decoder = Decoder(card)
+
+    def __call__(self, view: View, request: Request) -> tuple[Prediction, list[FloatTensor]]:
+        """The prediction, and the clean latents of the members as far as the model tells them.
+
+        Raises:
+            RuntimeError: a graph failed.
+            CardError: an output has not the shape that the card implies.
+        """
+        start = time.perf_counter()
+        inputs = self._inputs(view)
+        preprocessed = time.perf_counter()
+        image = inputs[self._card.input.tensor]
+        input_size = image.shape[3], image.shape[2]
+        tensors, confidence, latents = self._infer(inputs, input_size, request, view.latents)
+        inferred = time.perf_counter()
+        size = view.rgb.shape[1], view.rgb.shape[0]
+        prediction = self._decoder(tensors, request.tasks, size, input_size, view.intrinsics, confidence)
+        prediction.timings = {
+            "preprocess": preprocessed - start,
+            "inference": inferred - preprocessed,
+            "postprocess": time.perf_counter() - inferred,
+        }
+        return prediction, latents
+
+    def _inputs(self, view: View) -> dict[str, FloatTensor]:
+        """Everything that the graphs are given besides noise, by the names of their inputs."""
+        card, height, width = self._card, *view.rgb.shape[:2]
+        image = self._preprocess(view.rgb)
+        inputs = {card.input.tensor: image}
+        if card.second_image is not None:  # without a last picture nothing has moved
+            second = view.rgb if view.previous is None else view.previous
+            inputs[card.second_image.tensor] = self._preprocess_second(second)
+        if card.points is not None:
+            inputs[card.points.tensor] = points_tensor(card.points, view.prompts.points, width, height)
+        if card.prompt_mask is not None:
+            inputs[card.prompt_mask.tensor] = mask_tensor(view.prompts.mask, image.shape[3], image.shape[2])
+        return inputs
+
+    def _infer(
+        self, inputs: Mapping[str, FloatTensor], input_size: Size, request: Request, last: Sequence[FloatTensor]
+    ) -> tuple[dict[str, FloatTensor], dict[str, FloatImage], list[FloatTensor]]:
+        """Runs the graphs for what the tasks need: (C, h, w) by tensor name, spread by task, latents by member."""
+        names = self._decoder.tensors_for(request.tasks)
+        if not names:
+            return {}, {}, []
+        starts: list[FloatTensor | None] = [None]
+        if self._noise is not None:
+            starts = [*self._noise(*input_size, request.ensemble_size, request.noise_mode, last)]
+        encoded = self._network.encode(inputs)
+        members, latents = [], []
+        for index, start in enumerate(starts):
+            draw = self._noise.draws(index, request.noise_mode) if self._noise else None
+            tensors, latent = self._network.sample(encoded, start, names, request.steps, draw)
+            members.append({name: self._without_batch(name, tensor) for name, tensor in tensors.items()})
+            if latent is not None:
+                latents.append(latent)
+        if len(members) == 1:
+            return members[0], {}, latents
+        merged, confidence = merge_members(self._card, members)
+        return merged, confidence, latents
+
+    def _without_batch(self, name: str, tensor: FloatTensor) -> FloatTensor:
+        if tensor.ndim != 4 or tensor.shape[0] != 1:
+            raise CardError(f"output '{name}' of model '{self._card.name}' has {tensor.shape}, not (1, C, h, w)")
+        return tensor[0]
