@@ -93,6 +93,36 @@ def colorize_instances(ids: UInt16Image) -> UInt8Image:
     return _apply(ids, table)
 
 
+def colorize_flow(flow: FloatImage, longest: float | None = None) -> UInt8Image:
+    """Optical flow (H, W, 2) in pixels: hue is the direction (right red, down green-yellow), none white, NaN grey.
+
+    Args:
+        flow: Right and down.
+        longest: Pixels that give the full colour, default the 98th percentile of the lengths, at least 1.
+    """
+    length, angle = cv2.cartToPolar(np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]))
+    finite = length[np.isfinite(length)]
+    if longest is None:
+        longest = max(1.0, float(np.percentile(finite, 98))) if finite.size else 1.0
+    hsv = np.full((*length.shape, 3), 255, np.uint8)
+    hsv[..., 0] = np.nan_to_num(angle * (90 / np.pi)).astype(np.uint8)
+    hsv[..., 1] = np.nan_to_num(np.clip(length / longest, 0, 1) * 255).astype(np.uint8)
+    picture = cast(UInt8Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    picture[~np.isfinite(length)] = INVALID
+    return picture
+
+
+def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
+    """The picture with a dot on each keypoint (N, 3): u, v in pixels and confidence; unsure ones are darker."""
+    picture = rgb.copy()
+    radius = max(2, round(max(rgb.shape[:2]) / 160))
+    for u, v, confidence in keypoints:
+        centre, strength = (round(float(u)), round(float(v))), 0.4 + 0.6 * float(confidence)
+        cv2.circle(picture, centre, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(picture, centre, radius, (255 * strength, 220 * strength, 0), cv2.FILLED, cv2.LINE_AA)
+    return picture
+
+
 def overlay(rgb: UInt8Image, color: UInt8Image, opacity: float = 0.5) -> UInt8Image:
     """`color` over the picture; where `color` is black the picture stays as it is."""
     blended = cv2.addWeighted(color, opacity, rgb, 1.0 - opacity, 0.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
@@ -22,12 +22,13 @@ _ENCODING_OF = {
     ("uint16", 1): "mono16",
     ("uint8", 3): "rgb8",
     ("float32", 1): "32FC1",
+    ("float32", 2): "32FC2",
     ("float32", 3): "32FC3",
 }
 
 
 def image_message(header: Header, image: npt.NDArray[Any]) -> Image:
-    """Image message of an array (H, W) or (H, W, 3): mono8, mono16, rgb8, 32FC1 or 32FC3, as its dtype says."""
+    """Image message of an array (H, W) or (H, W, C): mono8, mono16, rgb8, 32FC1, 32FC2 or 32FC3, as its dtype says."""
     channels = image.shape[2] if image.ndim == 3 else 1
     message = Image(header=header, height=image.shape[0], width=image.shape[1])
     message.encoding = _ENCODING_OF[image.dtype.name, channels]
@@ -40,6 +41,24 @@ def image_message(header: Header, image: npt.NDArray[Any]) -> Image:
 def fill(field: Any, values: npt.NDArray[Any]) -> None:
     """Appends an array's bytes to an empty uint8[] field; assigning it would check every byte, 100 times slower."""
     field.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+
+
+def keypoints_message(header: Header, keypoints: npt.NDArray[np.float32]) -> PointCloud2:
+    """Keypoints (N, 3) as a cloud with the float32 fields u, v (pixels) and confidence.
+
+    Of the standard messages it is the only one that holds any number of points with named values of each and a header.
+    Without x, y and z nobody takes pixels for metres.
+    """
+    names = ("u", "v", "confidence")
+    cloud = PointCloud2(header=header, height=1, width=len(keypoints), is_bigendian=False, is_dense=True)
+    cloud.fields = [
+        PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+        for index, name in enumerate(names)
+    ]
+    cloud.point_step = 4 * len(names)
+    cloud.row_step = cloud.point_step * len(keypoints)
+    fill(cloud.data, keypoints.astype("<f4"))
+    return cloud
 
 
 def decode_message(message: Image | CompressedImage) -> UInt8Image:

@@ -46,6 +46,11 @@ class CameraParameters(ParameterTable):
     publish_segmentation: bool = _parameter(True, "Offer the segmentation topics.")
     publish_instances: bool = _parameter(True, "Offer the instances topic.")
     publish_points: bool = _parameter(True, "Offer the point cloud.")
+    publish_alpha: bool = _parameter(True, "Offer the foreground's opacity.")
+    publish_mask: bool = _parameter(True, "Offer the mask of the prompted object.")
+    publish_flow: bool = _parameter(True, "Offer the optical flow topics.")
+    publish_keypoints: bool = _parameter(True, "Offer the keypoints topics.")
+    publish_materials: bool = _parameter(True, "Offer albedo, shading, residual and material.")
     min_depth: float = _parameter(0.0, "Metres; metric depth below becomes NaN.", ge=0.0, le=1000.0)
     max_depth: float = _parameter(1000.0, "Metres; metric depth above becomes +Inf (REP 117).", gt=0.0, le=100000.0)
     min_confidence: float = _parameter(

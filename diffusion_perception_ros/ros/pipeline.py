@@ -19,10 +19,11 @@ from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.msg import PerceptionStatus
 from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos
+from diffusion_perception_ros.ros.frame import Frame
 from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
-from diffusion_perception_ros.ros.publishers import Frame, Outputs
+from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.sparse_depth import SparseDepth
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
@@ -99,7 +100,16 @@ class Pipeline:
             if not self._outputs.is_metric:
                 prediction = self.sparse.scaled(header, prediction, request.intrinsics, settings)
             predicted = time.perf_counter()
-            frame = Frame(header, request.rgb, prediction, request.info, request.intrinsics, settings)
+            frame = Frame(
+                header,
+                request.rgb,
+                prediction,
+                request.info,
+                request.intrinsics,
+                settings,
+                self._outputs.card,
+                self._outputs.cloud,
+            )
             self._outputs.publish(frame)
             published = time.perf_counter()
             self._monitor.statistics.predicted(published - arrival)

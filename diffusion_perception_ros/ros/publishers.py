@@ -1,82 +1,24 @@
-"""The output topics of `perception_node`, and which of them are worth computing: those with subscribers."""
+"""The publishers of one camera's outputs, and which of them are worth computing: those with subscribers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.inference.card import DepthOutput, ModelCard
-from diffusion_perception_ros.inference.visualization import colorize_depth, colorize_labels, colorize_normals
 from diffusion_perception_ros.msg import PerceptionStatus, SegmentationLabels
-from diffusion_perception_ros.ros.camera_info import scaled_camera_info
 from diffusion_perception_ros.ros.camera_topics import topic_of
-from diffusion_perception_ros.ros.messages import image_message, label_info_message, label_info_type, labels_message
+from diffusion_perception_ros.ros.frame import Frame
+from diffusion_perception_ros.ros.messages import label_info_message, label_info_type, labels_message
+from diffusion_perception_ros.ros.outputs import OUTPUTS, Output
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
 from diffusion_perception_ros.ros.qos import LATCHED_QOS, OUTPUT_QOS, QosReport, publisher_events
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
-
-
-@dataclass
-class Frame:
-    """One predicted image and all that its messages are made of."""
-
-    header: Header
-    rgb: UInt8Image
-    prediction: Prediction
-    info: CameraInfo | None
-    """The camera_info that goes with the image."""
-    intrinsics: Intrinsics | None
-    """Of the image, None while there is no usable camera_info."""
-    parameters: CameraParameters
-
-    @cached_property
-    def depth(self) -> FloatImage | None:
-        """Metres within the limits of the parameters: NaN below and where the model is unsure, +Inf above."""
-        return None if self.prediction.depth is None else self._sure(self._limited(self.prediction.depth))
-
-    @cached_property
-    def relative_depth(self) -> FloatImage | None:
-        """[0, 1], NaN where the model is unsure."""
-        relative = self.prediction.depth_relative
-        return None if relative is None else self._sure(relative)
-
-    def _limited(self, depth: FloatImage) -> FloatImage:
-        limits = self.parameters
-        limited = np.where(depth > limits.max_depth, np.float32(np.inf), depth)
-        limited[depth < limits.min_depth] = np.nan
-        return limited
-
-    def _sure(self, depth: FloatImage) -> FloatImage:
-        least, confidence = self.parameters.min_confidence, self.prediction.confidence
-        if least == 0 or confidence is None:
-            return depth
-        return np.where(confidence < least, np.float32(np.nan), depth)
-
-
-class Output(NamedTuple):
-    """One topic that is published per frame."""
-
-    topic: str
-    type: Any
-    tasks: tuple[str, ...]
-    """What the network must compute for it; the model must have the first, the others are taken if it has them."""
-    toggle: str
-    """Parameter that offers it."""
-    build: Callable[[Outputs, Frame], Any]
-    """Its message, None if this frame has none."""
-    metric: bool = False
-    """It needs depth in metres."""
 
 
 class Outputs:
@@ -126,7 +68,7 @@ class Outputs:
     def publish(self, frame: Frame) -> None:
         """Converts and publishes what has subscribers."""
         for output in self.subscribed(frame.parameters):
-            message = output.build(self, frame)
+            message = output.build(frame)
             if message is not None:
                 self._publishers[output.topic].publish(message)
 
@@ -160,84 +102,3 @@ class Outputs:
         info = self._advertise(info_type, "segmentation/label_info", LATCHED_QOS)
         info.publish(label_info_message(header, self.card))
         return [labels, info]
-
-
-def _image(header: Header, image: Any) -> Image | None:
-    return None if image is None else image_message(header, image)
-
-
-def _depth_color(outputs: Outputs, frame: Frame) -> Image | None:
-    if frame.depth is not None:
-        return image_message(frame.header, colorize_depth(frame.depth))
-    if frame.relative_depth is None:
-        return None
-    disparity = frame.prediction.depth_quantity == "relative_disparity"
-    return image_message(frame.header, colorize_depth(frame.relative_depth, near_is_high=disparity))
-
-
-def _depth_info(outputs: Outputs, frame: Frame) -> CameraInfo | None:
-    if frame.info is None or frame.intrinsics is None:
-        return None
-    return scaled_camera_info(frame.info, frame.header, frame.rgb.shape[1], frame.rgb.shape[0])
-
-
-def _normals_color(outputs: Outputs, frame: Frame) -> Image | None:
-    normals = frame.prediction.normals
-    return None if normals is None else image_message(frame.header, colorize_normals(normals))
-
-
-def _mask_color(outputs: Outputs, frame: Frame) -> Image | None:
-    ids = frame.prediction.semantic
-    return None if ids is None else image_message(frame.header, colorize_labels(ids, outputs.card.labels))
-
-
-def _mask_confidence(outputs: Outputs, frame: Frame) -> Image | None:
-    confidence = frame.prediction.semantic_confidence
-    if confidence is None:
-        return None
-    return image_message(frame.header, np.rint(np.clip(confidence, 0, 1) * 255).astype(np.uint8))
-
-
-def _points(outputs: Outputs, frame: Frame) -> PointCloud2 | None:
-    if frame.depth is None or frame.intrinsics is None:
-        return None
-    settings = frame.parameters
-    info = None if settings.rectified else frame.info
-    return outputs.cloud.build(
-        frame.header, frame.depth, frame.rgb, frame.prediction, frame.intrinsics, info, settings.points_decimation
-    )
-
-
-OUTPUTS = (
-    Output("depth/image", Image, ("depth",), "publish_depth", lambda _, f: _image(f.header, f.depth), metric=True),
-    Output("depth/camera_info", CameraInfo, ("depth",), "publish_depth", _depth_info),
-    Output(
-        "depth_relative/image", Image, ("depth",), "publish_depth", lambda _, f: _image(f.header, f.relative_depth)
-    ),
-    Output(
-        "depth/confidence", Image, ("depth",), "publish_depth", lambda _, f: _image(f.header, f.prediction.confidence)
-    ),
-    Output("depth/image_color", Image, ("depth",), "publish_depth", _depth_color),
-    Output(
-        "normals/image", Image, ("normals",), "publish_normals", lambda _, f: _image(f.header, f.prediction.normals)
-    ),
-    Output("normals/image_color", Image, ("normals",), "publish_normals", _normals_color),
-    Output(
-        "segmentation/mask",
-        Image,
-        ("semantic",),
-        "publish_segmentation",
-        lambda _, f: _image(f.header, f.prediction.semantic),
-    ),
-    Output("segmentation/confidence", Image, ("semantic",), "publish_segmentation", _mask_confidence),
-    Output("segmentation/image_color", Image, ("semantic",), "publish_segmentation", _mask_color),
-    Output(
-        "instances/image",
-        Image,
-        ("instances",),
-        "publish_instances",
-        lambda _, f: _image(f.header, f.prediction.instances),
-    ),
-    Output("points", PointCloud2, ("depth", "semantic"), "publish_points", _points, metric=True),
-)
-"""Topics are relative to the camera's namespace, for a node of one camera the node's."""
