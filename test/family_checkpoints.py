@@ -69,7 +69,7 @@ def write_clip(folder: Path, width: int = TEXT_WIDTH) -> None:
     vocab, merges = folder / "tokenizer" / "vocab.json", folder / "tokenizer" / "merges.txt"
     vocab.write_text(json.dumps(vocabulary), encoding="utf-8")
     merges.write_text("#version: 0.2\n", encoding="utf-8")
-    CLIPTokenizer.from_pretrained(str(folder / "tokenizer")).save_pretrained(folder / "tokenizer")
+    CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), model_max_length=77).save_pretrained(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
         hidden_size=width,
@@ -100,7 +100,7 @@ def write_lotus(folder: Path, variant: str = "d", seed: int = 0) -> Path:
     )
     scheduler = DDPMScheduler if variant == "g" else PNDMScheduler
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    scheduler(**betas, num_train_timesteps=1000).save_pretrained(folder / "scheduler")
+    scheduler(**betas, num_train_timesteps=1000, steps_offset=1).save_pretrained(folder / "scheduler")
     write_model_index(
         folder,
         "DirectDiffusionY0Pipeline" if variant == "g" else "DirectRegressionPipeline",

@@ -146,7 +146,7 @@ def _run_family(args: argparse.Namespace) -> int:
     with Console(file=sys.stderr).status(f"loading {args.checkpoint}") as status:
         model = module.load(args.checkpoint, args.task, load_options)
         status.update(f"exporting {args.checkpoint} and comparing it with PyTorch")
-        card = export_family(model, args.output, _check_pictures(args.check_pictures), options)
+        card = export_family(model, args.output, check_pictures(args.check_pictures), options)
     print(f"{args.output}: {card.name}, {card.precision}, {', '.join(f'{k} {v:g}' for k, v in card.parity.items())}")
     return 0
 
@@ -174,7 +174,7 @@ def _without_parents(checkpoint: str) -> str:
     return path.resolve().name if path.exists() else checkpoint
 
 
-def _check_pictures(count: int) -> list:  # type: ignore[type-arg]
+def check_pictures(count: int) -> list:  # type: ignore[type-arg]
     """Frames spread over the bundled demo clip, (H, W, 3) uint8 RGB each."""
     from diffusion_perception_ros.datasets.frames import open_frames
 
