@@ -9,7 +9,11 @@ PACKAGE = "diffusion_perception_ros"
 MODELS = f"{PACKAGE}.models"
 DATA_FILES = ["**/*.j2", "**/*.yaml", "**/*.frag", "**/*.vert", "**/*.jpg"]
 
-model_files = [str(path.relative_to("models")) for path in Path("models").rglob("*") if path.is_file() and "engines" not in path.parts]
+model_files = [
+    str(path.relative_to("models"))
+    for path in Path("models").rglob("*")
+    if path.is_file() and "engines" not in path.parts
+]
 
 setup(
     packages=[*find_namespace_packages(include=[PACKAGE, f"{PACKAGE}.*"]), *([MODELS] if model_files else [])],

@@ -11,12 +11,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from family_checkpoints import write_lotus
 from hub_server import COMMIT, TOKEN, Hub, Repo, running_hub
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.catalogue import find_entry, read_catalogue
+from diffusion_perception_ros.inference.card import CARD_NAME
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.models import find_model
 
 
 LOTUS = "jingheya/lotus-depth-d-v1-0"
@@ -231,3 +236,16 @@ def test_an_existing_model_folder_is_kept(hub: Hub, tmp_path: Path, capsys: pyte
     assert main(["models", "fetch", "lotus-depth-d", "-o", str(tmp_path / "mine")]) == 2
     assert "exists already: give --overwrite" in capsys.readouterr().err
     assert not hub.requests
+
+
+def test_fetch_ends_in_a_model_that_runs(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.repos[LOTUS] = Repo(write_lotus(tmp_path / "small"))
+    assert main(["models", "fetch", "lotus-depth-d", "--size", "64x64"]) == 0
+    assert find_model("lotus-depth-d") == tmp_path / "data/diffusion_perception_ros/models/lotus-depth-d"
+    estimator = Estimator.load("lotus-depth-d")
+    assert estimator.card.source.checkpoint == f"{LOTUS}@{COMMIT[:12]}"
+    assert str(tmp_path) not in (find_model("lotus-depth-d") / CARD_NAME).read_text()
+    prediction = estimator.predict(np.zeros((48, 64, 3), np.uint8))
+    assert prediction.depth_quantity == find_entry("lotus-depth-d").quantity
+    assert main(["models", "fetch", "lotus-depth-d"]) == 2
+    assert "exists already" in capsys.readouterr().err

@@ -123,8 +123,7 @@ def _run_family(args: argparse.Namespace) -> int:
 
     options = ExportOptions(
         name=args.name or args.output.name,
-        checkpoint=args.published_as
-        or (f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint),
+        checkpoint=args.published_as or (f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint),
         size=parse_size(args.size),
         precision=args.precision,
         steps=args.steps,

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint (default: its newest)")
     parser.add_argument("--download-only", action="store_true", help="do not export; say where the checkpoint is")
-    parser.add_argument("--size", metavar="WxH", help="of the graph's picture (default: the catalogue's)")
+    parser.add_argument(
+        "--size", metavar="WxH", help="of the graph's picture, or 'dynamic' (default: the catalogue's)"
+    )
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the catalogue's)")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         _say(f"{plan.label} is complete in {folder}")
     if args.download_only:
         return 0
-    return _export(entry, args, output, folders)
+    return _export(export_arguments(entry, folders, plans[0].label, output, args))
 
 
 def show_available(as_json: bool) -> int:
@@ -73,12 +75,18 @@ def show_available(as_json: bool) -> int:
 
 
 def export_arguments(
-    entry: CatalogueEntry, folders: Sequence[Path], output: Path, args: argparse.Namespace
+    entry: CatalogueEntry, folders: Sequence[Path], label: str, output: Path, args: argparse.Namespace
 ) -> list[str]:
-    """Words of `diffusion-perception export` that turn a downloaded checkpoint into a model folder."""
+    """Words of `diffusion-perception export` that turn a downloaded checkpoint into a model folder.
+
+    Args:
+        folders: The checkpoint and, if it has one, its base.
+        label: `owner/name@commit` of the checkpoint.
+    """
     size = args.size or f"{entry.size[0]}x{entry.size[1]}"
     words = [entry.family, "--checkpoint", str(folders[0]), "--task", entry.task, "--size", size]
     words += ["--precision", args.precision, "--steps", str(args.steps or entry.steps), "-o", str(output)]
+    words += ["--published-as", label]
     if len(folders) > 1:
         words += ["--base", str(folders[1])]
     if entry.noise:
@@ -88,13 +96,12 @@ def export_arguments(
     return words + (["--overwrite"] if args.overwrite else [])
 
 
-def _export(entry: CatalogueEntry, args: argparse.Namespace, output: Path, folders: Sequence[Path]) -> int:
+def _export(words: list[str]) -> int:
     from diffusion_perception_ros.cli import export
 
     parser = argparse.ArgumentParser(prog="diffusion-perception export")
     export.add_arguments(parser)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return export.run(parser.parse_args(export_arguments(entry, folders, output, args)))
+    return export.run(parser.parse_args(words))
 
 
 def _restrictions(entry: CatalogueEntry) -> list[str]:
