@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_perception_ros.cli import benchmarks
+from diffusion_perception_ros.cli import benchmarks, flicker_benchmark
 from diffusion_perception_ros.cli.benchmarks import Comparison
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.errors import InputError
@@ -20,7 +20,7 @@ from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 
 
-SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "world")
+SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "world", "flicker")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         "models": functools.partial(benchmarks.models, args.backend, args.seconds),
         "live": functools.partial(benchmarks.live, args.model, args.backend, args.seconds),
         "world": functools.partial(benchmarks.world, args.seconds),
+        "flicker": functools.partial(flicker_benchmark.flicker, args.model, args.backend, args.seconds),
     }
     results: dict[str, list[Comparison]] = {}
     left_out: dict[str, str] = {}

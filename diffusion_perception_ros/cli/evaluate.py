@@ -18,8 +18,11 @@ from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.report import write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
 from diffusion_perception_ros.evaluation.tables import tables
+from diffusion_perception_ros.evaluation.temporal import evaluate_video
+from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+from diffusion_perception_ros.inference.temporal import TIME_CONSTANT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="give this share of the depth pixels (0.01 = 1 %%) to the model, score the others in metres",
     )
+    parser.add_argument(
+        "--temporal",
+        type=float,
+        nargs="?",
+        const=TIME_CONSTANT,
+        metavar="SECONDS",
+        help="bags: flicker with and without the temporal filter of this time constant (default: %(const)s)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with pictures here")
     parser.add_argument(
@@ -55,6 +66,8 @@ def _share(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
     estimator = Estimator.load(args.model, args.backend, args.threads)
+    if args.temporal is not None:
+        return _run_temporal(args, dataset, estimator)
     result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0, args.sparse)
     # First what nothing can keep from being seen.
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -66,6 +79,29 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
     return _report_problems(result)
+
+
+def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator) -> int:
+    """The video instead of its single pictures."""
+    with _progress() as progress:
+        task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
+        result = evaluate_video(
+            dataset,
+            estimator,
+            dataset.name,
+            args.temporal,
+            show=VIDEO_FRAMES if args.report else 0,
+            on_image=lambda index: progress.update(task, completed=index + 1),
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(video_table(result))
+    facts = environment() | {"backend": estimator.backend_name}
+    if args.json:
+        write_json(args.json, result.as_dict() | {"environment": facts})
+    if args.report:
+        print(write_video_report(args.report, result, facts), file=sys.stderr)
+    for entry in dataset.skipped:
+        print(f"diffusion-perception evaluate: skipped {entry.name}: {entry.reason}", file=sys.stderr)
+    return 1 if dataset.skipped else 0
 
 
 def open_dataset(
@@ -84,10 +120,14 @@ def open_dataset(
 def _evaluate_with_progress(
     dataset: EvaluationDataset, estimator: Estimator, show: int, sparse: float | None
 ) -> Evaluation:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _progress() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1), sparse)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _report_problems(result: Evaluation) -> int:

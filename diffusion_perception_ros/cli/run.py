@@ -22,6 +22,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+from diffusion_perception_ros.inference.temporal import TIME_CONSTANT, TemporalFilter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="intrinsics of the pictures: a camera calibration YAML, or pixels (bags bring their own)",
     )
     parser.add_argument("--image-topic", help="bags: the colour topic (default: the first one recorded)")
+    parser.add_argument(
+        "--temporal",
+        type=float,
+        nargs="?",
+        const=TIME_CONSTANT,
+        metavar="SECONDS",
+        help="videos and bags: steady depth, normals and classes with this time constant (default: %(const)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
@@ -48,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
     """Predicts on every frame of every input; see `cli.main` for the exit codes."""
     problems: list[str] = []
     sources = _open_all(args.inputs, args.image_topic, problems.append)
+    steady = None
+    if args.temporal is not None:
+        _check_are_videos(sources)
+        steady = TemporalFilter(args.temporal)
     calibration = parse_calibration(args.camera_info) if args.camera_info else None
     estimator = Estimator.load(args.model, args.backend, args.threads)
     estimator.check_tasks(args.tasks)
@@ -58,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     done = []
     for frame in _with_progress(sources, estimator.card.name):
         try:
-            done.append(_predict(frame, estimator, writer, calibration, args.tasks))
+            done.append(_predict(frame, estimator, writer, calibration, args.tasks, steady))
         except (InputError, RuntimeError) as error:
             problems.append(str(error) if frame.name in str(error) else f"{frame.name}: {error}")
             _say(problems[-1])
@@ -86,6 +99,13 @@ def _open_all(paths: Sequence[Path], image_topic: str | None, note: Callable[[st
     if not sources:
         raise InputError("none of the inputs can be read")
     return sources
+
+
+def _check_are_videos(sources: Sequence[Frames]) -> None:
+    """Raises InputError if there are single pictures: they have no time."""
+    for source in sources:
+        if isinstance(source, PictureFrames):
+            raise InputError(f"--temporal is for videos and bags: {source.files[0]} is a picture without a time")
 
 
 def _protect_inputs(sources: Sequence[Frames], output: Path) -> None:
@@ -130,6 +150,7 @@ def _predict(
     writer: PredictionWriter,
     calibration: Calibration | None,
     tasks: Sequence[str] | None,
+    steady: TemporalFilter | None,
 ) -> dict[str, Any]:
     """Predicts on one frame and writes its files.
 
@@ -141,6 +162,8 @@ def _predict(
     height, width = frame.rgb.shape[:2]
     intrinsics = calibration.for_size(width, height) if calibration else frame.intrinsics
     prediction = estimator.predict(frame.rgb, intrinsics, tasks)
+    if steady is not None and frame.stamp is not None:
+        prediction = steady.filter(prediction, frame.rgb, frame.stamp)
     files = writer.write(frame.stem, frame.rgb, prediction)
     return {
         "input": frame.name,

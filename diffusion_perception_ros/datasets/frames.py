@@ -24,6 +24,10 @@ _IMAGES = {_IMAGE, _COMPRESSED}
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
+USUAL_RATE = 30.0
+"""Frames per second of videos that do not say."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture, or the reason why there is none."""
@@ -36,6 +40,8 @@ class Frame:
     problem: str | None = None
     """One sentence; set when `rgb` is None."""
     intrinsics: Intrinsics | None = None
+    stamp: float | None = None
+    """Seconds; of a video since its start, None for pictures."""
 
 
 class Frames(Protocol):
@@ -107,12 +113,14 @@ class VideoFrames:
     def __iter__(self) -> Iterator[Frame]:
         count = 0
         announced = len(self)
+        rate = self._capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
         while True:
             found, picture = self._capture.read()
             if not found:
                 break
             rgb = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
-            yield Frame(f"{self._path} frame {count}", f"{self._path.stem}_{count:06d}", rgb)
+            name, stem = f"{self._path} frame {count}", f"{self._path.stem}_{count:06d}"
+            yield Frame(name, stem, rgb, stamp=count / rate)
             count += 1
         self._capture.release()
         # Containers round their frame counts, so a small difference means nothing.
@@ -168,7 +176,9 @@ class BagFrames:
                 )
         except InputError as error:
             return Frame(name, stem, problem=f"{name}: {error}")
-        return Frame(name, stem, rgb, intrinsics=self._intrinsics(message, rgb))
+        stamp = content.header.stamp
+        seconds = stamp.sec + 1e-9 * stamp.nanosec
+        return Frame(name, stem, rgb, intrinsics=self._intrinsics(message, rgb), stamp=seconds)
 
     def _intrinsics(self, message: BagMessage, rgb: UInt8Image) -> Intrinsics | None:
         """Of the sibling camera_info topic, else of one with the same frame_id; None if there is none or K is zero."""

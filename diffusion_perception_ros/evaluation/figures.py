@@ -72,11 +72,11 @@ def frame_tiles(sample: EvaluationSample, prediction: Prediction, labels: Sequen
     return tiles
 
 
-def embed(picture: UInt8Image) -> str:
-    """A picture (H, W, 3) RGB as a data URI."""
+def embed(picture: UInt8Image, most: int = TILE_WIDTH) -> str:
+    """A picture (H, W, 3) RGB as a data URI, reduced to `most` pixels of width."""
     height, width = picture.shape[:2]
-    if width > TILE_WIDTH:
-        size = (TILE_WIDTH, round(height * TILE_WIDTH / width))
+    if width > most:
+        size = (most, round(height * most / width))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     done, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
@@ -109,7 +109,7 @@ def _depth_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[T
             "Depth error",
             "relative, |predicted − true| / true",
             embed(colorize_depth(error, 0.0, DEPTH_ERROR_LIMIT, near_is_high=True)),
-            Scale(_error_gradient(), "0", f"≥ {DEPTH_ERROR_LIMIT:.0%}"),
+            Scale(error_gradient(), "0", f"≥ {DEPTH_ERROR_LIMIT:.0%}"),
         )
     if sample.intrinsics is None:
         yield Tile("Point cloud", "Not shown: the camera is not calibrated.")
@@ -130,7 +130,7 @@ def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator
         "Normal error",
         "against planes fitted to the sensor's near depth" if sample.normals is None else "against ground truth",
         embed(colorize_depth(error, 0.0, NORMAL_ERROR_LIMIT, near_is_high=True)),
-        Scale(_error_gradient(), "0°", f"≥ {NORMAL_ERROR_LIMIT:.0f}°"),
+        Scale(error_gradient(), "0°", f"≥ {NORMAL_ERROR_LIMIT:.0f}°"),
     )
 
 
@@ -185,7 +185,8 @@ def _depth_gradient() -> str:
     return _gradient(colorize_depth(np.linspace(0, 1, 9, dtype=np.float32)[None], 0.0, 1.0))
 
 
-def _error_gradient() -> str:
+def error_gradient() -> str:
+    """The colours of errors, from none to large."""
     return _gradient(colorize_depth(np.linspace(0, 1, 9, dtype=np.float32)[None], 0.0, 1.0, near_is_high=True))
 
 

@@ -78,6 +78,8 @@ class FrameView:
     name: str
     note: str
     tiles: list[Tile]
+    columns: int = 0
+    """Tiles in a row, 0 = as many as suit their number."""
 
 
 @dataclass

@@ -24,8 +24,10 @@ CLASS_MARGIN = 0.5
 """A new class replaces the old one once the old one's faded probability is below this share of its own."""
 LEAST_TRUST = 0.7
 """Below this, a pixel's past counts neither for its class nor for scale and shift: it may be another surface."""
-_LEAST_VALUE = 0.05
-"""Of relative depth in [0, 1], below which its differences are not judged relative to it."""
+_LEAST_SHARE = 0.2
+"""Of the median depth; nearer, differences are not judged relative to the depth itself: 0 may be anything there."""
+_FLAT = 0.01
+"""Spread of depth, as a share of its mean, below which one surface fills the view and does not tell the scale."""
 _FEWEST = 100
 _SAMPLED = np.s_[::4, ::4]
 
@@ -73,9 +75,10 @@ class SteadyDepth:
             return depth
         scale, shift = _gauge(present, past, motion.trust, is_metric)
         past = (past - np.float32(shift)) / np.float32(scale)
+        least = _LEAST_SHARE * _median(present)
         with np.errstate(invalid="ignore"):
             difference = past - present
-            tolerance = np.maximum(np.abs(present), np.float32(_LEAST_VALUE)) * np.float32(DEPTH_TOLERANCE)
+            tolerance = np.maximum(present, np.float32(least)) * np.float32(DEPTH_TOLERANCE)
             weight = motion.trust * np.maximum(0.0, 1.0 - 0.5 * np.square(difference / tolerance))
             correction = np.float32(keep) * weight * difference
         correction[~np.isfinite(correction)] = 0.0
@@ -102,10 +105,17 @@ def _regauged(depth: FloatImage, correction: FloatImage, scale: float, shift: fl
     return moved if is_metric else np.clip(moved, 0.0, 1.0, out=moved)
 
 
+def _median(depth: FloatImage) -> float:
+    """Of some finite pixels; 1 if there are none."""
+    values = depth[_SAMPLED]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else 1.0
+
+
 def robust_line(x: Vector, y: Vector, weight: Vector) -> tuple[float, float]:
     """Scale and shift of y = scale x + shift by reweighted least squares of relative errors (Cauchy's weights)."""
-    relative = 1.0 / np.maximum(y, _LEAST_VALUE)
-    scale, shift = 1.0, float(np.median(y - x))
+    relative = 1.0 / np.maximum(y, _LEAST_SHARE * float(np.median(y)))
+    scale, shift = float(np.median(y / x)), 0.0
     for _ in range(3):
         errors = np.abs(scale * x + shift - y) * relative
         width = max(3.0 * float(np.median(errors)), 1e-4)
@@ -113,11 +123,11 @@ def robust_line(x: Vector, y: Vector, weight: Vector) -> tuple[float, float]:
         share /= share.sum()
         mean_x, mean_y = float(share @ x), float(share @ y)
         variance = float(share @ np.square(x - mean_x))
-        if variance < 1e-6:  # one flat surface does not tell the scale
-            return 1.0, mean_y - mean_x
+        if variance < np.square(_FLAT * mean_x):
+            return mean_y / mean_x, 0.0
         scale = float(share @ ((x - mean_x) * (y - mean_y))) / variance
         shift = mean_y - scale * mean_x
-    return (scale, shift) if 0.5 < scale < 2.0 else (1.0, float(np.median(y - x)))
+    return (scale, shift) if 0.5 < scale < 2.0 else (float(np.median(y / x)), 0.0)
 
 
 class SteadyNormals:
