@@ -40,7 +40,7 @@ def load_autoencoder(files: CheckpointFiles, recipe: Recipe) -> Autoencoder:
         InputError: it is missing, or its latents have another number of channels than the recipe's.
     """
     vae = load_network(AutoencoderKL, files, "vae")
-    check_config(files, "vae", vae, {"latent_channels": recipe.latent_channels, "in_channels": 3})
+    check_config(files, "vae", vae, {"latent_channels": recipe.vae_channels, "in_channels": 3})
     return Autoencoder(vae)
 
 
@@ -52,5 +52,5 @@ def load_tiny_autoencoder(name: str, recipe: Recipe) -> Autoencoder:
     """
     files = CheckpointFiles(name)
     tiny = load_network(AutoencoderTiny, files, "")
-    check_config(files, "", tiny, {"latent_channels": recipe.latent_channels})
+    check_config(files, "", tiny, {"latent_channels": recipe.vae_channels})
     return Autoencoder(tiny)

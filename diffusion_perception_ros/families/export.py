@@ -142,6 +142,9 @@ def check_options(recipe: Recipe, options: ExportOptions) -> None:
         fixed = f"{recipe.fixed_size[0]}x{recipe.fixed_size[1]}"
         raise InputError(f"{recipe.family} models know only pictures of {fixed}: give --size {fixed}")
     if options.size is None:
+        if not recipe.keep_aspect:
+            side = recipe.resolution
+            raise InputError(f"{recipe.family} stretches all pictures to one size: give --size {side}x{side}")
         return
     allowed = tuple(max(round(side / recipe.multiple_of), 1) * recipe.multiple_of for side in options.size)
     if options.size != allowed:
@@ -240,15 +243,18 @@ def _checks(
             feeds = [{name: value for name, value in feed.items() if name != "noise"} for feed in feeds]
         return [(list(feeds), run_module(graphs[0].module, feeds))]
     encode, denoise, decode = graphs
-    images = [{"image": feed["image"]} for feed in feeds]
+    images = [{name: feed[name] for name in encode.inputs} for feed in feeds]
     encoded = run_module(encode.module, images)
     denoising = []
-    for feed, (image_latent,) in zip(feeds, encoded, strict=True):
-        noisy = torch.cat([feed["noise"], standard_noise(feed["noise"].shape, 99)])
-        others = {name: value for name, value in feed.items() if name not in ("image", "noise")}
-        timestep = denoise.inputs["timestep"]
-        latent = torch.from_numpy(image_latent)
-        denoising.append({"image_latent": latent, "noisy_latent": noisy, "timestep": timestep, **others})
+    for number, (feed, (image_latent,)) in enumerate(zip(feeds, encoded, strict=True)):
+        given = {
+            **feed,
+            "image_latent": torch.from_numpy(image_latent),
+            "noisy_latent": torch.cat([feed["noise"], standard_noise(feed["noise"].shape, 99)]),
+            "timestep": denoise.inputs["timestep"],
+            "conditional": torch.tensor([float(number % 2)]),
+        }
+        denoising.append({name: given[name] for name in denoise.inputs})
     predictions = run_module(denoise.module, denoising)
     latents = [
         {"latent": model.clean_latent(torch.from_numpy(prediction[:1]), feed["noisy_latent"][:1])}

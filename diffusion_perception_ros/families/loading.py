@@ -106,6 +106,24 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_weights(network: _Network, weights: Mapping[str, Any], path: Path) -> _Network:
+    """Puts the tensors of a file into a network, as float32, and freezes it.
+
+    Args:
+        network: May be on the `meta` device: its parameters are replaced, not written to.
+        path: Where the tensors come from, for messages.
+
+    Raises:
+        InputError: tensors are missing, unknown, or of another shape.
+    """
+    tensors = {name: value.float() if isinstance(value, Tensor) else value for name, value in weights.items()}
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} does not fit this network: {_summary(error)}") from error
+    return network.eval().requires_grad_(False)
+
+
 def check_config(files: CheckpointFiles, subfolder: str, network: nn.Module, expected: Mapping[str, Any]) -> None:
     """Checks fields of a loaded network's config, such as channel counts.
 

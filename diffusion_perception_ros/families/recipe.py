@@ -39,6 +39,8 @@ class Recipe:
     """Length of the longest side that the publisher resizes pictures to, up or down, keeping the aspect."""
     fixed_size: tuple[int, int] | None = None
     """Width and height that every picture is stretched to, for families that know only one size."""
+    keep_aspect: bool = True
+    """False: the publisher stretches every picture to `resolution` x `resolution`."""
     resize_dtype: Literal["float32", "uint8"] = "float32"
     """Type of the picture while the publisher's code resizes it: `uint8` rounds the resized pixels."""
     interpolation: Literal["linear", "area", "cubic", "lanczos"] = "area"
@@ -51,6 +53,9 @@ class Recipe:
     latent_statistic: Literal["mean", "sample"] = "mean"
     """What the published code takes from the VAE's posterior. We always take the mean: it needs no random number."""
     latent_channels: int = 4
+    """Of the noisy latent."""
+    latents: int = 1
+    """Latents of the VAE that the noisy latent holds, stacked on the channel axis."""
     latent_downscale: int = 8
     network_inputs: tuple[Literal["image", "noise", "prompt"], ...] = ("image",)
     """Latents in the order in which they are stacked on the channel axis."""
@@ -67,6 +72,11 @@ class Recipe:
     """The clean latent of a single step is this times the network's output (where the noise does not matter)."""
     reduction: Literal["mean", "none"] = "none"
     """How the decoded picture's three channels become the output."""
+
+    @property
+    def vae_channels(self) -> int:
+        """Channels of one of the VAE's latents."""
+        return self.latent_channels // self.latents
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,19 @@ class FamilyModel(nn.Module):
     keeps its VAE in the attribute `autoencoder`, so that the exporter can put a smaller one in its place.
     """
 
+    encode_conditions: tuple[str, ...] = ()
+    """Those of the `example_conditions` that `encode_prompted` takes; `denoise` takes the others."""
+    is_guided: bool = False
+    """`denoise` takes `conditional`, (1,) float32: 1 for the prompt, 0 for the empty one; 1 if it is not given."""
+
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+
+    @property
+    def image_latent_channels(self) -> int:
+        """Channels of what `encode_prompted` returns."""
+        return self.recipe.latent_channels
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -102,14 +122,23 @@ class FamilyModel(nn.Module):
         """Picture → image latent, scaled as the network expects it."""
         raise NotImplementedError
 
+    def encode_prompted(self, image: Tensor, **conditions: Tensor) -> Tensor:
+        """`encode` for families whose prompt is a picture too.
+
+        Args:
+            image: (1, 3, H, W).
+            conditions: As `encode_conditions` names them.
+        """
+        return self.encode(image)
+
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """One pass of the network; the meaning of the result is the recipe's `prediction_type`.
 
         Args:
-            image_latent: (1, c, h, w), from `encode`.
+            image_latent: (1, c, h, w), from `encode_prompted`.
             noisy_latent: (B, c, h, w); families without noise ignore it.
             timestep: (1,) float32.
-            conditions: As `example_conditions` names them.
+            conditions: As `example_conditions` names them, and `conditional` of guided families.
         """
         raise NotImplementedError
 
@@ -123,18 +152,20 @@ class FamilyModel(nn.Module):
 
     def one_step(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> Tensor:
         """The clean latent of a single step. `noise` is the noisy latent, zeros if it is None."""
-        image_latent = self.encode(image)
-        noisy_latent = torch.zeros_like(image_latent) if noise is None else noise
+        prompts = {name: conditions.pop(name) for name in self.encode_conditions}
+        image_latent = self.encode_prompted(image, **prompts)
+        if noise is None:
+            noise = image_latent.new_zeros(1, self.recipe.latent_channels, *image_latent.shape[2:])
         timestep = torch.full((1,), float(self.recipe.timestep), device=image.device)
-        prediction = self.denoise(image_latent, noisy_latent, timestep, **conditions)
-        return self.clean_latent(prediction, noisy_latent)
+        prediction = self.denoise(image_latent, noise, timestep, **conditions)
+        return self.clean_latent(prediction, noise)
 
     def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
         """The fused single step: picture → outputs."""
         return self.decode(self.one_step(image, noise, **conditions))
 
     def example_conditions(self, width: int, height: int) -> dict[str, Tensor]:
-        """Further inputs of `denoise` and `forward`, by name, with an example for a picture of this size."""
+        """Further inputs of the stages and of `forward`, by name, with an example for a picture of this size."""
         return {}
 
     def card_outputs(self) -> tuple[Output, ...]:
@@ -142,7 +173,7 @@ class FamilyModel(nn.Module):
         return self.recipe.outputs
 
     def card_inputs(self) -> dict[str, Any]:
-        """Fields of the card that describe the further inputs (`second_image`, `points`)."""
+        """Fields of the card that describe the further inputs (`second_image`, `points`, `prompt_mask`)."""
         return {}
 
     def card_sampler(self, steps: int) -> dict[str, Any]:
@@ -171,6 +202,18 @@ def find_recipe(recipes: Sequence[Recipe], checkpoint: str, task: str, variant: 
     if found is None:
         raise InputError(f"{family} has no published recipe for the task '{task}' of variant '{variant}'")
     return found
+
+
+def choose_setting(options: LoadOptions, name: str, choices: Sequence[str], default: str) -> str:
+    """The value of one of `LoadOptions.settings`.
+
+    Raises:
+        InputError: it is none of the choices.
+    """
+    value = options.settings.get(name, default)
+    if value not in choices:
+        raise InputError(f"the setting '{name}' is {' or '.join(choices)}, not '{value}'")
+    return value
 
 
 def check_settings(family: str, given: Mapping[str, str], known: Mapping[str, str]) -> None:
