@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,18 @@ from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tile
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
+@dataclass(frozen=True)
+class Query:
+    """A picture and what is asked about it; the fields are those of `Estimator.predict`."""
+
+    rgb: UInt8Image
+    intrinsics: Intrinsics | None = None
+    tasks: Collection[str] | None = None
+    points: npt.ArrayLike | None = None
+    prompt_mask: npt.ArrayLike | None = None
+    stream: str = ""
+
+
 @dataclass
 class _Stream:
     """What is remembered of the picture before."""
@@ -41,11 +52,18 @@ class Estimator:
     """
 
     def __init__(
-        self, card: ModelCard, backends: Mapping[GraphRole, Backend], network: Network, tile: Tile | None = None
+        self,
+        card: ModelCard,
+        backends: Mapping[GraphRole, Backend],
+        network: Network,
+        tile: Tile | None = None,
+        takes_batches: bool = False,
     ) -> None:
         """`load` is the usual way in."""
         self.card = card
         self.tile = tile
+        self.takes_batches = takes_batches
+        """`predict_batch` runs pictures together: a fused graph without noise, and with a free batch dimension."""
         self._backends = backends
         self._noise = NoiseSource.for_card(card)
         self._runner = ModelRunner(card, network, self._noise)
@@ -84,13 +102,12 @@ class Estimator:
             role: open_backend(folder, card, backend, threads, optimization, role, engine_precision)
             for role in card.graph_files
         }
-        network: Network
-        if card.sampler is None:
-            network = FusedNetwork(card, backends["fused"])
-        else:
-            names = {role: _input_names(folder / file) for role, file in card.graph_files.items()}
-            network = LatentNetwork(card, backends, names)
-        return cls(card, backends, network, tile)
+        nodes = {role: read_nodes(folder / file)[0] for role, file in card.graph_files.items()}
+        if card.sampler is not None:
+            names = {role: frozenset(node.name for node in inputs) for role, inputs in nodes.items()}
+            return cls(card, backends, LatentNetwork(card, backends, names), tile)
+        is_free = all(not isinstance(node.shape[0], int) for node in nodes["fused"])
+        return cls(card, backends, FusedNetwork(card, backends["fused"]), tile, is_free and card.noise is None)
 
     @property
     def backend_name(self) -> str:
@@ -128,12 +145,20 @@ class Estimator:
 
     @noise_mode.setter
     def noise_mode(self, mode: str) -> None:
+        self._noise_mode = self.check_noise(mode)
+
+    def check_noise(self, mode: str) -> str:
+        """The noise mode.
+
+        Raises:
+            InputError: it is none of `noise.NOISE_MODES`, or the model takes no noise.
+        """
         check_noise_mode(mode)
         if mode != "fixed" and (self._noise is None or self._noise.is_zero):
             raise InputError(f"model '{self.card.name}' takes no noise: there is no noise mode '{mode}'")
         if mode == "carry" and self.card.sampler is None and not (self.card.noise and self.card.noise.latent_tensor):
             raise InputError(f"model '{self.card.name}' does not tell its latent: there is no noise mode 'carry'")
-        self._noise_mode = mode
+        return mode
 
     def check_sampling(self, steps: int | None = None, ensemble_size: int | None = None) -> tuple[int, int]:
         """Steps and ensemble size that `predict` would use; None = the present setting.
@@ -229,34 +254,63 @@ class Estimator:
                 sampling that it cannot take.
             RuntimeError: the graph failed.
         """
+        query = Query(rgb, intrinsics, tasks, points, prompt_mask, stream)
+        view, request = self._prepare(query, steps, ensemble_size)
+        prediction, latents = self._runner(view, request)
+        if self.tile is not None and self._exceeds_tile(view) and request.tasks:
+            prediction = self._predict_tiles(view, request, prediction, self.tile)
+        self._remember(query, latents)
+        return prediction
+
+    def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:
+        """Predicts on pictures of different streams, with the present `steps` and `ensemble_size`.
+
+        What `takes_batches`, and is of one size for the graph, runs together; the rest one by one.
+
+        Raises:
+            InputError, RuntimeError: as `predict`; none of the pictures has an answer then.
+        """
+        prepared = [self._prepare(query, None, None) for query in queries]
+        sizes = {self.card.input.size.size_for(view.rgb.shape[1], view.rgb.shape[0]) for view, _ in prepared}
+        if not self.takes_batches or len(sizes) != 1 or any(self._exceeds_tile(view) for view, _ in prepared):
+            return [self.predict(**vars(query)) for query in queries]
+        predictions = self._runner.run_batch(prepared)
+        for query in queries:
+            self._remember(query, [])
+        return predictions
+
+    def _prepare(self, query: Query, steps: int | None, ensemble_size: int | None) -> tuple[View, Request]:
+        """Checks what is asked."""
+        rgb, intrinsics = query.rgb, query.intrinsics
         check_picture(rgb)
-        wanted = self.check_tasks(tasks)
+        wanted = self.check_tasks(query.tasks)
         height, width = rgb.shape[:2]
         if intrinsics is not None and (intrinsics.width, intrinsics.height) != (width, height):
             raise InputError(
                 f"the intrinsics belong to {intrinsics.width}x{intrinsics.height} pixels, "
                 f"the picture has {width}x{height}"
             )
-        prompts = check_prompts(self.card, points, prompt_mask, width, height)
+        prompts = check_prompts(self.card, query.points, query.prompt_mask, width, height)
         steps, ensemble_size = self.check_sampling(steps, ensemble_size)
-        memory = self._streams.setdefault(stream, _Stream()) if self._has_memory else _Stream()
+        memory = self._streams.get(query.stream, _Stream()) if self._has_memory else _Stream()
         if memory.picture is not None and memory.picture.shape != rgb.shape:
             memory.picture = None
-        request = Request(
-            tasks=wanted - self._unanswerable(prompts, memory),
-            steps=steps,
-            ensemble_size=ensemble_size,
-            noise_mode=self._noise_mode,
-        )
-        view = View(rgb, intrinsics, memory.picture, prompts, memory.latents)
-        prediction, latents = self._runner(view, request)
-        if self.tile is not None and max(width, height) > self.tile.size and request.tasks:
-            prediction = self._predict_tiles(view, request, prediction, self.tile)
+        tasks = wanted - self._unanswerable(prompts, memory)
+        request = Request(tasks, steps, ensemble_size, self._noise_mode)
+        return View(rgb, intrinsics, memory.picture, prompts, memory.latents), request
+
+    def _remember(self, query: Query, latents: list[FloatTensor]) -> None:
+        """For the next picture of the stream."""
+        if not self._has_memory:
+            return
+        memory = self._streams.setdefault(query.stream, _Stream())
         if self._noise_mode == "carry":
             memory.latents = latents
         if self.card.second_image is not None:
-            memory.picture = rgb.copy()
-        return prediction
+            memory.picture = query.rgb.copy()
+
+    def _exceeds_tile(self, view: View) -> bool:
+        return self.tile is not None and max(view.rgb.shape[:2]) > self.tile.size
 
     @property
     def _has_memory(self) -> bool:
@@ -285,8 +339,3 @@ class Estimator:
         blended = predict_tiled(view.rgb, tile, whole, predict)
         blended.timings = timings
         return blended
-
-
-def _input_names(path: Path) -> frozenset[str]:
-    inputs, _ = read_nodes(path)
-    return frozenset(node.name for node in inputs)
