@@ -146,11 +146,14 @@ def check_options(recipe: Recipe, options: ExportOptions) -> None:
             side = recipe.resolution
             raise InputError(f"{recipe.family} stretches all pictures to one size: give --size {side}x{side}")
         return
-    allowed = tuple(max(round(side / recipe.multiple_of), 1) * recipe.multiple_of for side in options.size)
+    unit = recipe.multiple_of
+    most = (recipe.largest_side or max(options.size) + unit) // unit
+    allowed = tuple(min(max(round(side / unit), 1), most) * unit for side in options.size)
     if options.size != allowed:
         raise InputError(
             f"{recipe.family} cannot take {options.size[0]}x{options.size[1]} pictures, sides must be multiples of "
-            f"{recipe.multiple_of}: the nearest size is {allowed[0]}x{allowed[1]}"
+            f"{unit}{f' up to {recipe.largest_side}' if recipe.largest_side else ''}: the nearest size is "
+            f"{allowed[0]}x{allowed[1]}"
         )
 
 

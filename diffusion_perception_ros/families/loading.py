@@ -64,6 +64,19 @@ def load_scheduler(kind: type[Any], files: CheckpointFiles, subfolder: str = "sc
         raise InputError(f"{part.folder} cannot be loaded as {kind.__name__}: {_summary(error)}") from error
 
 
+def load_tokenizer(files: CheckpointFiles, subfolder: str) -> Any:
+    """A tokenizer of transformers.
+
+    Raises:
+        InputError: there is no such part, or it is none.
+    """
+    part = files.part(subfolder)
+    try:
+        return AutoTokenizer.from_pretrained(str(part.root), subfolder=subfolder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{part.folder} cannot be loaded as a tokenizer: {_summary(error)}") from error
+
+
 def load_text_constant(files: CheckpointFiles, prompt: str, expected_tokens: int) -> Tensor:
     """CLIP's last hidden state of an unpadded prompt, (1, expected_tokens, width) float32.
 
@@ -72,15 +85,11 @@ def load_text_constant(files: CheckpointFiles, prompt: str, expected_tokens: int
     Raises:
         InputError: the tokenizer or text encoder are missing or make another number of tokens.
     """
-    part = files.part("tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(part.root), subfolder="tokenizer", local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{part.folder} cannot be loaded as a tokenizer: {_summary(error)}") from error
+    tokenizer = load_tokenizer(files, "tokenizer")
     tokens = tokenizer(prompt, padding="do_not_pad", truncation=True, return_tensors="pt").input_ids
     if tokens.shape[1] != expected_tokens:
         raise InputError(
-            f"{part.folder} makes {tokens.shape[1]} tokens of the prompt '{prompt}', this family was trained with "
+            f"{files.name}/tokenizer makes {tokens.shape[1]} tokens of the prompt '{prompt}', this family was trained with "
             f"{expected_tokens}: the tokenizer belongs to another checkpoint"
         )
     encoder = load_network(CLIPTextModel, files, "text_encoder")

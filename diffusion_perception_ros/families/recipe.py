@@ -47,6 +47,8 @@ class Recipe:
     """How our runtime resizes (`inference.card.InputSize`); the publishers' bilinear filter is antialiased."""
     multiple_of: int = 8
     """Sides that the network can take at all: those of the latent are whole numbers."""
+    largest_side: int | None = None
+    """Where the network's positions end, None = nowhere."""
     dynamic_multiple_of: int = 64
     """Sides for which one graph serves all sizes: every level of the U-Net halves without a remainder."""
 
