@@ -6,20 +6,29 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from geometry_msgs.msg import PointStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.camera_topics import camera_info_topic, image_topic, topic_of
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.pipeline import Job, Pipeline
+from diffusion_perception_ros.ros.prompts import PromptTopics
 from diffusion_perception_ros.ros.publishers import Outputs
-from diffusion_perception_ros.ros.qos import CAMERA_INFO_QOS, IMAGE_QOS, SPARSE_DEPTH_QOS, subscription_events
+from diffusion_perception_ros.ros.qos import (
+    CAMERA_INFO_QOS,
+    IMAGE_QOS,
+    PROMPT_QOS,
+    SPARSE_DEPTH_QOS,
+    subscription_events,
+)
 
 
 class Camera:
@@ -55,7 +64,9 @@ class Camera:
         assert self.outputs is not None
         self.monitor.restart()
         self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
-        self.pipeline = Pipeline(estimator, self.outputs, self._parameters, self.monitor, self._node.get_clock())
+        self.pipeline = Pipeline(
+            self.name, estimator, self.outputs, self._parameters, self.monitor, self._node.get_clock()
+        )
         return self.pipeline
 
     def activate(self, offer: Callable[[Job], bool]) -> None:
@@ -77,6 +88,7 @@ class Camera:
             sparse = Image if self.parameters.sparse_depth_type == "image" else PointCloud2
             topic = self._node.resolve_topic_name(topic_of(self.name, "sparse_depth"))
             self._subscribe("sparse_depth", sparse, topic, self._on_sparse_depth, SPARSE_DEPTH_QOS)
+        self._subscribe_to_prompts(self.outputs.card, self.pipeline.prompts)
         topics = {name: subscription.topic_name for name, subscription in self.inputs.items()}
         self._logger.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
 
@@ -107,6 +119,16 @@ class Camera:
             event_callbacks=subscription_events(topic, self.monitor.incompatible_qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+
+    def _subscribe_to_prompts(self, card: ModelCard, prompts: PromptTopics) -> None:
+        """For models that can be asked for something."""
+        for name, kind, is_taken, callback in (
+            ("prompt", PointStamped, card.points, prompts.add_point),
+            ("prompt_mask", Image, card.prompt_mask, prompts.set_mask),
+        ):
+            if is_taken:
+                topic = self._node.resolve_topic_name(topic_of(self.name, name))
+                self._subscribe(name, kind, topic, callback, PROMPT_QOS)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrival = time.perf_counter()

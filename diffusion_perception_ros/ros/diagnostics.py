@@ -5,7 +5,7 @@ diagnostic_updater is not among the ROS 2 wheels, so the statuses are built here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -15,6 +15,8 @@ from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.camera_topics import topic_of
 from diffusion_perception_ros.ros.monitor import Complaints, summary
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
+from diffusion_perception_ros.ros.predictor import COMPLAINT as BATCH
+from diffusion_perception_ros.ros.prompts import COMPLAINT as PROMPT
 from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.sparse_depth import COMPLAINT, SparseDepth
 
@@ -86,11 +88,15 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
         "Backend": estimator.backend_name,
         "Backend asked for": snapshot.parameters.backend,
         "Fallback": estimator.fallback_reason or "",
+        "Licence": estimator.card.licence,
+        "Steps": str(estimator.steps),
+        "Ensemble size": str(estimator.ensemble_size),
+        "Images at once": str(len(snapshot.cameras) if estimator.takes_batches else 1),
         **summary([camera.monitor.statistics for camera in snapshot.cameras]),
     }
-    problems = (
-        [f"running on {estimator.backend_name}: {estimator.fallback_reason}"] if estimator.fallback_reason else []
-    )
+    problems = snapshot.complaints.current([BATCH])
+    if estimator.fallback_reason:
+        problems.append(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
     return _status(snapshot, "network", problems, values)
 
 
@@ -102,6 +108,7 @@ def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
     obstacle = _why_not_metric(snapshot, camera, outputs)
     unmet = [outputs.name_of(output) for output in subscribed if output.metric and obstacle]
     problems = [f"nothing on {', '.join(unmet)}: {obstacle}"] if unmet else []
+    problems += _prompt_problems(snapshot, camera, {task for output in subscribed for task in output.tasks})
     problems += camera.monitor.complaints.current(f"qos {topic}" for topic in outputs.topics)
     values = {
         "Enabled": str(camera.enabled),
@@ -111,6 +118,17 @@ def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
         **_scale_values(camera),
     }
     return _status(snapshot, part, problems, values, idle="" if camera.enabled else "disabled by ~/enable")
+
+
+def _prompt_problems(snapshot: Snapshot, camera: Camera, tasks: Set[str]) -> list[str]:
+    """What is wrong with the prompts of a model that has to be asked for a mask."""
+    topics = [name for name in ("prompt", "prompt_mask") if name in camera.inputs]
+    if "mask" not in tasks or camera.pipeline is None or not topics:
+        return []
+    if not camera.pipeline.prompts.any_yet:
+        sources = " or ".join(snapshot.input(camera, name) for name in topics)
+        return [f"no mask: nothing has come on {sources}"]
+    return camera.monitor.complaints.current([PROMPT], within=RECENT)
 
 
 def _why_not_metric(snapshot: Snapshot, camera: Camera, outputs: Outputs) -> str:

@@ -100,7 +100,14 @@ def _points(frame: Frame) -> PointCloud2 | None:
     settings = frame.parameters
     info = None if settings.rectified else frame.info
     return frame.cloud.build(
-        frame.header, frame.depth, frame.rgb, frame.prediction, frame.intrinsics, info, settings.points_decimation
+        frame.header,
+        frame.depth,
+        frame.rgb,
+        frame.prediction,
+        frame.intrinsics,
+        info,
+        settings.points_decimation,
+        settings.points_edge_filter,
     )
 
 

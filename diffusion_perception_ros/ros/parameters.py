@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+from diffusion_perception_ros.inference.temporal import TIME_CONSTANT
 
 
 CAMERA_NAME = r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?"
@@ -59,6 +60,19 @@ class CameraParameters(ParameterTable):
     points_decimation: int = _parameter(
         1, "Every n-th column and row goes into the point cloud; 1 keeps it aligned with the mask.", ge=1, le=64
     )
+    points_edge_filter: float = _parameter(
+        0.0,
+        "Points whose depth differs from a neighbouring pixel's by more than this share leave the cloud, 0 = none.",
+        ge=0.0,
+        le=10.0,
+    )
+    temporal: bool = _parameter(False, "Steady depth, normals and classes from image to image.")
+    temporal_time_constant: float = _parameter(
+        TIME_CONSTANT, "Seconds over which `temporal` smooths, 0 = not at all.", ge=0.0, le=10.0
+    )
+    prompt_points: int = _parameter(
+        0, "Last points of `prompt` that are used, 0 = as many as the model takes.", ge=0, le=1000
+    )
     camera_info_timeout: float = _parameter(
         5.0, "Seconds with images but without camera_info until diagnostics warn.", gt=0.0, le=3600.0
     )
@@ -93,6 +107,20 @@ class PerceptionParameters(CameraParameters):
     model: str = _parameter(DEFAULT_MODEL, "Name or folder of the model.", "unconfigured")
     backend: Literal["auto", "cpu", "cuda", "tensorrt"] = _parameter(
         "auto", "What runs the network; what this machine lacks falls back to the CPU.", "unconfigured"
+    )
+    engine_precision: Literal["fp32", "fp16", "bf16"] = _parameter(
+        "fp16", "What a TensorRT engine of an fp32 model computes in.", "unconfigured"
+    )
+    steps: int = _parameter(0, "Denoising steps, 0 = as the model's card says.", ge=0, le=1000)
+    ensemble_size: int = _parameter(
+        0, "Predictions from different noise that become one, 0 = as the model's card says.", ge=0, le=100
+    )
+    noise_mode: Literal["card", "fixed", "carry", "random"] = _parameter(
+        "card",
+        "Noise from image to image: the same, mixed with the last latent, new, or as the model's card says.",
+    )
+    tile: str = _parameter(
+        "", "SIZE/OVERLAP in pixels: larger images are predicted in tiles, which takes longer. Empty = never."
     )
     threads: int = _parameter(0, "CPU threads of the network, 0 = all cores.", "unconfigured", ge=0, le=256)
     warm_up: bool = _parameter(True, "Run the network once while configuring, not on the first image.", "unconfigured")

@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
+from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
@@ -23,6 +24,7 @@ from diffusion_perception_ros.ros.parameters import CameraParameters, Perception
 from diffusion_perception_ros.ros.pipeline import Job
 from diffusion_perception_ros.ros.predictor import Predictor
 from diffusion_perception_ros.ros.running import run_node
+from diffusion_perception_ros.ros.sampling import check_sampling
 from diffusion_perception_ros.ros.worker import FairWorker
 
 
@@ -39,7 +41,9 @@ class PerceptionNode(LifecycleNode):
         self._worker: FairWorker[Job] | None = None
         self._cameras: list[Camera] = []
         self._complaints = Complaints(self.get_logger())
-        self.parameters = NodeParameters(self, PerceptionParameters, self._why_not_now, on_change=self._on_parameters)
+        self.parameters = NodeParameters(
+            self, PerceptionParameters, self._why_not_now, self._why_wrong, self._on_parameters
+        )
         names = self.parameters.values.cameras
         self.parameters.add_scopes(names, CameraParameters.model_fields)
         self._cameras = [Camera(self, name, functools.partial(self.parameters.of, name)) for name in names or [""]]
@@ -106,7 +110,10 @@ class PerceptionNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self.parameters.values
-        estimator = Estimator.load(settings.model, settings.backend, settings.threads)
+        estimator = Estimator.load(
+            settings.model, settings.backend, settings.threads, engine_precision=settings.engine_precision
+        )
+        check_sampling(estimator, settings)
         if settings.warm_up:
             estimator.warm_up()
         if estimator.fallback_reason:
@@ -120,7 +127,8 @@ class PerceptionNode(LifecycleNode):
     def _activate(self) -> None:
         assert self._estimator is not None
         pipelines = {camera.name: camera.prepare(self._estimator) for camera in self._cameras}
-        worker = FairWorker(pipelines, Predictor(self._estimator, pipelines), most=1)
+        predictor = Predictor(self._estimator, pipelines, lambda: self.parameters.values, self._complaints)
+        worker = FairWorker(pipelines, predictor, predictor.most)
         self._worker = worker
         for camera in self._cameras:
             camera.activate(functools.partial(worker.offer, camera.name))
@@ -144,6 +152,16 @@ class PerceptionNode(LifecycleNode):
         if self._estimator is None:
             return None
         return "it can only change while the node is unconfigured: deactivate and clean up the node first"
+
+    def _why_wrong(self, values: PerceptionParameters) -> str | None:
+        """What the loaded model cannot do."""
+        if self._estimator is None:
+            return None
+        try:
+            check_sampling(self._estimator, values)
+        except InputError as error:
+            return str(error)
+        return None
 
     def _on_parameters(self) -> None:
         for camera in self._cameras:

@@ -15,7 +15,8 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import DepthOutput
-from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.estimator import Estimator, Query
+from diffusion_perception_ros.inference.temporal import TemporalFilter
 from diffusion_perception_ros.msg import PerceptionStatus
 from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos
@@ -23,9 +24,10 @@ from diffusion_perception_ros.ros.frame import Frame
 from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
+from diffusion_perception_ros.ros.prompts import PromptTopics
 from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.sparse_depth import SparseDepth
-from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
+from diffusion_perception_ros.sample import Intrinsics, Prediction
 
 
 LARGEST_AGE = 60.0
@@ -52,9 +54,8 @@ class Request:
     """A decoded image and what to predict of it."""
 
     job: Job
-    rgb: UInt8Image
+    query: Query
     info: CameraInfo | None
-    intrinsics: Intrinsics | None
     tasks: set[str]
     parameters: CameraParameters
     decode_time: float
@@ -65,14 +66,19 @@ class Pipeline:
 
     def __init__(
         self,
+        name: str,
         estimator: Estimator,
         outputs: Outputs,
         parameters: Callable[[], CameraParameters],
         monitor: Monitor,
         clock: Clock,
     ) -> None:
+        """`name` is the camera's, and that of the estimator's stream."""
         self.infos = CameraInfos()
+        self.prompts = PromptTopics(estimator.card, monitor.complaints)
         self.sparse = SparseDepth(monitor.complaints)
+        self._steady = TemporalFilter()
+        self._name, self._starts_anew = name, True
         self._estimator, self._outputs, self._parameters = estimator, outputs, parameters
         self._monitor, self._clock = monitor, clock
 
@@ -80,6 +86,7 @@ class Pipeline:
         """Time starts anew, as when a bag loops: forgets what belongs to the images so far."""
         self.infos.clear()
         self.sparse.clear()
+        self._starts_anew = True  # what the worker's thread remembers, it forgets itself
 
     def prepare(self, job: Job) -> Request | None:
         """Decodes an image; None if it cannot be used."""
@@ -88,24 +95,42 @@ class Pipeline:
             start = time.perf_counter()
             rgb = decode_message(job.message)
             decode_time = time.perf_counter() - start
-            info, intrinsics = self._camera(job.header, rgb.shape[1], rgb.shape[0], settings.rectified)
-            return Request(job, rgb, info, intrinsics, self._outputs.tasks(settings), settings, decode_time)
+            height, width = rgb.shape[:2]
+            info, intrinsics = self._camera(job.header, width, height, settings.rectified)
+            if self._starts_anew:
+                self._starts_anew = False
+                self._estimator.forget(self._name)
+                self._steady.reset()
+            tasks = self._outputs.tasks(settings)
+            query = Query(
+                rgb,
+                intrinsics,
+                tasks,
+                self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
+                self.prompts.mask(width, height),
+                self._name,
+            )
+            return Request(job, query, info, tasks, settings, decode_time)
         return None
 
     def finish(self, request: Request, prediction: Prediction) -> None:
-        """Scales a prediction, publishes it and accounts for it."""
+        """Steadies and scales a prediction, publishes it and accounts for it."""
         with self.rejecting(request.job):
             header, settings, arrival = request.job.header, request.parameters, request.job.arrival
             start = time.perf_counter()
+            if settings.temporal:
+                self._steady.time_constant = settings.temporal_time_constant
+                stamp = stamp_nanoseconds(header) / 1e9
+                prediction = self._steady.filter(prediction, request.query.rgb, stamp)
             if not self._outputs.is_metric:
-                prediction = self.sparse.scaled(header, prediction, request.intrinsics, settings)
+                prediction = self.sparse.scaled(header, prediction, request.query.intrinsics, settings)
             predicted = time.perf_counter()
             frame = Frame(
                 header,
-                request.rgb,
+                request.query.rgb,
                 prediction,
                 request.info,
-                request.intrinsics,
+                request.query.intrinsics,
                 settings,
                 self._outputs.card,
                 self._outputs.cloud,

@@ -39,6 +39,7 @@ class PointCloudBuilder:
         intrinsics: Intrinsics,
         info: CameraInfo | None,
         decimation: int = 1,
+        edge_filter: float = 0.0,
     ) -> PointCloud2:
         """The cloud of one frame, ceil(H / decimation) x ceil(W / decimation) points.
 
@@ -50,8 +51,11 @@ class PointCloudBuilder:
             intrinsics: of the image.
             info: its lens distortion is undone, None if there is none (rectified images).
             decimation: take every n-th row and column.
+            edge_filter: jump of depth, as `at_jumps`, from which points are NaN; 0 = keep all.
         """
         x, y = self._rays_of(intrinsics, info)
+        if edge_filter > 0:
+            depth = np.where(at_jumps(depth, edge_filter), np.float32(np.nan), depth)
         every = np.s_[::decimation, ::decimation]
         z = np.where(np.isfinite(depth[every]), depth[every], np.float32(np.nan))
         points = np.empty(z.shape, self._point)
@@ -86,6 +90,20 @@ class PointCloudBuilder:
             cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
         fill(cloud.data, points)
         return cloud
+
+
+def at_jumps(depth: FloatImage, threshold: float) -> npt.NDArray[np.bool_]:
+    """(H, W): where points fly between two surfaces, or may: the depths of a pixel and its eight neighbours differ.
+
+    A network draws an edge as a ramp of a few pixels, whose points belong to neither side. Nearest and farthest of the
+    3 x 3 pixels may differ by `threshold` times the nearest; pixels without depth do not count.
+    """
+    around = np.ones((3, 3), np.uint8)
+    known = np.isfinite(depth) & (depth > 0)
+    far = cv2.dilate(np.where(known, depth, np.float32(0.0)), around)
+    near = cv2.erode(np.where(known, depth, np.float32(np.inf)), around)
+    with np.errstate(over="ignore"):
+        return np.asarray(far > np.float32(1.0 + threshold) * near)
 
 
 def _pixel_rays(camera: Intrinsics, model: str, distortion: npt.NDArray[np.float64]) -> Rays:
