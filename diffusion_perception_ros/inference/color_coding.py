@@ -118,7 +118,7 @@ def _color_clusters(
     occupied = np.flatnonzero(counts)
     weights = counts[occupied].astype(np.float32)
     cells = np.stack(np.unravel_index(occupied, (_BINS,) * 3), axis=1)
-    centres = (cells.astype(np.float32) + 0.5) / _BINS  # (N, 3)
+    centres = ((cells + 0.5) / _BINS).astype(np.float32)  # (N, 3)
     colors = _frequent_colors(centres, weights, clustering, clustering.least_area * is_foreground.size)
     table = np.zeros(_BINS**3, np.intp)
     if len(colors):

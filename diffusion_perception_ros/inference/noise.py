@@ -36,7 +36,7 @@ class NoiseSource:
         """
         self._channels, self._downscale, self._seed = channels, downscale, seed
         self.is_zero = zeros
-        self._fixed: FloatTensor = np.empty((0, channels, 0, 0), np.float32)
+        self._fixed: FloatTensor | None = None
         self._entropy = np.random.default_rng()
 
     @classmethod
@@ -58,12 +58,13 @@ class NoiseSource:
             last: For `carry`, the clean latents of the picture before; others than fit are left out.
         """
         shape = (members, self._channels, height // self._downscale, width // self._downscale)
+        noise: FloatTensor
         if self.is_zero:
             noise = np.zeros(shape, np.float32)
         elif mode == "random":
             noise = self._entropy.standard_normal(shape, dtype=np.float32)
         else:
-            if self._fixed.shape != shape:
+            if self._fixed is None or self._fixed.shape != shape:
                 self._fixed = np.random.default_rng(self._seed).standard_normal(shape, dtype=np.float32)
             noise = self._fixed
         starts = [noise[index : index + 1] for index in range(members)]

@@ -103,9 +103,7 @@ def flow_map(scale: float, tensor: FloatTensor, size: Size, input_size: Size) ->
         size: Width and height of the picture.
         input_size: Width and height of the graph's input.
     """
-    planes = [
-        cv2.multiply(plane, 1.0, scale=scale * size[axis] / input_size[axis]) for axis, plane in enumerate(tensor)
-    ]
+    planes = [plane * np.float32(scale * size[axis] / input_size[axis]) for axis, plane in enumerate(tensor)]
     return _resize(cast(FloatImage, cv2.merge(planes)), size)
 
 

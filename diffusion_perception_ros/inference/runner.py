@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+import numpy as np
+
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
@@ -164,7 +166,7 @@ class ModelRunner:
 
     def _without_batch(self, name: str, tensor: FloatTensor) -> FloatTensor:
         self._check_shape(name, tensor, 1)
-        return tensor[0]
+        return np.asarray(tensor[0])
 
     def _check_shape(self, name: str, tensor: FloatTensor, batch: int) -> None:
         if tensor.ndim != 4 or tensor.shape[0] != batch:

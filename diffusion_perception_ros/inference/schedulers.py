@@ -77,15 +77,15 @@ class _VariancePreserving(Scheduler):
             clean = (noisy - noise * prediction) / signal
         else:
             clean = signal * noisy - noise * prediction
-        return np.clip(clean, -1.0, 1.0) if self._sampler.clip_sample else clean
+        return _float(np.clip(clean, -1.0, 1.0) if self._sampler.clip_sample else clean)
 
     def _epsilon(self, prediction: FloatTensor, noisy: FloatTensor, alpha: np.float32) -> FloatTensor:
         signal, noise = np.sqrt(alpha), np.sqrt(1 - alpha)
         if self._sampler.prediction_type == "sample":
-            return (noisy - signal * prediction) / noise
+            return _float((noisy - signal * prediction) / noise)
         if self._sampler.prediction_type == "epsilon":
             return prediction
-        return signal * prediction + noise * noisy
+        return _float(signal * prediction + noise * noisy)
 
 
 class DdimScheduler(_VariancePreserving):
@@ -113,7 +113,7 @@ class DdimScheduler(_VariancePreserving):
         target = self._alphas[previous] if previous >= 0 else self._final_alpha
         clean = self._clean(prediction, noisy_latent, alpha)
         epsilon = self._epsilon(prediction, noisy_latent, alpha)
-        return np.sqrt(target) * clean + np.sqrt(1 - target) * epsilon
+        return _float(np.sqrt(target) * clean + np.sqrt(1 - target) * epsilon)
 
 
 class LcmScheduler(_VariancePreserving):
@@ -140,10 +140,10 @@ class LcmScheduler(_VariancePreserving):
         out = np.float32(scaled / math.sqrt(scaled**2 + _SIGMA_DATA**2))
         clean = out * self._clean(prediction, noisy_latent, self._alphas[timestep]) + skip * noisy_latent
         if index == len(self._integers) - 1:
-            return clean
+            return _float(clean)
         assert noise is not None
         alpha = self._alphas[int(self._integers[index + 1])]
-        return np.sqrt(alpha) * clean + np.sqrt(1 - alpha) * noise
+        return _float(np.sqrt(alpha) * clean + np.sqrt(1 - alpha) * noise)
 
 
 class EulerFlowScheduler(Scheduler):
@@ -161,7 +161,11 @@ class EulerFlowScheduler(Scheduler):
         self, index: int, prediction: FloatTensor, noisy_latent: FloatTensor, noise: FloatTensor | None = None
     ) -> FloatTensor:
         """See `Scheduler`."""
-        return noisy_latent + (self._sigmas[index + 1] - self._sigmas[index]) * prediction
+        return _float(noisy_latent + (self._sigmas[index + 1] - self._sigmas[index]) * prediction)
+
+
+def _float(values: npt.NDArray[np.floating]) -> FloatTensor:
+    return np.asarray(values, np.float32)
 
 
 def _shifted(sigmas: npt.NDArray[np.floating] | np.floating, shift: float) -> npt.NDArray[np.floating]:
@@ -187,7 +191,7 @@ def _betas(sampler: DdimSampler | LcmSampler) -> FloatTensor:
         return np.minimum(1 - power[1:] / power[:-1], 0.999).astype(np.float32)
     if sampler.beta_schedule == "linear":
         return np.linspace(sampler.beta_start, sampler.beta_end, count, dtype=np.float32)
-    return np.linspace(math.sqrt(sampler.beta_start), math.sqrt(sampler.beta_end), count, dtype=np.float32) ** 2
+    return np.square(np.linspace(math.sqrt(sampler.beta_start), math.sqrt(sampler.beta_end), count, dtype=np.float32))
 
 
 def _spaced_timesteps(sampler: DdimSampler, steps: int) -> npt.NDArray[np.int64]:

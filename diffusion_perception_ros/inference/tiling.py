@@ -196,7 +196,7 @@ def _weights(window: Window, tile: Tile, width: int, height: int) -> FloatImage:
 
 def _ramp(length: int, overlap: int, at_start: bool, at_end: bool) -> FloatImage:
     rising = (np.arange(length, dtype=np.float32) + 0.5) / overlap
-    ramp = np.ones(length, np.float32)
+    ramp: FloatImage = np.ones(length, np.float32)
     if at_start:
         ramp = np.minimum(ramp, rising)
     if at_end:

@@ -73,7 +73,9 @@ class _DiffusionSampler(_Sampler):
     @model_validator(mode="after")
     def _ascending(self) -> _DiffusionSampler:
         if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
-            raise ValueError("rescale_betas_zero_snr leaves no signal to find from 'epsilon': use v_prediction or sample")
+            raise ValueError(
+                "rescale_betas_zero_snr leaves no signal to find from 'epsilon': use v_prediction or sample"
+            )
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start {self.beta_start} is above beta_end {self.beta_end}")
         return self
