@@ -25,7 +25,7 @@ SIZE = 640, 480
 
 
 def flicker(model: str, backend: str, seconds: float) -> list[Comparison]:
-    """A drive through a static room, and a camera at rest with somebody walking by, filter on and off; and its time."""
+    """A drive through a static room, a camera at rest with somebody walking by, filter on and off; and its time."""
     loaded = Estimator.load(model, backend)
     drive = evaluate_video(BagDataset(find_resource(CLIP)), loaded, "bundled clip, moving camera")
     walkers: dict[str, npt.NDArray[np.bool_]] = {}
