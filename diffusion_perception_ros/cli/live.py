@@ -84,6 +84,54 @@ def play_live(
         return int(_last_json(player.output().splitlines())["published"][dataset.image_topic])
 
 
+def play_cameras(
+    bag: Path,
+    cameras: Sequence[str],
+    seconds: float,
+    model: Path,
+    card: ModelCard,
+    recording: Path,
+    logs: Path,
+    backend: str = "auto",
+) -> None:
+    """Plays several cameras to one node that serves them all, and records its answers.
+
+    Args:
+        bag: Holds `image_raw` and `camera_info` of every camera in its namespace below `/`.
+        cameras: Their names. Outputs are recorded in `NAMESPACE/<camera>`.
+        seconds: Length of the bag.
+        model, card, recording, logs, backend: As for `play_live`.
+
+    Raises:
+        ChildError: a process failed; the message shows its log.
+        InputError: the folder for the logs cannot be written.
+    """
+    shutil.rmtree(recording, ignore_errors=True)
+    infos = [f"/{camera}/camera_info" for camera in cameras]
+    topics = [*output_topics(card), STATUS_TOPIC]
+    outputs = [f"{NAMESPACE}/{camera}/{topic}" for camera in cameras for topic in topics]
+    with children(logs, _environment()) as group:
+        recorder = _start(group, "recorder", output=str(recording), topics=[*outputs, *infos])
+        remaps = ["-r", f"__ns:={NAMESPACE}"]
+        for camera in cameras:
+            remaps += ["-r", f"{camera}/image:=/{camera}/image_raw"]
+        node = _start(group, "perception_node", remaps, model=str(model), backend=backend, cameras=list(cameras))
+        player = _start(
+            group,
+            "bag_player",
+            bag=str(bag.resolve()),
+            wait_for=infos,
+            wait_for_subscribers=2,
+            wait_timeout=START_TIMEOUT,
+            clock=False,
+        )
+        player.wait(START_TIMEOUT + 2 * seconds + 30, others=[recorder, node])
+        time.sleep(DRAIN_TIME)
+        node.check()
+        recorder.process.send_signal(signal.SIGINT)
+        recorder.wait(30)
+
+
 def _start(group: Children, name: str, remaps: Sequence[str] = (), **parameters: object) -> Child:
     arguments = ["--ros-args", *remaps]
     for key, value in parameters.items():
