@@ -14,6 +14,7 @@ import pytest
 from model_factory import write_model
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sampled_model_factory import write_prompted_model, write_sampled_model
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
@@ -332,3 +333,68 @@ def test_the_bundled_model_runs_by_default(tmp_path: Path) -> None:
     picture = str(write_picture(tmp_path / "a.png", 320, 240))
     assert main(["run", picture, "-o", str(tmp_path / "out"), "--threads", "2"]) == 0
     assert "a_instances.png" in names(tmp_path / "out")
+
+
+def test_steps_ensembles_and_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(write_sampled_model(tmp_path / "sampled"))
+    picture = str(write_picture(tmp_path / "room.png", 200, 150))
+    options = ["--steps", "3", "--ensemble-size", "2", "--tile", "128/32", "--save", "npz"]
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model, *options]) == 0
+    with np.load(tmp_path / "out" / "room.npz", allow_pickle=False) as archive:
+        assert {"depth_relative", "confidence", "normals", "normals_confidence"} <= set(archive.files)
+        assert archive["confidence"].shape == (150, 200)
+    capsys.readouterr()
+    for wrong, words in [
+        (["--steps", "0"], "steps must be 1 to 1000"),
+        (["--ensemble-size", "0"], "ensemble size must be at least 1"),
+        (["--tile", "10/2"], "tiles need a size of at least 64 pixels"),
+        (["--point", "3,4"], "takes no point prompts"),
+    ]:
+        assert main(["run", picture, "-o", str(tmp_path / "two"), "--model", model, *wrong]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_the_object_that_points_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(write_prompted_model(tmp_path / "prompted", ["mask"], prompts=["points"]))
+    picture = str(write_picture(tmp_path / "room.png", 64, 48))
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model]) == 2
+    assert "give --point U,V" in capsys.readouterr().err
+    points = ["--point", "47.5,20", "--point", "3,4,0", "--save", "npz"]
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model, *points]) == 0
+    assert {"room.png", "room_mask.png", "room.npz"} == names(tmp_path / "out")
+    with np.load(tmp_path / "out" / "room.npz", allow_pickle=False) as archive:
+        np.testing.assert_allclose(archive["mask"], 0.75, atol=1e-5)
+
+
+@pytest.mark.parametrize("point", ["3", "3,x", "1,2,1,1"])
+def test_what_is_no_point(model: str, tmp_path: Path, point: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = str(write_picture(tmp_path / "room.png"))
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model, "--point", point]) == 2
+    assert f"a point is U,V or U,V,LABEL in pixels, got '{point}'" in capsys.readouterr().err
+
+
+def test_a_mask_that_asks_for_the_whole_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = [{"task": "mask", "tensor": "hint", "range": [0.0, 1.0]}]
+    model = str(
+        write_prompted_model(tmp_path / "amodal", ["mask"], prompts=["prompt_mask"], card={"outputs": outputs})
+    )
+    picture, visible = str(write_picture(tmp_path / "room.png", 128, 96)), tmp_path / "visible.png"
+    cv2.imwrite(str(visible), np.pad(np.full((40, 50), 255, np.uint8), ((20, 36), (30, 48))))
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model]) == 2
+    assert "give --prompt-mask FILE" in capsys.readouterr().err
+    options = ["--prompt-mask", str(visible), "--save", "npz"]
+    assert main(["run", picture, "-o", str(tmp_path / "out"), "--model", model, *options]) == 0
+    with np.load(tmp_path / "out" / "room.npz", allow_pickle=False) as archive:
+        assert archive["mask"].sum() == 40 * 50
+
+
+def test_everything_that_can_be_drawn(tmp_path: Path) -> None:
+    tasks = ["semantic", "instances", "keypoints", "albedo", "shading", "alpha", "flow"]
+    model = str(write_prompted_model(tmp_path / "drawing", tasks, prompts=["second_image"]))
+    pictures = [str(write_picture(tmp_path / "in" / name, color=(200, 30, 30))) for name in ("a.png", "b.png")]
+    folder = str(Path(pictures[0]).parent)
+    assert main(["run", folder, "-o", str(tmp_path / "out"), "--model", model, "--save", "npz"]) == 0
+    assert {"a.png", *(f"a_{task}.png" for task in tasks[:-1]), "b_flow.png"} <= names(tmp_path / "out")
+    assert "a_flow.png" not in names(tmp_path / "out")  # nothing to compare the first picture with
+    with np.load(tmp_path / "out" / "b.npz", allow_pickle=False) as archive:
+        assert set(tasks) <= set(archive.files)

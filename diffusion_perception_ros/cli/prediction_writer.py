@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference import visualization
-from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.card import ModelCard, PictureOutput
 from diffusion_perception_ros.sample import Prediction, UInt8Image
 
 
@@ -22,9 +22,18 @@ ARCHIVE_FIELDS = (
     "depth_quantity",
     "confidence",
     "normals",
+    "normals_confidence",
     "semantic",
     "semantic_confidence",
     "instances",
+    "flow",
+    "alpha",
+    "mask",
+    "keypoints",
+    "albedo",
+    "shading",
+    "residual",
+    "material",
 )
 """Fields of `Prediction` that a `.npz` holds, under the same names; those that are None are left out."""
 
@@ -45,7 +54,7 @@ class PredictionWriter:
 
     def __init__(self, folder: Path, card: ModelCard, archives: bool) -> None:
         self._folder = folder
-        self._labels = card.labels
+        self._card = card
         self._archives = archives
         self._taken: set[str] = set()
         try:
@@ -115,14 +124,32 @@ class PredictionWriter:
             pictures["_normals"] = visualization.colorize_normals(prediction.normals)
             cells.append(_panel(pictures["_normals"]))
         if prediction.semantic is not None:
-            pictures["_semantic"] = visualization.colorize_labels(prediction.semantic, self._labels)
-            shown = visualization.present_labels(prediction.semantic, self._labels)
+            pictures["_semantic"] = visualization.colorize_labels(prediction.semantic, self._card.labels)
+            shown = visualization.present_labels(prediction.semantic, self._card.labels)
             blended = _panel(visualization.overlay(rgb, pictures["_semantic"], 0.6))
             cells.append(np.hstack([blended, visualization.legend(shown, height)]))
         if prediction.instances is not None:
             pictures["_instances"] = visualization.colorize_instances(prediction.instances)
             cells.append(_panel(visualization.overlay(rgb, pictures["_instances"], 0.6)))
-        return {"": _grid(cells), **pictures}
+        others = self._other_pictures(rgb, prediction)
+        return {"": _grid([*cells, *map(_panel, others.values())]), **pictures, **others}
+
+    def _other_pictures(self, rgb: UInt8Image, prediction: Prediction) -> dict[str, UInt8Image]:
+        """Pictures that need no legend, by the suffix of their stem."""
+        pictures: dict[str, UInt8Image] = {}
+        if prediction.flow is not None:
+            pictures["_flow"] = visualization.colorize_flow(prediction.flow)
+        if prediction.alpha is not None:
+            pictures["_alpha"] = visualization.grey_picture(prediction.alpha)
+        if prediction.mask is not None:
+            pictures["_mask"] = visualization.draw_mask(rgb, prediction.mask)
+        if prediction.keypoints is not None:
+            pictures["_keypoints"] = visualization.draw_keypoints(rgb, prediction.keypoints)
+        for output in self._card.outputs:
+            values = getattr(prediction, output.task, None)
+            if isinstance(output, PictureOutput) and values is not None:
+                pictures[f"_{output.task}"] = visualization.property_picture(values, output.prediction_space)
+        return pictures
 
 
 def _panel(picture: UInt8Image) -> UInt8Image:

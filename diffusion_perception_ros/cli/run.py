@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+from diffusion_perception_ros.inference.picture_files import read_picture
 from diffusion_perception_ros.inference.temporal import TIME_CONSTANT, TemporalFilter
+from diffusion_perception_ros.inference.tiling import Tile
+from diffusion_perception_ros.sample import UInt8Image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +53,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="videos and bags: steady depth, normals and classes with this time constant (default: %(const)s)",
     )
+    sampling = parser.add_argument_group("models of several steps, prompts and large pictures")
+    sampling.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: as the model's card says)")
+    sampling.add_argument(
+        "--ensemble-size", type=int, metavar="N", help="predictions to merge into one (default: as the card says)"
+    )
+    sampling.add_argument(
+        "--tile", metavar="SIZE[/OVERLAP]", help="predict larger pictures in tiles of so many pixels"
+    )
+    sampling.add_argument(
+        "--point",
+        action="append",
+        metavar="U,V[,0]",
+        help="pixel inside (with 0: outside) the object to segment; repeatable",
+    )
+    sampling.add_argument(
+        "--prompt-mask", type=Path, metavar="FILE", help="picture, not black where the object to complete can be seen"
+    )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How every frame is predicted on."""
+
+    tasks: Sequence[str] | None
+    calibration: Calibration | None
+    steady: TemporalFilter | None
+    points: Sequence[tuple[float, float, float]] | None
+    prompt_mask: UInt8Image | None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,17 +92,25 @@ def run(args: argparse.Namespace) -> int:
     if args.temporal is not None:
         _check_are_videos(sources)
         steady = TemporalFilter(args.temporal)
-    calibration = parse_calibration(args.camera_info) if args.camera_info else None
-    estimator = Estimator.load(args.model, args.backend, args.threads)
-    estimator.check_tasks(args.tasks)
+    settings = _Settings(
+        args.tasks,
+        parse_calibration(args.camera_info) if args.camera_info else None,
+        steady,
+        [_parse_point(text) for text in args.point] if args.point else None,
+        read_picture(args.prompt_mask).max(axis=2) if args.prompt_mask else None,
+    )
+    tile = Tile.parse(args.tile) if args.tile else None
+    estimator = Estimator.load(args.model, args.backend, args.threads, tile=tile)
+    estimator.steps, estimator.ensemble_size = estimator.check_sampling(args.steps, args.ensemble_size)
+    _check_prompts(estimator, settings)
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
     _protect_inputs(sources, args.output)
     if estimator.fallback_reason:
         _say(estimator.fallback_reason)
     done = []
-    for frame in _with_progress(sources, estimator.card.name):
+    for stream, frame in _with_progress(sources, estimator.card.name):
         try:
-            done.append(_predict(frame, estimator, writer, calibration, args.tasks, steady))
+            done.append(_predict(frame, stream, estimator, writer, settings))
         except (InputError, RuntimeError) as error:
             problems.append(str(error) if frame.name in str(error) else f"{frame.name}: {error}")
             _say(problems[-1])
@@ -116,16 +155,44 @@ def _protect_inputs(sources: Sequence[Frames], output: Path) -> None:
                 raise InputError(f"the output folder {output} holds the input {file.name}: choose another folder")
 
 
-def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[Frame]:
-    """All frames, with stems that keep pictures of the same name apart by their folders' names."""
+def _parse_point(text: str) -> tuple[float, float, float]:
+    """`u,v` or `u,v,label`.
+
+    Raises:
+        InputError: it is not that.
+    """
+    try:
+        u, v, label = (float(part) for part in (text if text.count(",") == 2 else f"{text},1").split(","))
+    except ValueError:
+        raise InputError(f"a point is U,V or U,V,LABEL in pixels, got '{text}'") from None
+    return u, v, label
+
+
+def _check_prompts(estimator: Estimator, settings: _Settings) -> None:
+    """Raises InputError if nothing can be predicted for want of a prompt, or the model lacks a task or a prompt."""
+    card = estimator.card
+    if settings.points and card.points is None:
+        raise InputError(f"model '{card.name}' takes no point prompts: leave --point out")
+    if estimator.check_tasks(settings.tasks) != {"mask"}:
+        return
+    for wanted, given, option in (
+        (card.points, settings.points, "--point U,V"),
+        (card.prompt_mask, settings.prompt_mask, "--prompt-mask FILE"),
+    ):
+        if wanted is not None and given is None:
+            raise InputError(f"model '{card.name}' segments the object that it is asked for: give {option}")
+
+
+def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str, Frame]]:
+    """All frames, each with its stream; stems keep pictures of the same name apart by their folders' names."""
     stems = _distinct_stems([file for source in sources if isinstance(source, PictureFrames) for file in source.files])
     total = sum(len(source) for source in sources) if all(len(source) for source in sources) else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
-        for source in sources:
+        for number, source in enumerate(sources):
             for frame in source:
-                yield replace(frame, stem=stems.get(frame.name, frame.stem))
+                yield str(number), replace(frame, stem=stems.get(frame.name, frame.stem))
                 progress.advance(task)
 
 
@@ -145,12 +212,7 @@ def _distinct_stems(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _predict(
-    frame: Frame,
-    estimator: Estimator,
-    writer: PredictionWriter,
-    calibration: Calibration | None,
-    tasks: Sequence[str] | None,
-    steady: TemporalFilter | None,
+    frame: Frame, stream: str, estimator: Estimator, writer: PredictionWriter, settings: _Settings
 ) -> dict[str, Any]:
     """Predicts on one frame and writes its files.
 
@@ -160,10 +222,17 @@ def _predict(
     if frame.rgb is None:
         raise InputError(frame.problem or f"{frame.name} has no picture")
     height, width = frame.rgb.shape[:2]
-    intrinsics = calibration.for_size(width, height) if calibration else frame.intrinsics
-    prediction = estimator.predict(frame.rgb, intrinsics, tasks)
-    if steady is not None and frame.stamp is not None:
-        prediction = steady.filter(prediction, frame.rgb, frame.stamp)
+    intrinsics = settings.calibration.for_size(width, height) if settings.calibration else frame.intrinsics
+    prediction = estimator.predict(
+        frame.rgb,
+        intrinsics,
+        settings.tasks,
+        points=settings.points,
+        prompt_mask=settings.prompt_mask,
+        stream=stream,
+    )
+    if settings.steady is not None and frame.stamp is not None:
+        prediction = settings.steady.filter(prediction, frame.rgb, frame.stamp)
     files = writer.write(frame.stem, frame.rgb, prediction)
     return {
         "input": frame.name,

@@ -123,6 +123,27 @@ def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
     return picture
 
 
+def grey_picture(values: FloatImage) -> UInt8Image:
+    """(H, W) in [0, 1] as a grey picture: an alpha matte as editors show it."""
+    return cast(UInt8Image, cv2.merge([np.round(values * 255).astype(np.uint8)] * 3))
+
+
+def draw_mask(rgb: UInt8Image, mask: FloatImage) -> UInt8Image:
+    """The picture, darkened outside of the mask (H, W) in [0, 1], with a yellow outline at 0.5."""
+    inside = (mask >= 0.5).astype(np.uint8)
+    picture = np.where(inside[..., None] > 0, rgb, rgb // 3)
+    outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(max(rgb.shape[:2]) / 400))
+    return cast(UInt8Image, cv2.drawContours(picture, outlines, -1, (255, 220, 0), thickness))
+
+
+def property_picture(values: FloatImage, prediction_space: str) -> UInt8Image:
+    """Albedo, shading, … (H, W, 3) in [0, 1] as a picture; linear light becomes sRGB (IEC 61966-2-1)."""
+    if prediction_space == "linear":
+        values = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** np.float32(1 / 2.4) - 0.055)
+    return np.round(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
+
+
 def overlay(rgb: UInt8Image, color: UInt8Image, opacity: float = 0.5) -> UInt8Image:
     """`color` over the picture; where `color` is black the picture stays as it is."""
     blended = cv2.addWeighted(color, opacity, rgb, 1.0 - opacity, 0.0)
