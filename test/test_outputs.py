@@ -122,6 +122,7 @@ def test_keypoints_are_spots_of_one_colour(tmp_path: Path) -> None:
     for centre in centres:
         cv2.circle(rgb, centre, 9, RED, cv2.FILLED)
     cv2.line(rgb, centres[0], centres[1], BLUE, 5)  # a bone of the skeleton, behind the spots
+    cv2.rectangle(rgb, (20, 250), (120, 350), RED, cv2.FILLED)  # too large for a spot
     cv2.circle(rgb, centres[0], 9, RED, cv2.FILLED)
     cv2.circle(rgb, centres[1], 9, RED, cv2.FILLED)
     keypoints = load(tmp_path, "keypoints", card={"input": fixed_input(256, 192)}).predict(smeared(rgb)).keypoints

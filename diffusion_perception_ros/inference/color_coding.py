@@ -99,7 +99,8 @@ def keypoints(drawing: FloatTensor, output: KeypointsOutput, size: tuple[int, in
     points = []
     for spot in range(1, count):
         inside = components == spot
-        if stats[spot, cv2.CC_STAT_AREA] < max(1.0, output.least_area * inside.size):
+        share = stats[spot, cv2.CC_STAT_AREA] / inside.size
+        if not output.least_area <= share <= output.most_area:
             continue
         weights = closeness[inside]
         u, v = np.average(columns[inside], weights=weights), np.average(rows[inside], weights=weights)

@@ -188,10 +188,12 @@ def _betas(sampler: DdimSampler | LcmSampler) -> FloatTensor:
     if sampler.beta_schedule == "squaredcos_cap_v2":
         angles = (np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2
         power = np.cos(angles) ** 2
-        return np.minimum(1 - power[1:] / power[:-1], 0.999).astype(np.float32)
+        return _float(np.minimum(1 - power[1:] / power[:-1], 0.999))
     if sampler.beta_schedule == "linear":
         return np.linspace(sampler.beta_start, sampler.beta_end, count, dtype=np.float32)
-    return np.square(np.linspace(math.sqrt(sampler.beta_start), math.sqrt(sampler.beta_end), count, dtype=np.float32))
+    return _float(
+        np.square(np.linspace(math.sqrt(sampler.beta_start), math.sqrt(sampler.beta_end), count, dtype=np.float32))
+    )
 
 
 def _spaced_timesteps(sampler: DdimSampler, steps: int) -> npt.NDArray[np.int64]:

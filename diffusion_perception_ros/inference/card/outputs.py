@@ -211,6 +211,8 @@ class KeypointsOutput(StrictModel):
     """Pixels nearer to that colour than this belong to a keypoint."""
     least_area: float = Field(default=0.00002, gt=0, lt=1)
     """Share of the picture below which a spot is no keypoint."""
+    most_area: float = Field(default=0.005, gt=0, le=1)
+    """Share of the picture above which it is none."""
 
 
 class PictureOutput(StrictModel):
