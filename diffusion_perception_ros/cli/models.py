@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli import model_fetching
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import BACKENDS
+from diffusion_perception_ros.inference.backends import BACKENDS, ENGINE_PRECISIONS, build_engines
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import ModelEntry, find_model, list_models, search_path
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = actions.add_parser("verify", help="check hashes and card, open the graph and run it once")
     verify.add_argument("models", nargs="*", metavar="MODEL", help="names or folders (default: all that are found)")
     verify.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the graph (default: auto)")
+    build = actions.add_parser("build", help="build a model's TensorRT engines now, which takes minutes")
+    build.add_argument("model", help="name or folder")
+    build.add_argument("--backend", default="tensorrt", choices=("tensorrt",), help="the one that has engines")
+    build.add_argument(
+        "--precision", default="fp16", choices=ENGINE_PRECISIONS, help="of an fp32 model's engine (default: fp16)"
+    )
     fetch = actions.add_parser("fetch", help="download a published checkpoint and export it to a model folder")
     model_fetching.add_arguments(fetch)
     for action in (listing, show, verify):
@@ -42,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs one action: 0 everything is fine, 1 some models are broken, 2 none is usable."""
     if args.action == "fetch":
         return model_fetching.run(args)
+    if args.action == "build":
+        return _build(args.model, args.precision)
     if args.action == "list" and args.available:
         return model_fetching.show_available(args.json)
     if args.action == "list":
@@ -116,6 +125,19 @@ def _verify_one(name: str, backend: str) -> dict[str, Any]:
     except (InputError, RuntimeError) as error:
         facts["error"] = str(error)
     return facts
+
+
+def _build(name: str, precision: str) -> int:
+    folder = find_model(name)
+    card = read_card(folder)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"building engines of {card.name}", total=1.0)
+        for engine in build_engines(
+            folder, card, precision, lambda share, phase: progress.update(task, completed=share, description=phase)
+        ):
+            progress.console.print(f"{engine}: checked against the CPU")
+    return 0
 
 
 def _facts(entry: ModelEntry) -> dict[str, Any]:

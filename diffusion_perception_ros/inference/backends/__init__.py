@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -23,6 +23,10 @@ BACKENDS: tuple[str, ...] = get_args(BackendName)
 OPTIMIZATIONS: tuple[str, ...] = get_args(Optimization)
 ENGINE_PRECISIONS: tuple[str, ...] = get_args(EnginePrecision)
 """What a TensorRT engine of an fp32 graph computes in; other graphs are built as they are."""
+
+
+Report = Callable[[float, str], None]
+"""Told how much of a build is done, 0 to 1, and what is being done."""
 
 
 class BackendUnavailable(Exception):
@@ -85,3 +89,30 @@ def open_backend(
     from diffusion_perception_ros.inference.backends.selection import select_backend
 
     return select_backend(ModelGraph(folder, card, role), backend, threads, optimization, precision)
+
+
+def build_engines(folder: Path, card: ModelCard, precision: str = "fp16", report: Report | None = None) -> list[Path]:
+    """Builds the TensorRT engines of a model, so that a robot need not when it starts. What is there is only checked.
+
+    Args:
+        folder: The model folder.
+        card: Its card.
+        precision: One of `ENGINE_PRECISIONS`, for fp32 graphs.
+        report: Told how far each build is, None = the log.
+
+    Returns:
+        The engines, one for each of the card's graphs.
+
+    Raises:
+        InputError: an engine cannot be built here, or computes something else than the CPU; the message says why.
+        CardError: a graph and the card contradict each other.
+    """
+    from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
+    from diffusion_perception_ros.inference.backends.selection import build_engine_of
+
+    if precision not in ENGINE_PRECISIONS:
+        raise InputError(f"unknown engine precision '{precision}': choose one of {', '.join(ENGINE_PRECISIONS)}")
+    try:
+        return [build_engine_of(ModelGraph(folder, card, role), precision, report) for role in card.graph_files]
+    except BackendUnavailable as error:
+        raise InputError(f"no TensorRT engine of '{card.name}': {error}") from error

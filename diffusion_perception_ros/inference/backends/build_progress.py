@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
+from diffusion_perception_ros.inference.backends import Report
 
-Report = Callable[[float, str], None]
-"""Told the finished share in [0, 1] and what is being done."""
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
@@ -27,7 +28,7 @@ class Rung:
     """Raises BackendUnavailable if it cannot be loaded."""
 
 
-def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -> Backend:
+def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -> tuple[Path, Backend]:
     """The first engine that can be had and computes the right thing; from the cache where it is there.
 
     Args:
@@ -36,6 +37,9 @@ def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -
         graph: Stem of the ONNX file's name.
         check: Compares an engine with the CPU. One from the cache is checked as well: the driver's or the library's
             files may have changed under the same version.
+
+    Returns:
+        The engine's file, and the engine loaded.
 
     Raises:
         BackendUnavailable: none of them; the message has the reason of each.
@@ -48,7 +52,7 @@ def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -
                 backend = rung.load(_engine(rung, cache, graph))
                 problem = check(backend)
                 if problem is None:
-                    return backend
+                    return cache.path(graph, rung.key), backend
             except (BackendUnavailable, RuntimeError) as error:
                 problem = str(error)
             _remember(cache, graph, rung.key, problem)

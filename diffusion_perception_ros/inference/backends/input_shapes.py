@@ -20,6 +20,8 @@ USUAL_PICTURE = (640, 480)
 """Width and height that engines are tuned for where the model takes any."""
 _ASPECTS = ((640, 480), (1280, 720), (640, 640), (480, 640), (720, 1280), (2, 1), (1, 2), (3, 1), (1, 3))
 """Pictures, width and height, whose shapes an engine has to take: cameras, panoramas, cameras on their side."""
+MOST_BATCHED = 4
+"""Pictures that an engine takes at once, where its graph leaves the batch free."""
 _MIDDLE_TIMESTEP = 500.0
 
 
@@ -51,13 +53,13 @@ def shape_ranges(card: ModelCard, inputs: Sequence[Node]) -> dict[str, ShapeRang
     """
     usual = input_shapes(card, inputs, *USUAL_PICTURE)
     every = [input_shapes(card, inputs, width, height) for width, height in _ASPECTS]
-    most = card.sampler.ensemble_size if card.sampler else 1
+    most = max(card.sampler.ensemble_size if card.sampler else 1, MOST_BATCHED)
     ranges = {}
     for node in inputs:
         shapes = np.array([shapes[node.name] for shapes in every], int).reshape(len(every), -1)
         smallest, largest = shapes.min(axis=0), shapes.max(axis=0)
-        if not isinstance(node.shape[0], int) and largest.size == 4:
-            largest[0] = most  # members of an ensemble are one batch
+        if largest.size == 4 and not isinstance(node.shape[0], int):
+            largest[0] = most  # several cameras, or the members of an ensemble
         ranges[node.name] = ShapeRange(tuple(smallest.tolist()), usual[node.name], tuple(largest.tolist()))
     return ranges
 
@@ -69,27 +71,28 @@ def input_shapes(card: ModelCard, inputs: Sequence[Node], width: int, height: in
         CardError: an input whose shape does not follow from the card.
     """
     image_width, image_height = card.input.size.size_for(width, height)
-    images = {card.input.tensor, card.second_image.tensor if card.second_image else card.input.tensor}
+    of_picture = {prompt.tensor for prompt in (card.input, card.second_image, card.prompt_mask) if prompt}
     downscale = _latent_downscale(card)
     shapes = {}
     for node in inputs:
-        if len(node.shape) != 4:
-            shapes[node.name] = tuple(side if isinstance(side, int) else 1 for side in node.shape)
-            if card.points and node.name == card.points.tensor:
-                shapes[node.name] = (1, card.points.most, 3)
-            continue
-        channels = node.shape[1] if isinstance(node.shape[1], int) else None
-        if node.name in images:
-            shapes[node.name] = (1, 3, image_height, image_width)
-        elif channels is None or downscale is None:
-            raise CardError(f"the size of the graph's input '{node.name}' {node.shape} does not follow from its card")
-        else:
-            shapes[node.name] = (1, channels, image_height // downscale, image_width // downscale)
+        free: Sequence[int | None] = [1] * len(node.shape)
+        if node.name in of_picture:
+            free = (1, None, image_height, image_width)
+        elif len(node.shape) == 4 and downscale:
+            free = (1, None, image_height // downscale, image_width // downscale)
+        elif len(node.shape) == 4:
+            free = (1, None, None, None)
+        shape = [said if isinstance(said, int) else side for said, side in zip(node.shape, free, strict=True)]
+        if None in shape:
+            raise CardError(
+                f"the size of the graph's input '{node.name}' {list(node.shape)} does not follow from its card"
+            )
+        shapes[node.name] = tuple(side for side in shape if side is not None)
     return shapes
 
 
 def example_inputs(card: ModelCard, inputs: Sequence[Node], picture: UInt8Image) -> dict[str, FloatTensor]:
-    """One set of inputs: the picture where the graph takes one, steady noise for latents, and no point prompts.
+    """One set of inputs: the picture where the graph takes one, steady noise for latents, and no prompts.
 
     Args:
         picture: (H, W, 3) uint8.
@@ -102,8 +105,12 @@ def example_inputs(card: ModelCard, inputs: Sequence[Node], picture: UInt8Image)
     noise = np.random.default_rng(0)
     examples: dict[str, FloatTensor] = {}
     for name, shape in shapes.items():
-        if shape == image.shape and (name == card.input.tensor or card.second_image is not None):
+        if name == card.input.tensor:
             examples[name] = image.copy()
+        elif card.second_image and name == card.second_image.tensor:
+            examples[name] = np.roll(image, 4, axis=3)  # everything moves by four pixels
+        elif card.prompt_mask and name == card.prompt_mask.tensor:
+            examples[name] = np.ones(shape, np.float32)
         elif name == "timestep":
             examples[name] = np.full(shape, _MIDDLE_TIMESTEP, np.float32)
         elif name == "conditional":

@@ -70,6 +70,7 @@ def overflowing_nodes(source: Path, inputs: Mapping[str, FloatTensor]) -> set[st
     model = onnx.load(source, load_external_data=False)
     graph = model.graph
     name_nodes(graph)
+    tensors = {node.name: [*node.input, *node.output] for node in graph.node}
     types = tensor_types(source)
     watched = [name for node in graph.node for name in node.output if name and types.get(name) == TensorProto.FLOAT]
     largest = dict(zip(watched, _largest_values(model, source.parent, watched, inputs), strict=True))
@@ -79,7 +80,7 @@ def overflowing_nodes(source: Path, inputs: Mapping[str, FloatTensor]) -> set[st
             largest[weight.name] = float(np.abs(values).max()) if values.size else 0.0
     limit = _LARGEST_FP16 / _HEADROOM
     over = {name for name, value in largest.items() if not value < limit}  # also NaN
-    return {node.name for node in graph.node if not over.isdisjoint([*node.input, *node.output])}
+    return {node for node, names in tensors.items() if not over.isdisjoint(names)}
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -102,7 +103,7 @@ def tensor_types(path: Path) -> dict[str, int]:
 def _largest_values(
     model: onnx.ModelProto, folder: Path, names: list[str], inputs: Mapping[str, FloatTensor]
 ) -> list[float]:
-    """Largest magnitude of each of a graph's tensors. Only these numbers leave the graph, not the tensors."""
+    """Largest magnitude of each of a graph's tensors. Only these numbers leave the graph, which is changed for it."""
     del model.graph.output[:]
     for index, name in enumerate(names):
         magnitude, largest = f"magnitude_{index}", f"largest_{index}"

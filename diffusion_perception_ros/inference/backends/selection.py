@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import onnxruntime
 
-from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor
+from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
 from diffusion_perception_ros.inference.backends.graph_check import check_graph
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
@@ -44,11 +45,24 @@ def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: 
     if backend == "tensorrt":
         options = tensorrt_options(graph, cache, precision)
         candidates = [
-            lambda: open_tensorrt(graph, cache, precision, check),
+            lambda: open_tensorrt(graph, cache, precision, check)[1],
             _provider(graph, check, TENSORRT, options, threads, optimization),
             *candidates,
         ]
     return first_usable(candidates, on_cpu)
+
+
+def build_engine_of(graph: ModelGraph, precision: str, report: Report | None) -> Path:
+    """See `backends.build_engines`.
+
+    Raises:
+        BackendUnavailable: no engine can be had that computes the right thing.
+    """
+    check_graph(graph.path, graph.card, *graph.nodes, graph.role)
+    cache = EngineCache.beside(graph.folder)
+    check = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
+    path, _ = open_tensorrt(graph, cache, precision, check, report)
+    return path
 
 
 def first_usable(candidates: Sequence[Candidate], last: Candidate) -> Backend:

@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor
-from diffusion_perception_ros.inference.backends.build_progress import BuildProgress, Report, log_report
+from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
+from diffusion_perception_ros.inference.backends.build_progress import BuildProgress, log_report
 from diffusion_perception_ros.inference.backends.cuda import CudaError, Gpu, find_gpu
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
 from diffusion_perception_ros.inference.backends.engine_ladder import Check, Rung, climb
@@ -47,8 +47,8 @@ class TensorRtBackend:
 
 def open_tensorrt(
     graph: ModelGraph, cache: EngineCache, precision: str, check: Check, report: Report | None = None
-) -> Backend:
-    """The engine of a graph, from the cache or built now.
+) -> tuple[Path, Backend]:
+    """The engine of a graph, its file and itself loaded, from the cache or built now.
 
     Args:
         graph: What to run.

@@ -57,7 +57,7 @@ def build_engine(path: Path, ranges: Mapping[str, ShapeRange], progress: BuildPr
     """
     trt = import_tensorrt()
     logger = _make_logger(trt)
-    builder = trt.Builder(logger)
+    builder = _start(trt.Builder, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
@@ -90,7 +90,7 @@ class Engine:
         self._logger = _make_logger(self._trt)
         self._ranges = ranges
         self._stream = Stream()
-        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime = _start(self._trt.Runtime, self._logger)
         self._engine: Any = self._runtime.deserialize_cuda_engine(serialized)
         self._context: Any = self._engine.create_execution_context() if self._engine else None
         if self._context is None:
@@ -167,6 +167,18 @@ class Engine:
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
             raise RuntimeError(f"TensorRT failed: {self._logger.last_error or 'see its log'}")
+
+
+def _start(factory: Any, logger: Any) -> Any:
+    """A builder or runtime.
+
+    Raises:
+        BackendUnavailable: TensorRT does not start, which the bindings report as a TypeError.
+    """
+    try:
+        return factory(logger)
+    except TypeError as error:
+        raise BackendUnavailable(f"TensorRT does not start: {logger.last_error or error}") from error
 
 
 def _make_logger(trt: Any) -> Any:
