@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.licences import notice
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
 from diffusion_perception_ros.ros.monitor import Complaints
@@ -121,6 +122,9 @@ class PerceptionNode(LifecycleNode):
         self._estimator = estimator
         for camera in self._cameras:
             camera.configure(estimator)
+        licence = notice(estimator.card)
+        if licence:
+            self.get_logger().warning(licence)
         tasks = ", ".join(estimator.card.tasks)
         self.get_logger().info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
 
