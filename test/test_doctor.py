@@ -13,6 +13,8 @@ from typing import Any
 
 from model_factory import write_model
 
+from diffusion_perception_ros.cli import doctor_machine
+
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROFILE = REPOSITORY / "config" / "fastdds_large_images.xml"
@@ -96,3 +98,10 @@ def test_segments_of_killed_processes() -> None:
     assert stale
     assert stale[0]["level"] == "lack"
     assert "fastdds shm clean" in stale[0]["remedy"]
+
+
+def test_tensorrt_is_looked_for_in_three_places() -> None:
+    """Libraries, their bindings, CUDA's bindings: what lacks is named, with what to do about it."""
+    finding = doctor_machine.tensorrt()
+    assert finding.topic == "TensorRT"
+    assert finding.level == "ok" or "[gpu]" in finding.remedy

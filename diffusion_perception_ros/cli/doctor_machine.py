@@ -14,12 +14,15 @@ from pathlib import Path
 import onnxruntime
 
 from diffusion_perception_ros.cli.findings import Finding
+from diffusion_perception_ros.inference.backends import BackendUnavailable
+from diffusion_perception_ros.inference.backends.cuda import CudaError, import_runtime
+from diffusion_perception_ros.inference.backends.provider_options import library_version
+from diffusion_perception_ros.inference.backends.tensorrt_engine import import_tensorrt
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, list_models
 
 
 TRAINING_PACKAGES = ("torch", "diffusers", "accelerate", "transformers", "peft", "onnx", "onnxscript", "moderngl")
 CUDA_LIBRARIES = ("libcudart.so", "libcublas.so", "libcudnn.so")
-TENSORRT_LIBRARY = "libnvinfer.so"
 NEWEST_TRIED = (3, 13)
 
 
@@ -50,7 +53,7 @@ def accelerator() -> list[Finding]:
     if not gpus:
         remedy = "Models run on the CPU; with an NVIDIA GPU, its driver has to be installed."
         return [Finding("GPU", "lack", "no NVIDIA GPU or no driver", remedy), Finding("inference", "ok", runtime)]
-    return [*(Finding("GPU", "ok", gpu) for gpu in gpus), *_gpu_inference(providers, runtime)]
+    return [*(Finding("GPU", "ok", gpu) for gpu in gpus), *_gpu_inference(providers, runtime), tensorrt()]
 
 
 def _gpus() -> list[str]:
@@ -75,10 +78,26 @@ def _gpu_inference(providers: list[str], runtime: str) -> list[Finding]:
     if missing:
         remedy = "Install CUDA and cuDNN, or 'pip install onnxruntime-gpu[cuda,cudnn]'."
         return [Finding("inference", "lack", f"{runtime}, but {', '.join(missing)} cannot be loaded", remedy)]
-    if not _loads(TENSORRT_LIBRARY):
-        remedy = "CUDA is used; for 'backend: tensorrt' install TensorRT 10.16 or newer."
-        return [Finding("inference", "ok", runtime), Finding("TensorRT", "lack", "its libraries are not here", remedy)]
-    return [Finding("inference", "ok", runtime), Finding("TensorRT", "ok", "its libraries are here")]
+    return [Finding("inference", "ok", runtime)]
+
+
+def tensorrt() -> Finding:
+    """Whether 'backend: tensorrt' can work: the libraries, their Python bindings and CUDA's."""
+    number = library_version()
+    if number is None:
+        remedy = "Only 'backend: tensorrt' needs it: pip install the extra [gpu]; a Jetson has it from JetPack."
+        return Finding("TensorRT", "lack", "its libraries are not here", remedy)
+    try:
+        version = import_tensorrt().__version__
+        import_runtime()
+    except (BackendUnavailable, CudaError) as error:
+        remedy = (
+            "On a Jetson: sudo apt install python3-libnvinfer, make .venv with --system-site-packages, and pip install "
+            "cuda-bindings of the CUDA version that JetPack has; elsewhere pip install the extra [gpu]."
+        )
+        return Finding("TensorRT", "lack", f"its libraries (version {number}) are here, but {error}", remedy)
+    state = f"{version} with its Python bindings; every engine is compared with the CPU when a model is opened"
+    return Finding("TensorRT", "ok", state)
 
 
 def _loads(library: str) -> bool:
