@@ -107,6 +107,17 @@ def edit_card(folder: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
 
 
+def free_the_batch(folder: Path) -> Path:
+    """Gives the graph of a written model a batch dimension of any size; returns the folder."""
+    path = folder / "model.onnx"
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, path)
+    edit_card(folder, files={"model.onnx": sha256_of(path)})
+    return folder
+
+
 def _graph(
     tasks: Sequence[str], depth: str, normal: Sequence[float], labels: Sequence[Label], noise: dict[str, Any] | None
 ) -> onnx.ModelProto:

@@ -5,29 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from model_factory import edit_card, write_model
+from model_factory import free_the_batch, write_model
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import sha256_of
 from diffusion_perception_ros.inference.estimator import Estimator, Query
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
 MAPS = ("depth", "depth_relative", "confidence", "normals", "semantic", "semantic_confidence", "instances")
-
-
-def free_the_batch(folder: Path) -> Path:
-    """Gives the graph of a written model a batch dimension of any size."""
-    path = folder / "model.onnx"
-    model = onnx.load(path)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.save(model, path)
-    edit_card(folder, files={"model.onnx": sha256_of(path)})
-    return folder
 
 
 def pictures(*shapes: tuple[int, int]) -> list[UInt8Image]:

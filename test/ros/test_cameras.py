@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from harness import RELIABLE, Process, Ros, camera_info, image, pixels, rgb_image
-from model_factory import write_model
+from model_factory import free_the_batch, write_model
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from diffusion_perception_ros.msg import PerceptionStatus
@@ -198,6 +201,66 @@ def test_a_camera_that_dies_is_named_and_the_other_goes_on(ros: Ros, front: Came
     assert front.predict(front.picture(FRONT)).frames_predicted > 0
     network = {pair.key: pair.value for pair in ros.diagnostics[f"{NODE}: network"].values}
     assert int(network["Frames received"]) > int(left.values("images")["Frames received"])
+
+
+def test_images_that_are_ready_together_run_together(ros: Ros, tmp_path: Path) -> None:
+    """Both statuses of a batch have the batch's time of inference; alone, no two runs take the same nanoseconds."""
+    model = free_the_batch(write_model(tmp_path / "together", depth="brightness"))
+    node = ros.start("perception_node", *_two_cameras("pair", model))
+    cameras = [Camera(ros, name, f"/{name}/image") for name in ("near", "far")]
+    _predict_together(ros, cameras, lambda: _common_time(cameras))
+    for camera, color in zip(cameras, (FRONT, LEFT), strict=True):
+        status = camera.predict(camera.picture(color))
+        depth = ros.wait_for(lambda c=camera, s=status: c.relative.at(s.header.stamp.sec), "relative depth")
+        assert pixels(depth)[10, 10] == pytest.approx(color[0] / 255, abs=0.01)
+    assert node.stop() == 0
+
+
+def test_a_graph_that_fails_on_a_batch_runs_one_by_one(ros: Ros, tmp_path: Path) -> None:
+    node = ros.start("perception_node", *_two_cameras("single", free_the_batch(_fragile_model(tmp_path / "fragile"))))
+    cameras = [Camera(ros, name, f"/{name}/image") for name in ("near", "far")]
+    _predict_together(ros, cameras, lambda: "predicted one by one" in node.log)
+    for camera in cameras:
+        assert camera.predict(camera.picture(FRONT)).frames_rejected == 0
+    status = ros.diagnostics["/single: network"]
+    assert status.level == b"\x01"
+    assert "images of several cameras are predicted one by one" in status.message
+    assert node.stop() == 0
+
+
+def _two_cameras(name: str, model: Path) -> list[str]:
+    parameters = [f"model:={model}", "threads:=1", "diagnostics_period:=0.2", "cameras:=[near, far]"]
+    return ["-r", f"__node:={name}", *(word for value in parameters for word in ("-p", value))]
+
+
+def _fragile_model(folder: Path) -> Path:
+    """Its depth is reshaped to that of one picture, which fails for two."""
+    write_model(folder, ["depth"], depth="brightness", size={"rule": "fixed", "width": WIDTH, "height": HEIGHT})
+    model = onnx.load(folder / "model.onnx")
+    (last,) = [node for node in model.graph.node if node.output[0] == "depth"]
+    last.op_type = "Reshape"
+    last.input.append("shape")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, HEIGHT, WIDTH]), "shape"))
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def _predict_together(ros: Ros, cameras: list[Camera], condition: Callable[[], Any]) -> None:
+    """Publishes large pictures of all cameras again and again: while one is in work, both have one waiting."""
+
+    def publish_and_check() -> Any:
+        for camera in cameras:
+            camera.images.publish(camera.picture(FRONT, (600, 450)))
+        return condition()
+
+    for camera in cameras:
+        ros.wait_for(camera.images.get_subscription_count, f"the node subscribes to {camera.name}")
+    ros.wait_for(publish_and_check, "two images together")
+
+
+def _common_time(cameras: list[Camera]) -> set[float]:
+    times = [{message.inference_time for message in camera.status.messages} for camera in cameras]
+    return set.intersection(*times) - {0.0}
 
 
 @pytest.mark.parametrize(
