@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import Backend, FloatTensor, open_backend
+from diffusion_perception_ros.inference.backends import Backend, open_backend
 from diffusion_perception_ros.inference.backends.graph_check import read_nodes
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, read_card
 from diffusion_perception_ros.inference.models import find_model
@@ -20,6 +20,7 @@ from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
 from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
 from diffusion_perception_ros.inference.sampler import FusedNetwork, LatentNetwork, Network
 from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.streams import LastPicture, Streams
 from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tiled
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
@@ -34,15 +35,6 @@ class Query:
     points: npt.ArrayLike | None = None
     prompt_mask: npt.ArrayLike | None = None
     stream: str = ""
-
-
-@dataclass
-class _Stream:
-    """What is remembered of the picture before."""
-
-    picture: UInt8Image | None = None
-    latents: list[FloatTensor] = field(default_factory=list)
-    """Clean latent of every member."""
 
 
 class Estimator:
@@ -70,7 +62,7 @@ class Estimator:
         self._steps = card.sampler.num_inference_steps if card.sampler else 1
         self._ensemble_size = card.sampler.ensemble_size if card.sampler else 1
         self._noise_mode: str = card.noise.mode if card.noise else "fixed"
-        self._streams: dict[str, _Stream] = {}
+        self._streams = Streams(card)
 
     @classmethod
     def load(
@@ -196,11 +188,10 @@ class Estimator:
 
     def forget(self, stream: str | None = None) -> None:
         """Forgets the last picture of a stream (None = of all): the next one is the first of a new video."""
-        for name in list(self._streams) if stream is None else [stream]:
-            self._streams.pop(name, None)
+        self._streams.forget(stream)
 
     def warm_up(self, width: int = 640, height: int = 480) -> None:
-        """Runs every graph on a grey picture: allocations and the choice of GPU kernels happen now and not on a frame."""
+        """Runs every graph on a grey picture: allocations and the choice of GPU kernels happen now, not on a frame."""
         intrinsics = Intrinsics(width, height, width, width, 0.0, 0.0)
         points = [[width / 2, height / 2, 1.0]] if self.card.points else None
         mask = np.ones((height, width), np.uint8) if self.card.prompt_mask else None
@@ -259,7 +250,7 @@ class Estimator:
         prediction, latents = self._runner(view, request)
         if self.tile is not None and self._exceeds_tile(view) and request.tasks:
             prediction = self._predict_tiles(view, request, prediction, self.tile)
-        self._remember(query, latents)
+        self._streams.remember(stream, rgb, latents, self._noise_mode)
         return prediction
 
     def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:
@@ -276,7 +267,7 @@ class Estimator:
             return [self.predict(**vars(query)) for query in queries]
         predictions = self._runner.run_batch(prepared)
         for query in queries:
-            self._remember(query, [])
+            self._streams.remember(query.stream, query.rgb, [], self._noise_mode)
         return predictions
 
     def _prepare(self, query: Query, steps: int | None, ensemble_size: int | None) -> tuple[View, Request]:
@@ -292,34 +283,17 @@ class Estimator:
             )
         prompts = check_prompts(self.card, query.points, query.prompt_mask, width, height)
         steps, ensemble_size = self.check_sampling(steps, ensemble_size)
-        memory = self._streams.get(query.stream, _Stream()) if self._has_memory else _Stream()
-        if memory.picture is not None and memory.picture.shape != rgb.shape:
-            memory.picture = None
-        tasks = wanted - self._unanswerable(prompts, memory)
-        request = Request(tasks, steps, ensemble_size, self._noise_mode)
-        return View(rgb, intrinsics, memory.picture, prompts, memory.latents), request
-
-    def _remember(self, query: Query, latents: list[FloatTensor]) -> None:
-        """For the next picture of the stream."""
-        if not self._has_memory:
-            return
-        memory = self._streams.setdefault(query.stream, _Stream())
-        if self._noise_mode == "carry":
-            memory.latents = latents
-        if self.card.second_image is not None:
-            memory.picture = query.rgb.copy()
+        last = self._streams.recall(query.stream, rgb)
+        request = Request(wanted - self._unanswerable(prompts, last), steps, ensemble_size, self._noise_mode)
+        return View(rgb, intrinsics, last.picture, prompts, last.latents), request
 
     def _exceeds_tile(self, view: View) -> bool:
         return self.tile is not None and max(view.rgb.shape[:2]) > self.tile.size
 
-    @property
-    def _has_memory(self) -> bool:
-        return self.card.second_image is not None or self._noise_mode == "carry"
-
-    def _unanswerable(self, prompts: Prompts, memory: _Stream) -> set[str]:
+    def _unanswerable(self, prompts: Prompts, last: LastPicture) -> set[str]:
         """Tasks that lack what they ask about."""
         missing = set()
-        if self.card.second_image is not None and memory.picture is None:
+        if self.card.second_image is not None and last.picture is None:
             missing.add("flow")
         if self.card.points is not None and prompts.points is None:
             missing.add("mask")

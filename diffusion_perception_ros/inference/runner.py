@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-import numpy as np
-
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
