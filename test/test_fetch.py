@@ -18,10 +18,16 @@ from hub_server import COMMIT, TOKEN, Hub, Repo, running_hub
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.families import family_module
 from diffusion_perception_ros.families.catalogue import find_entry, read_catalogue
+from diffusion_perception_ros.families.export import ExportOptions, check_options
+from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
+from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
+from diffusion_perception_ros.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from diffusion_perception_ros.inference.card import CARD_NAME
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.inference.parity import compare_outputs
 
 
 LOTUS = "jingheya/lotus-depth-d-v1-0"
@@ -87,6 +93,25 @@ def test_the_catalogue_is_complete_and_says_what_is_restricted() -> None:
     assert {name for name, entry in catalogue.items() if entry.gated} == {
         name for name in catalogue if name.startswith("diception")
     }
+
+
+@pytest.mark.parametrize("name", read_catalogue())
+def test_the_catalogue_says_what_the_recipes_say(name: str) -> None:
+    entry = find_entry(name)
+    recipes = [
+        recipe
+        for recipe in family_module(entry.family).RECIPES
+        if entry.checkpoint.id in recipe.checkpoints and recipe.task == entry.task
+    ]
+    recipe = recipes[-1 if entry.settings.get("head") == "dpt" else 0]
+    assert entry.base is None or entry.base.id == recipe.base
+    assert (entry.licence, entry.non_commercial, entry.gated) == (
+        recipe.licence.spdx,
+        recipe.licence.non_commercial,
+        recipe.licence.gated,
+    )
+    assert entry.quantity == recipe.outputs[0].quantity
+    check_options(recipe, ExportOptions(name, entry.checkpoint.id, size=entry.size, steps=entry.steps))
 
 
 def test_list_available(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,3 +274,11 @@ def test_fetch_ends_in_a_model_that_runs(hub: Hub, tmp_path: Path, capsys: pytes
     assert prediction.depth_quantity == find_entry("lotus-depth-d").quantity
     assert main(["models", "fetch", "lotus-depth-d"]) == 2
     assert "exists already" in capsys.readouterr().err
+    graph = ModelGraph(find_model("lotus-depth-d"), estimator.card)
+    inputs = graph.example_inputs()
+    convert_precision(graph.path, tmp_path / "fp16.onnx", "fp16", overflowing_nodes(graph.path, inputs))
+    (fp32,), (fp16,) = (
+        OnnxRuntimeBackend(path).run(inputs, ["depth"]) for path in (graph.path, tmp_path / "fp16.onnx")
+    )
+    (difference,) = compare_outputs([fp16], {"depth": fp32})
+    assert difference.is_acceptable

@@ -92,7 +92,7 @@ def tensorrt() -> Finding:
         import_runtime()
     except (BackendUnavailable, CudaError) as error:
         remedy = (
-            "On a Jetson: sudo apt install python3-libnvinfer, make .venv with --system-site-packages, and pip install "
+            "On a Jetson: sudo apt install python3-libnvinfer, make .venv with --system-site-packages, pip install "
             "cuda-bindings of the CUDA version that JetPack has; elsewhere pip install the extra [gpu]."
         )
         return Finding("TensorRT", "lack", f"its libraries (version {number}) are here, but {error}", remedy)

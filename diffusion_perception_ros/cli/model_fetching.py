@@ -87,8 +87,6 @@ def export_arguments(
     words += ["--published-as", label]
     if len(folders) > 1:
         words += ["--base", str(folders[1])]
-    if entry.noise:
-        words += ["--noise", entry.noise]
     for name, value in entry.settings.items():
         words += ["--set", f"{name}={value}"]
     return words + (["--overwrite"] if args.overwrite else [])

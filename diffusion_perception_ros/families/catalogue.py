@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 from importlib import resources
-from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
@@ -24,6 +23,8 @@ class Repository(_Strict):
     revision: str = "main"
     parts: tuple[str, ...] = ()
     """Sub-folders with a config and weights, in the layout of diffusers."""
+    optional_parts: tuple[str, ...] = ()
+    """Sub-folders that are used where the repository has them."""
     files: tuple[str, ...] = ()
     """Single files, for checkpoints in a layout of their own."""
     gated: bool = False
@@ -49,7 +50,7 @@ class CatalogueEntry(_Strict):
     task: str
     """Of `diffusion-perception export`."""
     quantity: str
-    """Of the card's main output."""
+    """Of the card's first output."""
     description: str
     licence: str
     """Terms of the weights; what the hub says is shown beside it before anything is downloaded."""
@@ -62,8 +63,6 @@ class CatalogueEntry(_Strict):
     size: tuple[int, int]
     """Width and height of the graph that `fetch` exports unless told otherwise."""
     steps: int = Field(default=1, ge=1)
-    noise: Literal["zeros", "input"] | None = None
-    """How the export starts, None = as the family does by itself."""
     settings: dict[str, str] = Field(default_factory=dict)
     """The family's own settings."""
 

@@ -148,8 +148,10 @@ def _choose_files(repository: Repository, paths: Sequence[str]) -> list[str]:
         InputError: a part or a file is not there, or its weights are pickled.
     """
     chosen = []
-    for part in repository.parts:
+    for part in (*repository.parts, *repository.optional_parts):
         names = [path.removeprefix(f"{part}/") for path in paths if path.rpartition("/")[0] == part]
+        if not names and part in repository.optional_parts:
+            continue
         if not names:
             raise InputError(
                 f"{repository.id} has no '{part}' any more: its publisher changed it, see {repository.page}; "
