@@ -17,12 +17,38 @@ from diffusion_perception_ros.sample import Prediction
 
 
 IMAGE = "sensor_msgs/msg/Image"
+POINTS = "sensor_msgs/msg/PointCloud2"
 STATUS = "diffusion_perception_ros/msg/PerceptionStatus"
 STATUS_TOPIC = "status"
 STAGES = ("decode", "preprocess", "inference", "postprocess", "publish")
 _PATIENCE = 8
 """Stamps that may begin before the oldest one counts as complete: topics reach the recorder in any order."""
-_DTYPES = {"32FC1": "<f4", "32FC3": "<f4", "mono8": "u1", "mono16": "<u2"}
+_LAYOUTS = {
+    "32FC1": ("<f4", 1),
+    "32FC2": ("<f4", 2),
+    "32FC3": ("<f4", 3),
+    "mono8": ("u1", 1),
+    "mono16": ("<u2", 1),
+    "rgb8": ("u1", 3),
+}
+"""dtype and channels of the encodings that the node uses."""
+_TOPICS = {
+    "depth": {"depth/image": "depth", "depth_relative/image": "depth_relative"},
+    "normals": {"normals/image": "normals"},
+    "semantic": {"segmentation/mask": "semantic"},
+    "instances": {"instances/image": "instances"},
+    "alpha": {"alpha/image": "alpha"},
+    "mask": {"mask/image": "mask"},
+    "flow": {"flow/image": "flow"},
+    "keypoints": {"keypoints": "keypoints"},
+    "albedo": {"albedo/image": "albedo"},
+    "shading": {"shading/image": "shading"},
+    "residual": {"residual/image": "residual"},
+    "material": {"material/image": "material"},
+}
+"""Task to its topics, and each topic to the field of the prediction that it carries."""
+_SHARES = ("mask", "albedo", "shading", "residual", "material")
+"""Fields in [0, 1] that travel as bytes."""
 
 
 @dataclass
@@ -42,13 +68,7 @@ class RecordedFrame:
 
 def output_topics(card: ModelCard) -> list[str]:
     """Topics, relative to the node's namespace, that hold a model's answer."""
-    topics = {
-        "depth": ["depth/image", "depth_relative/image"],
-        "normals": ["normals/image"],
-        "semantic": ["segmentation/mask"],
-        "instances": ["instances/image"],
-    }
-    return [topic for task in card.tasks for topic in topics.get(task, [])]
+    return [topic for task in card.tasks for topic in _TOPICS.get(task, {})]
 
 
 def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]) -> Iterator[RecordedFrame]:
@@ -63,7 +83,7 @@ def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]
     prefix = namespace.rstrip("/") + "/"
     topics = {prefix + topic for topic in [*output_topics(card), STATUS_TOPIC]}
     pending: dict[int, dict[str, BagMessage]] = {}
-    for message in read_messages(bag, topics, {IMAGE, STATUS}, damage):
+    for message in read_messages(bag, topics, {IMAGE, POINTS, STATUS}, damage):
         stamp = stamp_of(message.content.header)
         pending.setdefault(stamp, {})[message.topic.removeprefix(prefix)] = message
         if len(pending) > _PATIENCE:
@@ -74,14 +94,13 @@ def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]
 
 
 def _frame(stamp: int, messages: dict[str, BagMessage], card: ModelCard) -> RecordedFrame:
-    images = {topic: _array(message.content) for topic, message in messages.items() if topic != STATUS_TOPIC}
+    fields = {topic: name for topics in _TOPICS.values() for topic, name in topics.items()}
+    arrays: dict[str, Any] = {
+        fields[topic]: _array(message.content) for topic, message in messages.items() if topic in fields
+    }
     status = messages[STATUS_TOPIC].content if STATUS_TOPIC in messages else None
     prediction = Prediction(
-        depth=images.get("depth/image"),
-        depth_relative=images.get("depth_relative/image"),
-        normals=images.get("normals/image"),
-        semantic=images.get("segmentation/mask"),
-        instances=images.get("instances/image"),
+        **{name: image / np.float32(255) if name in _SHARES else image for name, image in arrays.items()},
         timings={stage: float(getattr(status, f"{stage}_time")) for stage in STAGES} if status else {},
     )
     depth = card.output("depth")
@@ -99,7 +118,9 @@ def _frame(stamp: int, messages: dict[str, BagMessage], card: ModelCard) -> Reco
 
 
 def _array(content: Any) -> npt.NDArray[Any]:
-    """(H, W) or (H, W, 3) array of an image that this package wrote: packed rows, little endian."""
-    array = np.frombuffer(content.data, _DTYPES[content.encoding])
+    """(H, W) or (H, W, C) of an image, (N, 3) of keypoints that this package wrote: packed rows, little endian."""
+    if not hasattr(content, "encoding"):
+        return np.frombuffer(content.data, "<f4").reshape(-1, len(content.fields))
+    dtype, channels = _LAYOUTS[content.encoding]
     shape = (content.height, content.width)
-    return array.reshape((*shape, 3) if content.encoding.endswith("C3") else shape)
+    return np.frombuffer(content.data, dtype).reshape(shape if channels == 1 else (*shape, channels))

@@ -6,7 +6,7 @@ The models are small graphs of the same build: three graphs with a sampler, draw
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from model_factory import edit_card
 from sampled_model_factory import write_prompted_model, write_sampled_model
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
+from diffusion_perception_ros.evaluation.recording import output_topics, read_recording
+from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.msg import PerceptionStatus
 
 
@@ -62,10 +64,16 @@ class Camera:
         for transition in ("configure", "activate"):
             assert self.ros.change_state(transition, NODE)
         outputs = {name: self.ros.collect(kind, f"/{name}") for name, kind in topics.items()}
-        self.ros.wait_for(
-            lambda: set(self.values("outputs").get("Subscribed", "").split(", ")) == set(topics), "subscribers"
-        )
+        self.wait_until_subscribed(topics)
         return outputs
+
+    def wait_until_subscribed(self, topics: Collection[str]) -> None:
+        """Until the node knows exactly these subscribers."""
+
+        def known() -> set[str]:
+            return {topic for topic in self.values("outputs").get("Subscribed", "?").split(", ") if topic}
+
+        self.ros.wait_for(lambda: known() == set(topics), f"the node sees subscribers of {topics}")
 
     def send(self, rgb: np.ndarray) -> int:
         """Publishes an image until it is predicted; returns its stamp."""
@@ -165,6 +173,27 @@ def test_sampling_follows_the_parameters(ros: Ros, camera: Camera) -> None:
         assert not result.successful
         assert words in result.reason
     assert ros.set_parameters(NODE, atomically=True, steps=0, ensemble_size=0, noise_mode="card")[0].successful
+    close(outputs)
+
+
+def test_what_is_recorded_is_read_back(ros: Ros, camera: Camera, models: Path, tmp_path: Path) -> None:
+    card, bag = read_card(models / "drawing"), tmp_path / "bag"
+    outputs = camera.use("drawing")
+    topics = [*output_topics(card), "status"]
+    recorder = ros.start("recorder", "-p", f"output:={bag}", "-p", f"topics:=[{', '.join(topics)}]")
+    camera.wait_until_subscribed(output_topics(card))
+    rgb = filled(51, 102, 204)
+    cv2.circle(rgb, (80, 30), 4, (255, 0, 0), cv2.FILLED)
+    stamp = camera.send(rgb)
+    ros.pause(0.5)
+    assert recorder.stop() == 0
+    damage: list[str] = []
+    (frame,) = [item for item in read_recording(bag, "/", card, damage) if item.stamp == stamp * 10**9]
+    assert not damage
+    np.testing.assert_allclose(frame.prediction.alpha[60, 20], 0.2, atol=0.01)
+    np.testing.assert_allclose(frame.prediction.albedo[60, 20], (0.2, 0.4, 0.8), atol=0.01)
+    np.testing.assert_allclose(frame.prediction.keypoints[:, :2], [(80, 30)], atol=1)
+    assert frame.status.model == "drawing"
     close(outputs)
 
 
