@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_perception_ros.cli.benchmarks import HEIGHT, WIDTH, Comparison, bench_picture
+from diffusion_perception_ros.cli.benchmarks import HEIGHT, WIDTH, Comparison, bench_picture, take_turns
 from diffusion_perception_ros.cli.camera_bag import write_camera_bag
 from diffusion_perception_ros.cli.live import NAMESPACE, play_cameras
 from diffusion_perception_ros.datasets.bag_reading import read_messages
@@ -17,6 +17,7 @@ from diffusion_perception_ros.datasets.rosbag import stamp_of
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.recording import STATUS
 from diffusion_perception_ros.inference.card import read_card
+from diffusion_perception_ros.inference.estimator import Estimator, Query
 from diffusion_perception_ros.inference.models import find_model
 
 
@@ -38,8 +39,29 @@ class CameraRun:
     """Median, arrival of an image to its last output published."""
 
 
-def cameras(model: str, backend: str) -> list[Comparison]:
+def cameras(model: str, backend: str, seconds: float) -> list[Comparison]:
     """Throughput and fairness with one, two and four equal cameras, and with a fast one beside a slow one."""
+    return [_batch(model, backend, seconds), *_live(model, backend)]
+
+
+def _batch(model: str, backend: str, seconds: float) -> Comparison:
+    """What running the images of four cameras together saves."""
+    loaded = Estimator.load(model, backend)
+    picture, names = bench_picture(), _names(4)
+    queries = [Query(np.roll(picture, 40 * index, axis=1), stream=name) for index, name in enumerate(names)]
+
+    def together() -> object:
+        return loaded.predict_batch(queries)
+
+    def one_by_one() -> object:
+        return [loaded.predict(**vars(query)) for query in queries]
+
+    times = take_turns({"in one batch": together, "one by one": one_by_one}, seconds)
+    notes = [] if loaded.takes_batches else ["the graph takes no batches: both are the same"]
+    return Comparison(f"images of four cameras, {loaded.backend_name}", "ms", times, notes=notes)
+
+
+def _live(model: str, backend: str) -> list[Comparison]:
     equal = {
         f"{count} camera{'s' if count > 1 else ''}": _run(
             model, backend, dict.fromkeys(_names(count), TOTAL_RATE / count)
