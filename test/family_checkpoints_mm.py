@@ -22,7 +22,7 @@ from transformers import (
 from diffusion_perception_ros.families.dit_moe import DitConfig, DiTMultiTaskMoE
 
 
-SMALL_DIT = DitConfig(tokens=16, width=64, depth=2, experts=4, hidden=128)
+SMALL_DIT = DitConfig(tokens=16, width=64, depth=1, experts=3, hidden=128)
 """For pictures of 64 x 64 pixels."""
 
 
@@ -31,6 +31,7 @@ def write_scaling(folder: Path, seed: int = 0, config: DitConfig = SMALL_DIT) ->
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     network = DiTMultiTaskMoE(config)
+    _scatter_biases(network)
     nn.init.normal_(network.pos_embed)
     torch.save({"ema": network.state_dict()}, folder / "dit_moe_generalist.pt")
     return folder

@@ -7,6 +7,7 @@ experts cannot be exported; the names of the parameters are its own, so that its
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,27 +96,30 @@ class DiTMultiTaskMoE(nn.Module):
         self.blocks = nn.ModuleList(_Block(config, dense) for _ in range(config.depth))
         self.final_layer = _FinalLayer(config)
 
-    def forward(self, stacked: Tensor, timestep: Tensor, label: int) -> Tensor:
+    def forward(self, stacked: Sequence[Tensor], timestep: Tensor, labels: Sequence[int]) -> Tensor:
         """
         Args:
-            stacked: (B, in_channels, h, w), h = w = `config.latent_side`.
+            stacked: For each label (B, in_channels, h, w), h = w = `config.latent_side`.
             timestep: (1,) float32.
-            label: One of `TASKS`; a constant of the graph.
+            labels: Of `TASKS`; constants of the graph.
 
         Returns:
-            (B, out_channels, h, w).
+            (labels, B, out_channels, h, w).
         """
-        tokens = self.x_embedder(stacked, label) + self.pos_embed  # (B, T, width)
-        condition = self.t_embedder(timestep) + self.y_embedder(label)  # (1, width)
+        members, width = stacked[0].shape[0], self.config.width
+        patches = [self.x_embedder(part, label) for part, label in zip(stacked, labels, strict=True)]
+        tokens = torch.cat(patches) + self.pos_embed  # (labels B, T, width)
+        rows = torch.cat([self.y_embedder(label) for label in labels])  # (labels, width)
+        condition = (self.t_embedder(timestep) + rows)[:, None].expand(-1, members, -1).reshape(-1, width)
         for block in self.blocks:
             tokens = block(tokens, condition)
-        return self._unpatchify(self.final_layer(tokens, condition))
+        return self._unpatchify(self.final_layer(tokens, condition), len(labels))
 
-    def _unpatchify(self, patches: Tensor) -> Tensor:
-        """(B, T, patch_size² c) → (B, c, h, w); the channel comes last in a patch."""
+    def _unpatchify(self, patches: Tensor, labels: int) -> Tensor:
+        """(labels B, T, patch_size² c) → (labels, B, c, h, w); the channel comes last in a patch."""
         side, patch, channels = self.config.side, self.config.patch_size, self.config.out_channels
-        grid = patches.reshape(-1, side, side, patch, patch, channels)
-        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, side * patch, side * patch)
+        grid = patches.reshape(-1, side, side, patch, patch, channels).permute(0, 5, 1, 3, 2, 4)
+        return grid.reshape(labels, -1, channels, side * patch, side * patch)
 
 
 class _PatchEmbedder(nn.Module):

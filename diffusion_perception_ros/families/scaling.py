@@ -147,30 +147,30 @@ class Scaling(FamilyModel):
             prompt = (2 * conditions["prompt_mask"] - 1).expand_as(image)
         else:
             prompt = torch.ones_like(image)
-        return torch.cat([self.encode(image), self.encode(prompt)], dim=1)
+        latents = self.encode(torch.cat([image, prompt]))  # (2, 4, h, w)
+        return latents.reshape(1, self.image_latent_channels, *latents.shape[2:])
 
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
-        """See `FamilyModel`. One pass per label; the predicted variance is not used."""
+        """See `FamilyModel`. The predicted variance is not used."""
         image_latent = image_latent.expand(noisy_latent.shape[0], -1, -1, -1)
         channels = self.recipe.vae_channels
-        predictions = [
-            self.transformer(torch.cat([image_latent, noisy], dim=1), timestep, label)[:, :channels]
-            for label, noisy in zip(self.labels, noisy_latent.split(channels, dim=1), strict=True)
-        ]
-        return torch.cat(predictions, dim=1)
+        stacked = [torch.cat([image_latent, part], dim=1) for part in noisy_latent.split(channels, dim=1)]
+        predictions = self.transformer(stacked, timestep, self.labels)  # (labels, B, 8, h, w)
+        return predictions[:, :, :channels].transpose(0, 1).flatten(1, 2)  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Depth (1, 1, H, W) in [-1, 1]; flow (1, 2, H, W) in units of 75 pixels; or mask (1, 1, H, W) in [0, 1]."""
-        pictures = [self.autoencoder.decode(part) for part in latent.split(self.recipe.vae_channels, dim=1)]
+        latents = latent.reshape(self.recipe.latents, self.recipe.vae_channels, *latent.shape[2:])
+        pictures = self.autoencoder.decode(latents)  # (1 or 2, 3, H, W)
         if self.recipe.task == "amodal":
-            darkest = pictures[0].amin(dim=1, keepdim=True)
+            darkest = pictures.amin(dim=1, keepdim=True)
             distance = (1 - darkest) / 2  # from white, in [0, 1]
             return ((distance / (2 * WHITE_DISTANCE)).clamp(0.0, 1.0),)
-        means = [picture.mean(dim=1, keepdim=True) for picture in pictures]
+        means = pictures.mean(dim=1)[None]  # (1, 1 or 2, H, W)
         if self.recipe.task == "flow":
-            right, down = means
+            right, down = means.chunk(2, dim=1)
             return (torch.cat([right, down * (TRAINED_WIDTH / FLOW_ROWS)], dim=1),)
-        return (means[0].clamp(-1.0, 1.0),)
+        return (means.clamp(-1.0, 1.0),)
 
     def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
         """See `FamilyModel`; Song et al., DDIM, equation 9 from the last timestep."""
@@ -260,7 +260,9 @@ def load_transformer(files: CheckpointFiles, dense: bool) -> DiTMultiTaskMoE:
     try:
         config = config_of(weights)
     except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} does not hold the Scaling generalist ({error}): give its folder or hub id") from error
+        raise InputError(
+            f"{path} does not hold the Scaling generalist ({error}): give its folder or hub id"
+        ) from error
     if config.in_channels != 3 * _VAE_CHANNELS or config.out_channels != 2 * _VAE_CHANNELS:
         raise InputError(
             f"{path} takes {config.in_channels} and gives {config.out_channels} channels, the Scaling generalist "

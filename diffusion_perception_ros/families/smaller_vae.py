@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.autoencoder import Autoencoder, load_tiny_autoencoder
-from diffusion_perception_ros.families.onnx_check import Differences, Feed, run_module
+from diffusion_perception_ros.families.onnx_check import Differences, Feed, FloatArray
 from diffusion_perception_ros.families.recipe import FamilyModel
 
 
@@ -61,7 +61,7 @@ def use_tiny_vae(model: FamilyModel, checkpoint: str, feeds: Sequence[Feed]) -> 
     """
     _vae_of(model)
     tiny = load_tiny_autoencoder(checkpoint, model.recipe)
-    before = run_module(model, feeds)
+    before = _run(model, feeds)
     model.autoencoder = tiny
     return _moved(model, feeds, before, "tiny_vae_")
 
@@ -78,10 +78,11 @@ def use_linear_decoder(model: FamilyModel, feeds: Sequence[Feed]) -> dict[str, f
         InputError: the model has no VAE, or does not decode with it.
     """
     vae = _vae_of(model)
-    before = run_module(model, feeds[1::2])
+    before = _run(model, feeds[1::2])
     with torch.inference_mode():
-        latents = torch.cat([model.one_step(*feed.values()) for feed in feeds[::2]])
-    model.autoencoder = LinearDecoder(vae, latents.clone())
+        latents = torch.cat([model.one_step(**feed) for feed in feeds[::2]])
+    separate = latents.reshape(-1, model.recipe.vae_channels, *latents.shape[2:])
+    model.autoencoder = LinearDecoder(vae, separate.clone())
     return _moved(model, feeds[1::2], before, "no_vae_")
 
 
@@ -92,9 +93,15 @@ def _vae_of(model: FamilyModel) -> Autoencoder:
     return autoencoder
 
 
-def _moved(model: FamilyModel, feeds: Sequence[Feed], before: list[list], prefix: str) -> dict[str, float]:  # type: ignore[type-arg]
+def _run(model: FamilyModel, feeds: Sequence[Feed]) -> list[list[FloatArray]]:
+    """Outputs of the single step for every feed."""
+    with torch.inference_mode():
+        return [[tensor.numpy() for tensor in model(**feed)] for feed in feeds]
+
+
+def _moved(model: FamilyModel, feeds: Sequence[Feed], before: list[list[FloatArray]], prefix: str) -> dict[str, float]:
     differences = Differences()
-    for old, new in zip(before, run_module(model, feeds), strict=True):
+    for old, new in zip(before, _run(model, feeds), strict=True):
         enlarged = [
             F.interpolate(torch.from_numpy(one), other.shape[2:], mode="bilinear").numpy()
             if one.shape != other.shape
