@@ -84,6 +84,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
+    def do_HEAD(self) -> None:
+        """What the hub's client asks first: size, hash and commit of a file."""
+        self.do_GET()
+
     def do_GET(self) -> None:
         """`/api/models/OWNER/NAME/...` and `/OWNER/NAME/resolve/COMMIT/PATH`."""
         url = urlsplit(self.path)
@@ -111,12 +115,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([_listing(path, content, repo) for path, content in repo.files().items()])
         else:
             card = {"license": repo.licence} if repo.licence else {}
-            self._json({"id": "a/b", "sha": COMMIT, "gated": "auto" if repo.gated else False, "cardData": card})
+            files = [{"rfilename": path} for path in repo.files()]
+            gated = "auto" if repo.gated else False
+            self._json({"id": "a/b", "sha": COMMIT, "gated": gated, "cardData": card, "siblings": files})
 
     def _send_file(self, repo: Repo, path: str) -> None:
         content = repo.files().get(path)
         if content is None:
             self._error(404, "EntryNotFound", "Entry not found")
+            return
+        if repo.gated and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._error(403, "GatedRepo", "Access to this model is restricted")
+            return
+        if self.command == "HEAD":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
             return
         hub = self.hub
         asked = self.headers.get("Range")
@@ -159,7 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 def _listing(path: str, content: bytes, repo: Repo) -> dict[str, object]:

@@ -243,6 +243,6 @@ class Bfloat16Weights(nn.Module):
         self.stage = stage.to(torch.bfloat16)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        weights = {name: value.float() for name, value in self.stage.named_parameters()}
-        buffers = {name: value.float() for name, value in self.stage.named_buffers()}
-        return torch.func.functional_call(self.stage, weights | buffers, tensors)  # type: ignore[no-any-return]
+        stored = {**dict(self.stage.named_parameters()), **dict(self.stage.named_buffers())}
+        weights = {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
+        return torch.func.functional_call(self.stage, weights, tensors)  # type: ignore[no-any-return]
