@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.metric_scale import MetricScale, ScaleTracker, fit_scale
+from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, scale_by_sparse_depth
+from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
+from diffusion_perception_ros.inference.sparse_points import sparse_points
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 
@@ -28,16 +30,21 @@ def predicted(depth: FloatImage, quantity: str) -> Prediction:
     return Prediction(depth_relative=relative.astype(np.float32), depth_quantity=quantity)
 
 
-def sparse_points(depth: FloatImage, share: float, seed: int = 1) -> FloatImage:
+def given(depth: FloatImage, share: float, seed: int = 1) -> FloatImage:
     keep = np.random.default_rng(seed).random(depth.shape) < share
     return np.where(keep, depth, np.float32(np.nan))
+
+
+def fitted(prediction: Prediction, sparse: FloatImage) -> MetricScale:
+    assert prediction.depth_relative is not None
+    return fit_scale(prediction, sparse_points(prediction.depth_relative, sparse))
 
 
 @pytest.mark.parametrize("quantity", ["relative_depth", "relative_disparity"])
 def test_scale_and_shift_are_recovered_in_the_models_quantity(quantity: str) -> None:
     depth = scene()
     prediction = predicted(depth, quantity)
-    scale = fit_scale(prediction, sparse_points(depth, 0.01))
+    scale = fitted(prediction, given(depth, 0.01))
     metric = scale.apply(prediction)
     assert metric.depth is not None
     np.testing.assert_allclose(metric.depth, depth, rtol=1e-4)
@@ -50,11 +57,11 @@ def test_scale_and_shift_are_recovered_in_the_models_quantity(quantity: str) -> 
 @pytest.mark.parametrize("quantity", ["relative_depth", "relative_disparity"])
 def test_a_third_of_wrong_points_does_not_move_the_fit(quantity: str) -> None:
     depth = scene()
-    sparse = sparse_points(depth, 0.03)
+    sparse = given(depth, 0.03)
     rng = np.random.default_rng(5)
     wrong = np.isfinite(sparse) & (rng.random(depth.shape) < 0.33)
     sparse[wrong] *= rng.uniform(1.5, 4.0, np.count_nonzero(wrong)).astype(np.float32)
-    scale = fit_scale(predicted(depth, quantity), sparse)
+    scale = fitted(predicted(depth, quantity), sparse)
     assert np.median(np.abs(scale.metres(predicted(depth, quantity).depth_relative) / depth - 1)) < 0.01  # type: ignore[arg-type]
     assert 0.6 < scale.inliers < 0.75
 
@@ -62,7 +69,7 @@ def test_a_third_of_wrong_points_does_not_move_the_fit(quantity: str) -> None:
 def test_sparse_depth_may_have_another_resolution() -> None:
     depth = np.linspace(1, 4, WIDTH, dtype=np.float32)[None, :].repeat(HEIGHT, axis=0)
     half = depth.reshape(HEIGHT // 2, 2, WIDTH // 2, 2).mean(axis=(1, 3))
-    scale = fit_scale(predicted(depth, "relative_depth"), half)
+    scale = fitted(predicted(depth, "relative_depth"), half)
     metric = scale.apply(predicted(depth, "relative_depth")).depth
     assert metric is not None
     np.testing.assert_allclose(metric, depth, rtol=0.02)
@@ -74,6 +81,7 @@ def test_sparse_depth_may_have_another_resolution() -> None:
         (lambda depth: np.full_like(depth, np.nan), "0 points"),
         (lambda depth: np.where(np.arange(depth.size).reshape(depth.shape) < 7, depth, np.nan), "7 points"),
         (lambda depth: depth * 1000, "millimetres"),
+        (lambda depth: depth / 1000, "in metres"),
         (lambda depth: np.full_like(depth, 2.0), "too little to tell"),
         (lambda depth: depth[:, ::-1][::-1], "registered"),
         (lambda depth: np.ones((100, 400), np.float32), "aspect ratio"),
@@ -82,7 +90,7 @@ def test_sparse_depth_may_have_another_resolution() -> None:
 def test_what_would_be_a_guess_is_refused_with_the_reason(spoil, message: str) -> None:  # type: ignore[no-untyped-def]
     depth = np.linspace(5.0, 1.0, HEIGHT, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
     with pytest.raises(InputError, match=message):
-        fit_scale(predicted(depth, "relative_depth"), spoil(depth))
+        scale_by_sparse_depth(predicted(depth, "relative_depth"), spoil(depth))
 
 
 def test_values_without_positive_depth_become_nan() -> None:
@@ -108,3 +116,37 @@ def test_the_tracker_smooths_ages_and_starts_anew() -> None:
     restarted = tracker.at(3.0)
     assert restarted is not None
     assert restarted.scale == 1.0
+
+
+def test_between_measurements_the_field_fades_into_the_whole_pictures_scale() -> None:
+    depth = scene()
+    prediction = predicted(depth, "relative_depth")
+    assert prediction.depth_relative is not None
+    relative = prediction.depth_relative * np.linspace(1, 1.2, WIDTH, dtype=np.float32)  # an error of the model
+    points = sparse_points(relative, given(depth, 0.05))
+    local = fit_scale(Prediction(depth_relative=relative, depth_quantity="relative_depth"), points).localised(
+        relative, points
+    )
+    tracker = ScaleTracker(time_constant=1.0, max_age=10.0)
+    tracker.update(local, 0.0)
+    errors = []
+    for stamp in (0.0, 0.5, 2.0, 5.0):
+        scale = tracker.at(stamp)
+        assert scale is not None
+        errors.append(float(np.mean(np.abs(scale.metres(relative) / depth - 1))))
+    assert errors == sorted(errors)
+    plain = tracker.at(5.0)
+    assert plain is not None
+    assert plain.field is None
+
+
+def test_a_wall_that_fills_the_view_scales_by_the_last_shift_or_is_refused() -> None:
+    depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
+    prediction = predicted(depth, "relative_depth")
+    assert prediction.depth_relative is not None
+    points = sparse_points(prediction.depth_relative, given(depth, 0.05))
+    with pytest.raises(InputError, match="too little to tell"):
+        fit_scale(prediction, points)
+    scale = fit_scale(prediction, points, known_shift=0.4)
+    assert scale.scale == pytest.approx(8.0, rel=1e-4)
+    assert scale.shift == 0.4

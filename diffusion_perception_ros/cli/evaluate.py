@@ -9,14 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_perception_ros.datasets import EvaluationDataset
+from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.report import write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
+from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, rows_of
 from diffusion_perception_ros.evaluation.tables import tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
 from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table, write_video_report
@@ -38,8 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sparse",
         type=_share,
+        nargs="+",
         metavar="SHARE",
         help="give this share of the depth pixels (0.01 = 1 %%) to the model, score the others in metres",
+    )
+    parser.add_argument(
+        "--sparse-pattern",
+        type=_pattern,
+        nargs="+",
+        default=[RANDOM],
+        metavar="PATTERN",
+        help="which pixels: random, rows (a lidar's 32 scan lines) or rows16 (default: random)",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="with --sparse: only depth, against interpolation of the same points; takes several shares and patterns",
     )
     parser.add_argument(
         "--temporal",
@@ -63,22 +80,38 @@ def _share(text: str) -> float:
     return value
 
 
+def _pattern(text: str) -> str:
+    try:
+        rows_of(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def run(args: argparse.Namespace) -> int:
+    settings = [Setting(share, pattern) for share in args.sparse or () for pattern in args.sparse_pattern]
+    if args.compare and not settings:
+        raise InputError("--compare needs the share of depth pixels to give away: --sparse 0.001 0.01 0.05")
+    if len(settings) > 1 and not args.compare:
+        raise InputError("several shares or patterns of sparse depth can only be compared: add --compare")
     dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
     estimator = Estimator.load(args.model, args.backend, args.threads)
     if args.temporal is not None:
         return _run_temporal(args, dataset, estimator)
-    result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0, args.sparse)
+    if args.compare:
+        return _compare(args, dataset, estimator, settings)
+    setting = settings[0] if settings else None
+    result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0, setting)
     # First what nothing can keep from being seen.
     console = Console(width=None if sys.stdout.isatty() else 140)
     for table in tables(result.summary):
         console.print(table)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
-        write_json(args.json, result.as_dict() | {"sparse": args.sparse, "environment": facts})
+        write_json(args.json, result.as_dict() | _sparse_facts(setting) | {"environment": facts})
     if args.report:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
-    return _report_problems(result)
+    return _report_problems(len(result.images), result.skipped, result.failed)
 
 
 def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator) -> int:
@@ -104,6 +137,26 @@ def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimato
     return 1 if dataset.skipped else 0
 
 
+def _sparse_facts(setting: Setting | None) -> dict[str, object]:
+    return {"sparse": setting and setting.share, "sparse_pattern": setting and setting.pattern}
+
+
+def _compare(
+    args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator, settings: list[Setting]
+) -> int:
+    """Prints the table of depth completion; the exit code."""
+    with _progress() as progress:
+        task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
+        result = compare(dataset, estimator, settings, lambda index: progress.update(task, completed=index + 1))
+    Console(width=None if sys.stdout.isatty() else 160).print(result.table())
+    if args.json:
+        facts = environment() | {"backend": estimator.backend_name}
+        scores = {"data": dataset.name, "model": {"name": estimator.card.name}, "completion": result.as_dict()}
+        problems = {"failed": [vars(entry) for entry in result.failed]}
+        write_json(args.json, scores | problems | {"environment": facts})
+    return _report_problems(len(dataset) - len(result.skipped), result.skipped, result.failed)
+
+
 def open_dataset(
     data: Path, groups: list[str] | None, image_topic: str | None = None, depth_topic: str | None = None
 ) -> EvaluationDataset:
@@ -117,27 +170,25 @@ def open_dataset(
     return FolderDataset(data, groups)
 
 
-def _evaluate_with_progress(
-    dataset: EvaluationDataset, estimator: Estimator, show: int, sparse: float | None
-) -> Evaluation:
-    with _progress() as progress:
-        task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
-        return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1), sparse)
-
-
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _report_problems(result: Evaluation) -> int:
+def _evaluate_with_progress(
+    dataset: EvaluationDataset, estimator: Estimator, show: int, setting: Setting | None
+) -> Evaluation:
+    given = {"sparse": setting.share, "pattern": setting.pattern} if setting else {}
+    with _progress() as progress:
+        task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
+        return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1), **given)  # type: ignore[arg-type]
+
+
+def _report_problems(scored: int, skipped: list[Skipped], failed: list[Skipped]) -> int:
     """Names every picture that is missing from the tables; the exit code."""
-    problems = [("skipped", entry) for entry in result.skipped] + [("failed", entry) for entry in result.failed]
+    problems = [("skipped", entry) for entry in skipped] + [("failed", entry) for entry in failed]
     for word, entry in problems:
         print(f"diffusion-perception evaluate: {word} {entry.name}: {entry.reason}", file=sys.stderr)
     if problems:
-        print(
-            f"diffusion-perception evaluate: {len(result.images)} pictures scored, {len(problems)} left out",
-            file=sys.stderr,
-        )
+        print(f"diffusion-perception evaluate: {scored} pictures scored, {len(problems)} left out", file=sys.stderr)
     return 1 if problems else 0

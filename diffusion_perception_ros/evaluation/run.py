@@ -11,6 +11,7 @@ import numpy as np
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_image
+from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.metric_scale import scale_by_sparse_depth
@@ -83,6 +84,7 @@ def evaluate(
     show: int = 0,
     on_image: Callable[[int], None] | None = None,
     sparse: float | None = None,
+    pattern: str = RANDOM,
 ) -> Evaluation:
     """Predicts and scores every usable picture.
 
@@ -91,6 +93,7 @@ def evaluate(
         on_image: Called with the index of every picture that is done (progress bars).
         sparse: Share of the ground-truth depth pixels that is given to the model, to scale its depth to metres; the
             others are scored. The choice only depends on the picture's index.
+        pattern: Which pixels these are (`sparse_patterns`).
 
     Raises:
         InputError: not one picture could be scored.
@@ -101,7 +104,7 @@ def evaluate(
         try:
             prediction = predictor.predict(sample.rgb, sample.intrinsics)
             if sparse is not None:
-                sample, prediction = _give_sparse_depth(sample, prediction, sparse, index)
+                sample, prediction = _give_sparse_depth(sample, prediction, sparse, pattern, index)
         except (InputError, RuntimeError) as error:
             result.failed.append(Skipped(sample.name, str(error)))
             continue
@@ -118,14 +121,14 @@ def evaluate(
 
 
 def _give_sparse_depth(
-    sample: EvaluationSample, prediction: Prediction, share: float, seed: int
+    sample: EvaluationSample, prediction: Prediction, share: float, pattern: str, seed: int
 ) -> tuple[EvaluationSample, Prediction]:
-    """The sample without a random share of its depth pixels, and the prediction scaled to metres by them."""
+    """The sample without a share of its depth pixels, and the prediction scaled to metres by them."""
     if sample.depth is None:
         return sample, prediction
-    given = np.random.default_rng(seed).random(sample.depth.shape) < share
+    given = sparse_pattern(sample.depth, share, pattern, seed)
     unknown = np.float32(np.nan)
-    scaled = scale_by_sparse_depth(prediction, np.where(given, sample.depth, unknown))
+    scaled = scale_by_sparse_depth(prediction, np.where(given, sample.depth, unknown), sample.rgb)
     # The normals come from the whole depth: holes would only make them worse.
     rest = replace(sample, depth=np.where(given, unknown, sample.depth), normals=ground_truth_normals(sample))
     return rest, scaled

@@ -3,33 +3,33 @@
 The fit lives in the model's own quantity, z = scale * v + shift for relative depth and 1/z = scale * v + shift for
 relative disparity, and minimises the *relative* error of z, as far and near points count alike then. Wrong points
 (another surface, flying pixels, glass) are left out: the best of many two-point fits (RANSAC) chooses the inliers, on
-which Huber-weighted least squares settles.
+which Huber-weighted least squares settles. One line for the whole picture leaves the model's own errors; `localised`
+lets it vary over the picture (`scale_field`), so that the depth goes through the points.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import FloatImage, Prediction
+from diffusion_perception_ros.inference.scale_field import ScaleField, fit_field
+from diffusion_perception_ros.inference.sparse_points import SparsePoints, sparse_points
+from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
 
 
-MOST_POINTS = 2000
-"""More points than this are thinned out evenly: the fit does not get better, only slower."""
-FEWEST_POINTS = 20
+_MOST_FITTED = 512
+"""More points than this are thinned out evenly: one line does not get better, only slower."""
 _PAIRS = 64
 _INLIER = 0.25
 """Relative error up to which a point supports a fit: that of the field's delta1."""
-_FEWEST_INLIERS = 0.35
+_FEWEST_INLIERS = 0.2
 """Share of the points that must support the fit."""
 _SMALLEST_SPAN = 1.15
 """Far over near (95th over 5th percentile): points on one wall tell scale and shift apart no more."""
-_LARGEST_DEPTH = 200.0
-"""Metres. A median beyond is a sensor in millimetres."""
 _FLOOR = 1e-3
 """1/metres, below which a fitted inverse depth has no depth."""
 
@@ -45,20 +45,32 @@ class MetricScale:
     scale: float
     shift: float
     points: int
-    """Points that were compared."""
+    """Points (or floor pixels) that were compared."""
     inliers: float
-    """Share of them that agree with the fit within 25 %."""
+    """Share of them that agree with the fit: within 25 %, or on the plane of the floor."""
     residual: float
     """Median relative error of those."""
+    source: str = "sparse_depth"
+    """What it was fitted to: `sparse_depth` or `ground_plane`."""
+    field: ScaleField | None = None
+    """Scale and shift place by place, where points allow; `scale` and `shift` are those of the whole picture."""
+    lowest: float = 0.0
+    """Fitted values of a field are raised to this: half of what the smallest point asks for."""
 
     def metres(self, relative: FloatImage) -> FloatImage:
         """(H, W) relative values → metres; NaN where they are invalid or the fit leaves no positive depth."""
-        fitted = np.multiply(relative, np.float32(self.scale))
-        fitted += np.float32(self.shift)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if self.quantity == "relative_disparity":
-                return np.where(fitted > _FLOOR, 1.0 / fitted, np.float32(np.nan)).astype(np.float32, copy=False)
-            return np.where(fitted > 0, fitted, np.float32(np.nan))
+        if self.field is not None:
+            fitted, lowest = self.field.apply(relative), np.float32(self.lowest)
+        else:
+            fitted = np.multiply(relative, np.float32(self.scale))
+            fitted += np.float32(self.shift)
+            lowest = np.float32(np.nan)
+        inverse = self.quantity == "relative_disparity"
+        with np.errstate(invalid="ignore"):
+            wrong = fitted <= np.float32(max(self.lowest, _FLOOR if inverse else 0.0))
+        if wrong.any():
+            fitted[wrong] = lowest
+        return cv2.divide(1.0, fitted) if inverse else fitted  # type: ignore[return-value]
 
     def apply(self, prediction: Prediction) -> Prediction:
         """The prediction with `depth` in metres beside `depth_relative`.
@@ -70,45 +82,76 @@ class MetricScale:
             raise InputError(f"a scale for {self.quantity} does not fit a prediction of {prediction.depth_quantity}")
         return replace(prediction, depth=self.metres(prediction.depth_relative), depth_quantity="metric_depth")
 
+    def localised(self, relative: FloatImage, points: SparsePoints, rgb: UInt8Image | None = None) -> MetricScale:
+        """This scale with a field through the points of the same picture.
 
-def scale_by_sparse_depth(prediction: Prediction, sparse: FloatImage) -> Prediction:
-    """The prediction in metres by `fit_scale`; depth that claims to be metric is fitted like relative depth.
+        Args:
+            relative: (H, W), what the scale is for.
+            points: Measured on that picture.
+            rgb: (H, W, 3), the picture, whose edges the field keeps; without it those of the prediction only.
+        """
+        targets = 1 / points.metres if self.quantity == "relative_disparity" else points.metres
+        field = fit_field(relative, points, targets, self.scale, self.shift, rgb)
+        return replace(self, field=field, lowest=0.5 * float(targets.min()))
+
+
+def scale_by_sparse_depth(prediction: Prediction, sparse: FloatImage, rgb: UInt8Image | None = None) -> Prediction:
+    """The prediction in metres: one line fitted to sparse depth, then localised.
+
+    Depth that claims to be metric is fitted like relative depth.
+
+    Args:
+        prediction: (H, W) depth or relative depth.
+        sparse: (h, w) metres along the optical axis; NaN, 0 or +Inf where nothing was measured.
+        rgb: (H, W, 3), the picture.
 
     Raises:
-        InputError: as `fit_scale`.
+        InputError: as `sparse_points` and `fit_scale`.
     """
     if prediction.depth is not None:
         prediction = replace(prediction, depth_relative=prediction.depth, depth_quantity="relative_depth")
-    return fit_scale(prediction, sparse).apply(prediction)
+    relative = relative_depth(prediction)
+    points = sparse_points(relative, sparse)
+    return fit_scale(prediction, points).localised(relative, points, rgb).apply(prediction)
 
 
-def fit_scale(prediction: Prediction, sparse: FloatImage) -> MetricScale:
-    """Fits a prediction to measured depth.
-
-    Args:
-        prediction: With `depth_relative`.
-        sparse: (h, w) metres along the optical axis; NaN, 0 or +Inf where nothing was measured. It shows the same view
-            as the prediction and may have another resolution.
+def relative_depth(prediction: Prediction) -> FloatImage:
+    """(H, W), what a scale is fitted to.
 
     Raises:
-        InputError: no relative depth, another view, too few points, millimetres, points that span too little depth
-            to tell scale from shift, or a fit that most points contradict.
+        InputError: the prediction has none.
     """
     if prediction.depth_relative is None or prediction.depth_quantity is None:
         raise InputError("there is no relative depth to scale")
-    values, metres = _pairs(prediction.depth_relative, sparse)
-    if len(metres) < FEWEST_POINTS:
-        raise InputError(f"sparse depth has {len(metres)} points on valid predictions; {FEWEST_POINTS} are needed")
-    if np.median(metres) > _LARGEST_DEPTH:
-        raise InputError(f"sparse depth has a median of {np.median(metres):.0f} m: is it in millimetres?")
+    return prediction.depth_relative
+
+
+def fit_scale(prediction: Prediction, points: SparsePoints, known_shift: float | None = None) -> MetricScale:
+    """One line from a prediction to measured depth.
+
+    Args:
+        prediction: With `depth_relative`.
+        points: On it.
+        known_shift: Of an earlier picture. Points on one wall cannot tell the scale from the shift: with a shift
+            from before, only the scale is fitted to them, without, they are refused.
+
+    Raises:
+        InputError: no relative depth, points that span too little depth, or a fit that most points contradict.
+    """
+    relative_depth(prediction)
+    step = max(1, len(points) // _MOST_FITTED)
+    values, metres = points.values[::step].astype(np.float64), points.metres[::step].astype(np.float64)
+    # Both quantities become one problem: find (scale, shift) with (v * scale + shift) * weight = 1.
+    weight = metres if prediction.depth_quantity == "relative_disparity" else 1.0 / metres
     near, far = np.percentile(metres, (5, 95))
-    if far < near * _SMALLEST_SPAN:
+    if far >= near * _SMALLEST_SPAN:
+        scale, shift, inliers = _robust_line(values, weight)
+    elif known_shift is not None:
+        scale, shift, inliers = _scale_only(values, weight, known_shift)
+    else:
         raise InputError(
             f"sparse depth only spans {near:.2f} to {far:.2f} m: too little to tell the scale from the shift"
         )
-    # Both quantities become one problem: find (scale, shift) with (v * scale + shift) * weight = 1.
-    weight = metres if prediction.depth_quantity == "relative_disparity" else 1.0 / metres
-    scale, shift, inliers = _robust_line(values, weight)
     errors = np.abs((values * scale + shift) * weight - 1.0)[inliers]
     share = float(np.mean(inliers))
     if share < _FEWEST_INLIERS:
@@ -116,28 +159,19 @@ def fit_scale(prediction: Prediction, sparse: FloatImage) -> MetricScale:
             f"only {share:.0%} of the {len(metres)} points of the sparse depth agree with one scale and shift "
             f"({_FEWEST_INLIERS:.0%} are needed): is it registered to the image?"
         )
-    return MetricScale(prediction.depth_quantity, scale, shift, len(metres), share, float(np.median(errors)))
+    quantity = str(prediction.depth_quantity)
+    return MetricScale(quantity, scale, shift, len(points), share, float(np.median(errors)))
 
 
-def _pairs(relative: FloatImage, sparse: FloatImage) -> tuple[Vector, Vector]:
-    """Predicted values and measured metres at (at most `MOST_POINTS`) measured pixels."""
-    height, width = relative.shape
-    if abs(sparse.shape[1] * height - sparse.shape[0] * width) > max(sparse.shape) * 0.02 * height:
-        raise InputError(
-            f"sparse depth of {sparse.shape[1]}x{sparse.shape[0]} pixels has another aspect ratio than the image of "
-            f"{width}x{height}"
-        )
-    measured = np.flatnonzero(np.isfinite(sparse) & (sparse > 0))
-    step = max(1, math.ceil(len(measured) / (2 * MOST_POINTS)))
-    rows, columns = np.divmod(measured[::step], sparse.shape[1])
-    # pixel centres are at integer coordinates, so that the grids match at their outer edges
-    rows_here = np.minimum((rows * 2 + 1) * height // (2 * sparse.shape[0]), height - 1)
-    columns_here = np.minimum((columns * 2 + 1) * width // (2 * sparse.shape[1]), width - 1)
-    values = relative[rows_here, columns_here].astype(np.float64)
-    metres = sparse[rows, columns].astype(np.float64)
-    valid = np.flatnonzero(np.isfinite(values))
-    valid = valid[:: max(1, math.ceil(len(valid) / MOST_POINTS))]
-    return values[valid], metres[valid]
+def _scale_only(values: Vector, weight: Vector, shift: float) -> tuple[float, float, npt.NDArray[np.bool_]]:
+    """(scale, shift, inliers) with a given shift: the median of what the points ask for."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scales = (1.0 / weight - shift) / values
+    usable = np.isfinite(scales) & (scales > 0)
+    if not usable.any():
+        return 0.0, shift, usable
+    scale = float(np.median(scales[usable]))
+    return scale, shift, np.abs((values * scale + shift) * weight - 1.0) < _INLIER
 
 
 def _robust_line(values: Vector, weight: Vector) -> tuple[float, float, npt.NDArray[np.bool_]]:
@@ -173,42 +207,13 @@ def _weighted_line(values: Vector, weight: Vector, scale: float, shift: float) -
     residuals = np.abs((values * scale + shift) * weight - 1.0)
     threshold = max(1.345 * 1.4826 * float(np.median(residuals)), 1e-6)
     huber = np.minimum(1.0, threshold / np.maximum(residuals, 1e-12))
-    root = np.sqrt(huber)
-    columns = np.stack([values * weight * root, weight * root], axis=1)
-    (scale, shift), *_ = np.linalg.lstsq(columns, root, rcond=None)
-    return float(scale), float(shift)
-
-
-class ScaleTracker:
-    """The scale of a video: smoothed over time, and forgotten when its source goes silent."""
-
-    def __init__(self, time_constant: float, max_age: float) -> None:
-        """
-        Args:
-            time_constant: Seconds after which a new scale counts for 63 %; 0 = every fit replaces the last.
-            max_age: Seconds for which a fit stays usable without a new one.
-        """
-        self.time_constant, self.max_age = time_constant, max_age
-        self._scale: MetricScale | None = None
-        self._stamp = 0.0
-
-    def update(self, scale: MetricScale, stamp: float) -> None:
-        """Takes in the fit of a frame; stamps that jump back (a bag loops) start anew."""
-        last = self._scale
-        elapsed = stamp - self._stamp
-        if last is not None and last.quantity == scale.quantity and 0 <= elapsed <= self.max_age:
-            gain = 1.0 if self.time_constant <= 0 else 1.0 - math.exp(-elapsed / self.time_constant)
-            scale = replace(
-                scale,
-                scale=last.scale + gain * (scale.scale - last.scale),
-                shift=last.shift + gain * (scale.shift - last.shift),
-            )
-        self._scale, self._stamp = scale, stamp
-
-    def at(self, stamp: float) -> MetricScale | None:
-        """The scale for a frame, None if there was none within `max_age` before it."""
-        return self._scale if self._scale is not None and 0 <= self.age(stamp) <= self.max_age else None
-
-    def age(self, stamp: float) -> float:
-        """Seconds since the last fit; +Inf if there was none."""
-        return stamp - self._stamp if self._scale is not None else math.inf
+    # the normal equations of two unknowns, about the weighted mean, are as good as any solver and faster
+    importance = huber * weight * weight
+    total = float(importance.sum())
+    mean_value, mean_target = float(importance @ values) / total, float(importance @ (1 / weight)) / total
+    centred = values - mean_value
+    variance = float(importance @ (centred * centred))
+    if variance <= 0:
+        return scale, mean_target - scale * mean_value
+    slope = float(importance @ (centred * (1 / weight - mean_target))) / variance
+    return slope, mean_target - slope * mean_value

@@ -12,7 +12,9 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_depth
-from diffusion_perception_ros.inference.metric_scale import MetricScale, ScaleTracker, fit_scale
+from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, relative_depth
+from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
+from diffusion_perception_ros.inference.sparse_points import sparse_points
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Complaints
 from diffusion_perception_ros.ros.parameters import CameraParameters
@@ -96,7 +98,8 @@ class SparseDepth:
                 f"sparse depth frame '{message.header.frame_id}' does not match image frame '{frame_id}': "
                 "publish it registered to the image"
             )
-        self._tracker.update(fit_scale(prediction, _measured(message, intrinsics)), stamp / 1e9)
+        points = sparse_points(relative_depth(prediction), _measured(message, intrinsics))
+        self._tracker.update(fit_scale(prediction, points), stamp / 1e9)
 
 
 def _measured(message: Image | PointCloud2, intrinsics: Intrinsics | None) -> FloatImage:

@@ -1,0 +1,160 @@
+"""Depth completion by a model with sparse depth, against interpolation of the same points without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from rich.table import Table
+
+from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation import completion
+from diffusion_perception_ros.evaluation.metrics import Scores, depth_scores
+from diffusion_perception_ros.evaluation.sparse_patterns import sparse_pattern
+from diffusion_perception_ros.inference.metric_scale import fit_scale, relative_depth, scale_by_sparse_depth
+from diffusion_perception_ros.inference.sparse_points import sparse_points
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
+
+
+METHODS = {
+    "model": "model, completed",
+    "model_global": "model, one scale and shift",
+    "nearest": "nearest neighbour",
+    "joint_bilateral": "joint bilateral",
+    "linear": "linear (Delaunay)",
+}
+ALL = "all"
+
+
+class DepthPredictor(Protocol):
+    """What is asked of a model."""
+
+    def predict(
+        self, rgb: UInt8Image, intrinsics: Intrinsics | None = None, tasks: Collection[str] | None = None
+    ) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much of the sensor is given away."""
+
+    share: float
+    pattern: str
+
+
+@dataclass
+class Comparison:
+    """Scores of every picture under every setting."""
+
+    scores: dict[Setting, list[tuple[str, dict[str, Scores]]]] = field(default_factory=dict)
+    """Setting to (group, method to scores) of the pictures."""
+    failed: list[Skipped] = field(default_factory=list)
+    """Pictures that were refused under a setting; no method is scored on them."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Pictures whose files could not be used."""
+
+    def means(self, setting: Setting, group: str = ALL) -> dict[str, Scores]:
+        """Method to mean scores over the pictures of a group."""
+        rows = [scores for name, scores in self.scores[setting] if group in (ALL, name)]
+        return {
+            method: {metric: float(np.nanmean([row[method][metric] for row in rows])) for metric in rows[0][method]}
+            for method in METHODS
+        }
+
+    def as_dict(self) -> list[dict[str, Any]]:
+        """For JSON: per setting the number of pictures and the means, over all and per group."""
+        return [
+            {
+                "share": setting.share,
+                "pattern": setting.pattern,
+                "pictures": len(rows),
+                "methods": self.means(setting),
+                "groups": {group: self.means(setting, group) for group in dict.fromkeys(name for name, _ in rows)},
+            }
+            for setting, rows in self.scores.items()
+        ]
+
+    def table(self) -> Table:
+        """AbsRel / delta1 of every method, one line per setting; the best of a line in bold."""
+        table = Table(
+            title="Depth of the remaining pixels from sparse depth: AbsRel ↓ / δ1 ↑, mean over the pictures",
+            title_justify="left",
+            title_style="bold",
+        )
+        for column in ("given", "pattern", "pictures"):
+            table.add_column(column, justify="right")
+        for method, title in METHODS.items():
+            table.add_column(title, justify="right", style=None if method.startswith("model") else "dim")
+        for setting, rows in self.scores.items():
+            means = self.means(setting)
+            best = min(scores["absrel"] for scores in means.values()), max(s["delta1"] for s in means.values())
+            cells = [
+                f"{_bold(scores['absrel'], best[0])} / {_bold(scores['delta1'], best[1])}" for scores in means.values()
+            ]
+            table.add_row(f"{setting.share:.4g}", setting.pattern, str(len(rows)), *cells)
+        return table
+
+
+def _bold(value: float, best: float) -> str:
+    return f"[bold]{value:.4f}[/bold]" if value == best else f"{value:.4f}"
+
+
+def compare(
+    dataset: EvaluationDataset,
+    predictor: DepthPredictor,
+    settings: Sequence[Setting],
+    on_image: Callable[[int], None] | None = None,
+) -> Comparison:
+    """Gives away depth pixels of every picture under every setting and scores the others.
+
+    Raises:
+        InputError: not one picture could be scored, or an unknown pattern.
+    """
+    result = Comparison()
+    for index, sample in dataset.usable():
+        if sample.depth is None:
+            continue
+        prediction = predictor.predict(sample.rgb, sample.intrinsics, {"depth"})
+        for setting in settings:
+            try:
+                scores = _score(sample, sample.depth, prediction, setting, index)
+            except InputError as error:
+                name = f"{sample.name} with {setting.share:.4g} {setting.pattern}"
+                result.failed.append(Skipped(name, str(error)))
+                continue
+            result.scores.setdefault(setting, []).append((sample.group, scores))
+        if on_image:
+            on_image(index)
+    result.skipped = list(dataset.skipped)
+    if not result.scores:
+        reason = result.failed[0].reason if result.failed else "no picture has depth"
+        raise InputError(f"not one picture of {dataset.name} could be scored ({reason})")
+    return result
+
+
+def _score(
+    sample: EvaluationSample, depth: FloatImage, prediction: Prediction, setting: Setting, seed: int
+) -> dict[str, Scores]:
+    given = sparse_pattern(depth, setting.share, setting.pattern, seed)
+    sparse = np.where(given, depth, np.float32(np.nan))
+    completed = scale_by_sparse_depth(prediction, sparse, sample.rgb).depth
+    assert completed is not None
+    methods = {
+        "model": completed,
+        "model_global": _one_line(prediction, sparse),
+        "nearest": completion.nearest(depth, given),
+        "joint_bilateral": completion.joint_bilateral(depth, given, sample.rgb),
+        "linear": completion.linear(depth, given),
+    }
+    rest = np.isfinite(depth) & ~given
+    truth = depth[rest].astype(np.float64)
+    return {method: depth_scores(values[rest].astype(np.float64), truth) for method, values in methods.items()}
+
+
+def _one_line(prediction: Prediction, sparse: FloatImage) -> FloatImage:
+    if prediction.depth is not None:
+        return prediction.depth
+    return fit_scale(prediction, sparse_points(relative_depth(prediction), sparse)).metres(relative_depth(prediction))
