@@ -32,7 +32,6 @@ from diffusion_perception_ros.inference.backends.selection import CpuComparison,
 from diffusion_perception_ros.inference.backends.tensorrt_backend import (
     engine_key,
     engine_precisions,
-    refuse_unsigned,
     strongly_typed,
 )
 from diffusion_perception_ros.inference.card import read_card
@@ -177,23 +176,44 @@ def test_external_weights_are_found(tmp_path: Path, image: np.ndarray) -> None:
     np.testing.assert_allclose(run(tmp_path / "mixed.onnx", image), expected, rtol=5e-3, atol=1e-3)
 
 
-def test_only_fp32_graphs_are_converted(tmp_path: Path) -> None:
-    assert engine_precisions("fp32", "fp16") == ["fp16", "fp32"]
-    assert engine_precisions("fp32", "bf16") == ["bf16", "fp32"]
-    assert engine_precisions("fp32", "fp32") == ["fp32"]
-    assert engine_precisions("int8", "fp16") == ["int8"]
-    folder = write_model(tmp_path / "tiny")
+@pytest.mark.parametrize(
+    ("stored", "wanted", "tried"),
+    [
+        ("fp32", "fp16", ["fp16", "fp32"]),
+        ("fp32", "bf16", ["bf16", "fp32"]),
+        ("fp32", "fp32", ["fp32"]),
+        ("fp16", "fp32", ["fp16"]),
+        ("int8", "fp16", ["int8"]),
+    ],
+)
+def test_only_fp32_graphs_are_converted(tmp_path: Path, stored: str, wanted: str, tried: list[str]) -> None:
+    folder = write_model(tmp_path / "tiny", card={"precision": stored})
     graph = ModelGraph(folder, read_card(folder))
-    assert strongly_typed(graph, "fp32", tmp_path) == graph.path
-    converted = strongly_typed(graph, "fp16", tmp_path)
-    assert converted == tmp_path / "model.onnx"
+    assert engine_precisions(graph, wanted) == tried
+    converted = strongly_typed(graph, tried[0], tmp_path)
     types = {weight.data_type for weight in onnx.load(converted).graph.initializer}
-    assert TensorProto.FLOAT16 in types
+    low = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}.get(tried[0])
+    assert (converted == graph.path) == (stored == tried[0])
+    assert converted == graph.path or low in types
 
 
-def test_unsigned_quantisation_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(BackendUnavailable, match="unsigned 8-bit numbers, for CPUs"):
-        refuse_unsigned(find_model("onestep-s") / "model.onnx")
+def test_unsigned_quantisation_is_taken_out(tmp_path: Path) -> None:
+    """TensorRT computes with signed 8-bit numbers only; the bundled model's are unsigned."""
+    folder = find_model("onestep-s")
+    graph = ModelGraph(folder, read_card(folder))
+    assert engine_precisions(graph, "fp16") == ["fp16", "fp32"]
+    inputs, names = graph.example_inputs(), [node.name for node in graph.nodes[1]]
+
+    def outputs(path: Path) -> dict[str, np.ndarray]:
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+        return dict(zip(names, OnnxRuntimeBackend(path).run(inputs, names), strict=True))
+
+    full, half = (strongly_typed(graph, precision, tmp_path) for precision in ("fp32", "fp16"))
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in onnx.load(full).graph.node}
+    reference = outputs(full)
+    assert all(difference.mean < 0.002 for difference in compare_outputs(list(outputs(half).values()), reference))
+    # What the quantisation had changed: a few percent of the outputs' spread.
+    assert all(difference.mean < 0.05 for difference in compare_outputs(list(outputs(graph.path).values()), reference))
 
 
 # Shapes
@@ -373,7 +393,6 @@ def test_a_wrong_engine_gives_way_to_fp32_and_is_never_built_again(tmp_path: Pat
     folder = replace_graph(write_model(tmp_path / "tiny", ["depth"]))
     graph = ModelGraph(folder, read_card(folder, verify_files=False))
     built: list[str] = []
-    card = graph.card
     cache = EngineCache(folder / "engines")
     comparison = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path))
 
@@ -388,7 +407,7 @@ def test_a_wrong_engine_gives_way_to_fp32_and_is_never_built_again(tmp_path: Pat
         key = engine_key(graph, GPU, "10.3.0", precision, graph.shape_ranges())
         return Rung(key, build, lambda engine: _GraphEngine(tmp_path / f"{precision}.onnx", engine))
 
-    rungs = [rung(precision) for precision in engine_precisions(card.precision, "fp16")]
+    rungs = [rung(precision) for precision in engine_precisions(graph, "fp16")]
     path, _ = climb(rungs, cache, "model", comparison.problem)
     assert built == ["fp16", "fp32"]
     assert path.name.startswith("model-fp32-")

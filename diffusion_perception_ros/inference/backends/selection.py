@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnxruntime
 
 from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
+from diffusion_perception_ros.inference.backends.dequantization import is_unsigned
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
+from diffusion_perception_ros.inference.backends.engine_ladder import Check
 from diffusion_perception_ros.inference.backends.graph_check import check_graph
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import CPU, CUDA, TENSORRT, OnnxRuntimeBackend
 from diffusion_perception_ros.inference.backends.provider_options import cuda_options, tensorrt_options
-from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt
+from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt, strongly_typed
 from diffusion_perception_ros.inference.card import CardError
 from diffusion_perception_ros.inference.parity import compare_outputs
 
@@ -45,7 +48,7 @@ def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: 
     if backend == "tensorrt":
         options = tensorrt_options(graph, cache, precision)
         candidates = [
-            lambda: open_tensorrt(graph, cache, precision, check)[1],
+            lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache))[1],
             _provider(graph, check, TENSORRT, options, threads, optimization),
             *candidates,
         ]
@@ -60,8 +63,7 @@ def build_engine_of(graph: ModelGraph, precision: str, report: Report | None) ->
     """
     check_graph(graph.path, graph.card, *graph.nodes, graph.role)
     cache = EngineCache.beside(graph.folder)
-    check = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
-    path, _ = open_tensorrt(graph, cache, precision, check, report)
+    path, _ = open_tensorrt(graph, cache, precision, _engine_check(graph, cache), report)
     return path
 
 
@@ -81,7 +83,17 @@ def first_usable(candidates: Sequence[Candidate], last: Candidate) -> Backend:
 class CpuComparison:
     """Compares a backend with ONNX Runtime on the CPU, which runs for it once and is then remembered on disk."""
 
-    def __init__(self, graph: ModelGraph, cache: EngineCache, on_cpu: Callable[[], OnnxRuntimeBackend]) -> None:
+    def __init__(
+        self, graph: ModelGraph, cache: EngineCache, on_cpu: Callable[[], OnnxRuntimeBackend], kind: str = "as it is"
+    ) -> None:
+        """
+        Args:
+            graph: The graph.
+            cache: Keeps what the CPU computes.
+            on_cpu: Opens it on the CPU.
+            kind: Distinguishes ways to open it.
+        """
+        self._kind = kind
         self._graph = graph
         self._cache = cache
         self._on_cpu = on_cpu
@@ -102,7 +114,9 @@ class CpuComparison:
 
     def _reference(self, inputs: dict[str, FloatTensor]) -> dict[str, FloatTensor] | None:
         shapes = sorted((name, tensor.shape) for name, tensor in inputs.items())
-        name = hashlib.sha256(f"{self._graph.digest} {shapes} {onnxruntime.__version__}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(
+            f"{self._graph.digest} {self._kind} {shapes} {onnxruntime.__version__}".encode()
+        ).hexdigest()[:16]
         reference = self._cache.load_reference(name)
         if reference is not None:
             return reference
@@ -122,9 +136,21 @@ class CpuComparison:
         return reference
 
 
+def _engine_check(graph: ModelGraph, cache: EngineCache) -> Check:
+    """Engines of a graph that TensorRT gets without its quantisation are compared with just that."""
+    if not is_unsigned(graph.path):
+        return CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
+
+    def on_cpu() -> OnnxRuntimeBackend:
+        with tempfile.TemporaryDirectory(prefix="reference-") as folder:
+            return OnnxRuntimeBackend(strongly_typed(graph, "fp32", Path(folder)))
+
+    return CpuComparison(graph, cache, on_cpu, "without quantisation").problem
+
+
 def _provider(
     graph: ModelGraph,
-    check: Callable[[Backend], str | None],
+    check: Check,
     provider: str,
     options: dict[str, str],
     threads: int,

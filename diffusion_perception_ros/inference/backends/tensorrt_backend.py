@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import onnx
-from onnx import TensorProto
-
 from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
 from diffusion_perception_ros.inference.backends.build_progress import BuildProgress, log_report
 from diffusion_perception_ros.inference.backends.cuda import CudaError, Gpu, find_gpu
+from diffusion_perception_ros.inference.backends.dequantization import is_unsigned, remove_quantization
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
 from diffusion_perception_ros.inference.backends.engine_ladder import Check, Rung, climb
 from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange
@@ -65,7 +63,6 @@ def open_tensorrt(
         gpu = find_gpu()
     except CudaError as error:
         raise BackendUnavailable(f"TensorRT {trt.__version__} is here, but {error}") from error
-    refuse_unsigned(graph.path)
     ranges = graph.shape_ranges()
     progress = BuildProgress(report or log_report())
     rungs = [
@@ -74,20 +71,20 @@ def open_tensorrt(
             build=_builder(graph, rung, ranges, progress),
             load=lambda engine: TensorRtBackend(engine, ranges),
         )
-        for rung in engine_precisions(graph.card.precision, precision)
+        for rung in engine_precisions(graph, precision)
     ]
     return climb(rungs, cache, graph.path.stem, check)
 
 
-def engine_precisions(graph: str, wanted: str) -> list[str]:
+def engine_precisions(graph: ModelGraph, wanted: str) -> list[str]:
     """Precisions to build engines in, the fastest first.
 
     Args:
-        graph: What the ONNX graph is in. Only an fp32 graph is converted; the others were made so on purpose.
+        graph: fp16, bf16 and signed int8 graphs are built as they are: they were made so on purpose.
         wanted: One of `ENGINE_PRECISIONS`.
     """
-    if graph != "fp32":
-        return [graph]
+    if graph.card.precision != "fp32" and not is_unsigned(graph.path):
+        return [graph.card.precision]
     return [wanted] if wanted == "fp32" else [wanted, "fp32"]
 
 
@@ -108,30 +105,18 @@ def engine_key(
 
 def strongly_typed(graph: ModelGraph, precision: str, folder: Path) -> Path:
     """The graph in the precision that an engine is to have; a new one in `folder` if it is not in it yet."""
-    if precision == graph.card.precision or precision not in ("fp16", "bf16"):
-        return graph.path
+    source, stored = graph.path, graph.card.precision
+    if is_unsigned(source):
+        source, stored = folder / f"float_{source.name}", "fp32"
+        remove_quantization(graph.path, source)
+    if precision == stored:
+        return source
     converted = folder / graph.path.name
     if precision == "fp16":
-        convert_precision(graph.path, converted, "fp16", keep=overflowing_nodes(graph.path, graph.example_inputs()))
+        convert_precision(source, converted, "fp16", keep=overflowing_nodes(source, graph.example_inputs()))
     else:  # bf16 has the range of fp32
-        convert_precision(graph.path, converted, "bf16")
+        convert_precision(source, converted, "bf16")
     return converted
-
-
-def refuse_unsigned(path: Path) -> None:
-    """TensorRT computes with signed 8-bit numbers without an offset only (`ENABLE_UINT8...` of its parser is for DLA).
-
-    Raises:
-        BackendUnavailable: the graph is quantised to unsigned ones.
-    """
-    graph = onnx.load(path, load_external_data=False).graph
-    types = {weight.name: weight.data_type for weight in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "QuantizeLinear" and types.get("".join(node.input[2:3])) == TensorProto.UINT8:
-            raise BackendUnavailable(
-                "the graph is quantised to unsigned 8-bit numbers, for CPUs; TensorRT takes signed ones only: "
-                "export the model as fp32 or fp16 for it"
-            )
 
 
 def _builder(
