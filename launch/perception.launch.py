@@ -24,6 +24,7 @@ ARGUMENTS = {
     "cameras": ("", "names of several cameras, as in front,left; {camera} stands for each in the topics below"),
     "image_topic": ("", "the camera's image topic, without a transport's suffix such as /compressed; empty = image"),
     "camera_info_topic": ("", "its camera_info, empty = the sibling of image_topic"),
+    "sparse_depth_topic": ("", "another sensor's depth, for models of relative depth; empty = sparse_depth"),
     "image_transport": ("", "raw or compressed, empty = as in params_file"),
     "namespace": ("", "namespace of the node and its topics"),
     "params_file": (str(SHARE / "config" / "perception.yaml"), "YAML file with the node's parameters"),
@@ -77,7 +78,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def camera_topics(value: dict[str, str], camera: str) -> list[tuple[str, str]]:
     """Remappings of a camera's inputs; the only camera of a node has no name."""
     prefix = f"{camera}/" if camera else ""
-    topics = {"image": value["image_topic"], "camera_info": value["camera_info_topic"]}
+    inputs = ("image", "camera_info", "sparse_depth")
+    topics = {name: value[f"{name}_topic"] for name in inputs}
     return [(prefix + name, topic.replace("{camera}", camera)) for name, topic in topics.items() if topic]
 
 
