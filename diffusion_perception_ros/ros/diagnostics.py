@@ -89,6 +89,7 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
         "Backend asked for": snapshot.parameters.backend,
         "Fallback": estimator.fallback_reason or "",
         "Licence": estimator.card.licence,
+        "Exported graph differs by": ", ".join(f"{name} {value:.2g}" for name, value in estimator.card.parity.items()),
         "Steps": str(estimator.steps),
         "Ensemble size": str(estimator.ensemble_size),
         "Images at once": str(len(snapshot.cameras) if estimator.takes_batches else 1),
