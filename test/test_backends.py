@@ -414,7 +414,7 @@ def test_a_wrong_engine_gives_way_to_fp32_and_is_never_built_again(tmp_path: Pat
     assert "computes something else than the CPU: 'depth' differs" in (cache.rejection("model", rungs[0].key) or "")
     climb(rungs, cache, "model", comparison.problem)
     assert built == ["fp16", "fp32"]
-    with pytest.raises(BackendUnavailable, match=r"^TensorRT: fp16: .*'depth' differs by "):
+    with pytest.raises(BackendUnavailable, match=r"^TensorRT: fp16: .*'depth' differs by .*delete it to try again"):
         climb(rungs[:1], cache, "model", comparison.problem)
 
 
@@ -507,10 +507,14 @@ def test_the_first_that_works_runs_and_says_what_did_not(tmp_path: Path) -> None
     def broken() -> Backend:
         raise RuntimeError("out of memory")
 
+    def strange() -> Backend:
+        raise TypeError("factory function returned nullptr")
+
     def works() -> Backend:
         return OnnxRuntimeBackend(path)
 
     assert first_usable([works], absent).fallback_reason is None
+    assert (first_usable([strange], works).fallback_reason or "").startswith("TypeError: factory function")
     assert first_usable([absent, works, broken], broken).fallback_reason == "no GPU; onnxruntime-cpu runs instead"
     assert (
         first_usable([absent, broken], works).fallback_reason == "no GPU; out of memory; onnxruntime-cpu runs instead"

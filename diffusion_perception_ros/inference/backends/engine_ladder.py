@@ -56,6 +56,8 @@ def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -
             except (BackendUnavailable, RuntimeError) as error:
                 problem = str(error)
             _remember(cache, graph, rung.key, problem)
+        else:
+            problem += f" (known from {cache.path(graph, rung.key).with_suffix('.json')}: delete it to try again)"
         reasons.append(f"{rung.key.precision}: {problem}")
         _log.warning("no TensorRT engine of %s in %s", graph, reasons[-1])
     raise BackendUnavailable("TensorRT: " + "; ".join(reasons))

@@ -143,6 +143,8 @@ def _providers(provider: str, options: Mapping[str, str]) -> list[Any]:
         raise BackendUnavailable(
             f"this ONNX Runtime {onnxruntime.__version__} has no {provider} (install onnxruntime-gpu)"
         )
+    if provider != CPU and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from Python packages, where the system has none
     order = [TENSORRT, CUDA, CPU]
     fallbacks = [name for name in order[order.index(provider) + 1 :] if name in available]
     return [(provider, dict(options)) if options else provider, *fallbacks]

@@ -24,7 +24,7 @@ from diffusion_perception_ros.inference.parity import compare_outputs
 
 
 Candidate = Callable[[], Backend]
-"""Opens a backend and checks it; raises BackendUnavailable or RuntimeError if it cannot be used."""
+"""Opens a backend and checks it; raises BackendUnavailable if it cannot be used."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +42,19 @@ def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: 
     check_graph(graph.path, graph.card, *graph.nodes, graph.role)
     cache = EngineCache.beside(graph.folder)
     check = CpuComparison(graph, cache, on_cpu).problem
-    candidates = [
-        _provider(graph, check, CUDA, cuda_options(), threads, optimization),
-    ]
+
+    def on_gpu(provider: str, options: dict[str, str]) -> Backend:
+        opened = OnnxRuntimeBackend(graph.path, provider, threads, optimization, options)
+        problem = check(opened)
+        if problem is not None:
+            raise BackendUnavailable(problem)
+        return opened
+
+    candidates: list[Candidate] = [lambda: on_gpu(CUDA, cuda_options())]
     if backend == "tensorrt":
-        options = tensorrt_options(graph, cache, precision)
         candidates = [
             lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache))[1],
-            _provider(graph, check, TENSORRT, options, threads, optimization),
+            lambda: on_gpu(TENSORRT, tensorrt_options(graph, cache, precision)),
             *candidates,
         ]
     return first_usable(candidates, on_cpu)
@@ -75,6 +80,10 @@ def first_usable(candidates: Sequence[Candidate], last: Candidate) -> Backend:
             backend = candidate()
         except (BackendUnavailable, RuntimeError) as error:
             reasons.append(str(error))
+            continue
+        except Exception as error:  # the GPU's libraries raise what they like, and the CPU still runs
+            _log.exception("a backend failed unexpectedly")
+            reasons.append(f"{type(error).__name__}: {error}")
             continue
         return _with_reason(backend, reasons)
     return _with_reason(last(), reasons)
@@ -146,24 +155,6 @@ def _engine_check(graph: ModelGraph, cache: EngineCache) -> Check:
             return OnnxRuntimeBackend(strongly_typed(graph, "fp32", Path(folder)))
 
     return CpuComparison(graph, cache, on_cpu, "without quantisation").problem
-
-
-def _provider(
-    graph: ModelGraph,
-    check: Check,
-    provider: str,
-    options: dict[str, str],
-    threads: int,
-    optimization: str,
-) -> Candidate:
-    def candidate() -> Backend:
-        backend = OnnxRuntimeBackend(graph.path, provider, threads, optimization, options)
-        problem = check(backend)
-        if problem is not None:
-            raise BackendUnavailable(problem)
-        return backend
-
-    return candidate
 
 
 def _with_reason(backend: Backend, reasons: Sequence[str]) -> Backend:
