@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -20,11 +21,16 @@ from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.live_run import LiveRun, analyse, write_live_report
 from diffusion_perception_ros.evaluation.summary import percentiles
 from diffusion_perception_ros.evaluation.tables import tables
+from diffusion_perception_ros.evaluation.temporal import VideoEvaluation, evaluate_video
+from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table
 from diffusion_perception_ros.inference.card import read_card
+from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
 
 
 CLIP = "demo/clip"
+VIDEO_LENGTH = 30
+"""Frames from the start of the bag whose flicker is measured."""
 NEEDED_SHARE = 0.95
 """Share of the published images that must arrive at the node."""
 
@@ -58,11 +64,32 @@ def run(args: argparse.Namespace) -> int:
         result = analyse(
             recording, NAMESPACE, dataset, card, published, on_frame=lambda n: progress.update(task, completed=n)
         )
+    result.video = _video(dataset, model, args.backend)
     facts = environment() | {"backend": result.backend}
     metrics_path, report_path = write_live_report(args.output, result, facts)
     _print(result)
     print(f"{report_path}\n{metrics_path}")
     return _verdict(result)
+
+
+def _video(dataset: BagDataset, model: Path, backend: str) -> VideoEvaluation | None:
+    """Flicker over the start of the bag, without ROS; None where it has no depth to compare with."""
+    if dataset.depth_topic is None or dataset.camera_info_topic is None:
+        return None
+    with _progress() as progress:
+        task = progress.add_task(
+            "flicker, with and without the temporal filter", total=min(len(dataset), VIDEO_LENGTH)
+        )
+        try:
+            return evaluate_video(
+                itertools.islice(dataset, VIDEO_LENGTH),
+                Estimator.load(model, backend),
+                dataset.name,
+                show=VIDEO_FRAMES,
+                on_image=lambda index: progress.update(task, completed=index + 1),
+            )
+        except InputError:  # frames without depth, or without anything in common: nothing to show
+            return None
 
 
 def _progress() -> Progress:
@@ -90,6 +117,8 @@ def _print(result: LiveRun) -> None:
     console.print(table)
     for accuracy in tables(result.summary):
         console.print(accuracy)
+    if result.video:
+        console.print(video_table(result.video))
 
 
 def _verdict(result: LiveRun) -> int:

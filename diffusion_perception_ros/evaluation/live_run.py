@@ -26,6 +26,8 @@ from diffusion_perception_ros.evaluation.report import (
 from diffusion_perception_ros.evaluation.run import Frame, spread
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
+from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
+from diffusion_perception_ros.evaluation.temporal_report import video_facts, video_frame_view, video_table_view
 from diffusion_perception_ros.inference.card import ModelCard
 
 
@@ -54,6 +56,8 @@ class LiveRun:
     images: list[ImageScores] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     problems: list[Skipped] = field(default_factory=list)
+    video: VideoEvaluation | None = None
+    """Flicker with and without the temporal filter, on the start of the same bag."""
 
     @property
     def throughput_hz(self) -> float:
@@ -151,6 +155,7 @@ def metrics(run: LiveRun, environment: Mapping[str, str]) -> dict[str, Any]:
         "stage_ms": {stage: percentiles(values) for stage, values in run.stage_ms.items()},
         "throughput_hz": run.throughput_hz,
         "accuracy": run.summary,
+        "flicker": run.video.as_dict() if run.video else None,
         "problems": [vars(problem) for problem in run.problems],
         "environment": dict(environment),
     }
@@ -163,12 +168,13 @@ def write_live_report(folder: Path, run: LiveRun, environment: Mapping[str, str]
         InputError: the folder cannot be written.
     """
     write_json(folder / METRICS_NAME, metrics(run, environment))
+    strip = video_frame_view(run.video) if run.video else None
     page = Page(
         title=f"{run.model.name} on {Path(run.data).name}",
         subtitle=f"{run.published} images played over DDS: bag player → perception node → recorder, three processes",
-        facts=[*_live_facts(run), *accuracy_facts(run.summary)],
-        frames=frame_views(run.frames, run.model.labels),
-        tables=table_views(run.summary),
+        facts=[*_live_facts(run), *accuracy_facts(run.summary), *(video_facts(run.video) if run.video else [])],
+        frames=[*frame_views(run.frames, run.model.labels), *([strip] if strip else [])],
+        tables=[*table_views(run.summary), *([video_table_view(run.video)] if run.video else [])],
         charts=time_charts("From image to last output", run.latency_ms, run.stage_ms),
         sections={"Run": _run_rows(run), "Model": card_rows(run.model), "Measured on": dict(environment)},
         problems=run.problems,

@@ -21,7 +21,7 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image
 VIDEO_FRAMES = 5
 """Frames in a row that a report shows."""
 STRIP_WIDTH = 1600
-CHANGE_LIMIT = 0.1
+CHANGE_LIMIT = 0.05
 """Relative change from frame to frame shown as the brightest colour."""
 METHOD_TITLES = {"off": "filter off", "on": "filter on"}
 SCORE_TITLES = {
