@@ -197,7 +197,7 @@ def test_wrong_checkpoints_are_named(folders: tuple[Path, Path], tmp_path: Path)
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         load((tmp_path, folders[1]), "depth")
 
-    with pytest.raises(InputError, match="no file 'dit_moe_generalist.pt'"):
+    with pytest.raises(InputError, match=r"no file 'dit_moe_generalist\.pt'"):
         load((tmp_path, folders[1]), "depth")
     whole = (folders[0] / "dit_moe_generalist.pt").read_bytes()
     with pytest.raises(InputError, match="incomplete, so download it again"):
@@ -207,7 +207,7 @@ def test_wrong_checkpoints_are_named(folders: tuple[Path, Path], tmp_path: Path)
     with pytest.raises(InputError, match="does not hold the Scaling generalist"):
         loaded({"model": torch.zeros(1)})
     weights = torch.load(folders[0] / "dit_moe_generalist.pt", weights_only=True)["ema"]
-    with pytest.raises(InputError, match="attn.qkv.weight"):
+    with pytest.raises(InputError, match=r"attn\.qkv\.weight"):
         loaded({name: value for name, value in weights.items() if "qkv" not in name})
     base = shutil.copytree(folders[1], tmp_path / "base", ignore=shutil.ignore_patterns("vae"))
     with pytest.raises(InputError, match="no part 'vae'"):

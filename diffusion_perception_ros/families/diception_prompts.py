@@ -26,15 +26,16 @@ from diffusion_perception_ros.families.loading import load_network, load_tokeniz
 EMPTY = ""
 """The prompt of classifier-free guidance's unconditional pass."""
 T5_TOKENS = 256
-COCO_CLASSES = tuple(
+_COCO = (
     "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
     "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, "
     "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, "
     "surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, "
     "broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, "
     "laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, "
-    "scissors, teddy bear, hair drier, toothbrush".split(", ")
+    "scissors, teddy bear, hair drier, toothbrush"
 )
+COCO_CLASSES = tuple(_COCO.split(", "))
 """What `[[image2semantic]]` can ask for."""
 
 
@@ -109,7 +110,9 @@ def _read_cache(path: Path) -> dict[str, EncodedPrompt]:
         names = {name.rpartition(".")[0] for name in tensors}
         return {name: EncodedPrompt(tensors[f"{name}.tokens"], tensors[f"{name}.pooled"]) for name in names}
     except (SafetensorError, OSError, KeyError) as error:
-        raise InputError(f"{path} is not a cache of encoded prompts ({error}): delete it, or name another file") from error
+        raise InputError(
+            f"{path} is not a cache of encoded prompts ({error}): delete it, or name another file"
+        ) from error
 
 
 def _write_cache(path: Path, prompts: dict[str, EncodedPrompt]) -> None:

@@ -90,7 +90,9 @@ def _load_transformer(weights: dict[str, Any], base: CheckpointFiles, path: Path
     wanted = set(transformer.state_dict())
     unknown = sorted(set(weights) - wanted)
     if unknown:
-        _log.warning("%s has %d weights that no part of the transformer takes, e.g. %s", path, len(unknown), unknown[0])
+        _log.warning(
+            "%s has %d weights that no part of the transformer takes, e.g. %s", path, len(unknown), unknown[0]
+        )
     known = {name: value for name, value in weights.items() if name in wanted}
     missing = sorted(wanted - set(weights))
     if missing:

@@ -54,7 +54,7 @@ def import_theirs(repository: Path) -> tuple[Any, Any]:
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(EmptyTorchvision())
     sys.path.insert(0, str(repository))
-    from models import dit_moe
+    from models import dit_moe  # isort: skip
     from pipeline import moe_pipeline
 
     return dit_moe, moe_pipeline
