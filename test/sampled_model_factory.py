@@ -9,7 +9,7 @@ Three graphs, with rgb the picture in [0, 1]:
 | decode | `picture` = (latent + 1) / 2 in cells of 8 x 8, `depth` = its mean, `normals` = latent, all not clipped |
 
 One graph: `picture` = rgb, `red` = its first channel, `flow` = (brightness of the last picture - brightness of this
-one, 0), `point` = the first coordinate of the first point, `hint` = the prompt's mask.
+one, 0), `point` = the first coordinate of the first point, `hint` = the prompt's mask, `latent` = `red` + 0.1 * noise.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def write_prompted_model(
     Args:
         folder: Where; its name is the model's name.
         tasks: Keys of `OUTPUTS` without `depth` and `normals`.
-        prompts: Further inputs: `second_image`, `points` or `prompt_mask`.
+        prompts: Further inputs: `second_image`, `points`, `prompt_mask` or `noise`.
         card: Changes to the top level of the card.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,6 +141,7 @@ def write_prompted_model(
         "second_image": ", float[1, 3, H, W] second_image",
         "points": ", float[1, 2, 3] points",
         "prompt_mask": ", float[1, 1, H, W] prompt_mask",
+        "noise": ", float[1, 1, H, W] noise",
     }
     outputs = {"picture": "float[1, 3, H, W] picture", "red": "float[1, 1, H, W] red"}
     lines = []
@@ -164,12 +165,20 @@ def write_prompted_model(
     if "prompt_mask" in prompts:
         outputs["hint"] = "float[1, 1, H, W] hint"
         lines.append("hint = Add(blank, prompt_mask)")
+    if "noise" in prompts:
+        outputs["latent"] = "float[1, 1, H, W] latent"
+        lines += [
+            "gain = Constant<value = float[1] {0.1}>()",
+            "weak = Mul(noise, gain)",
+            "latent = Add(red, weak)",
+        ]
     text = _FUSED % ("".join(inputs[name] for name in prompts), ", ".join(outputs.values()), "\n    ".join(lines))
     _save(text, folder / "model.onnx")
     described = {
         "second_image": {"tensor": "second_image"},
         "points": {"tensor": "points", "most": 2, "order": "xy"},
         "prompt_mask": {"tensor": "prompt_mask"},
+        "noise": {"tensor": "noise", "channels": 1, "downscale": 1, "latent_tensor": "latent"},
     }
     fields = {"graph": "model.onnx", **{name: described[name] for name in prompts}}
     return _write_card(folder, tasks, fields, card)

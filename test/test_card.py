@@ -8,8 +8,35 @@ from typing import Any
 import pytest
 import yaml
 from model_factory import TASKS, edit_card, write_model
+from sampled_model_factory import write_prompted_model, write_sampled_model
 
-from diffusion_perception_ros.inference.card import CARD_NAME, CardError, InputSize, read_card, write_card
+from diffusion_perception_ros.inference.card import (
+    CARD_NAME,
+    AlphaOutput,
+    CardError,
+    ColorClustering,
+    DdimSampler,
+    DepthOutput,
+    EulerFlowSampler,
+    FlowOutput,
+    Graphs,
+    ImageInput,
+    InputSize,
+    InstancesOutput,
+    KeypointsOutput,
+    Label,
+    LcmSampler,
+    LicenceTerms,
+    ModelCard,
+    NoiseInput,
+    NormalsOutput,
+    PictureOutput,
+    PointsInput,
+    SemanticOutput,
+    Source,
+    read_card,
+    write_card,
+)
 
 
 @pytest.fixture
@@ -160,3 +187,48 @@ def test_the_bundled_model_is_whole() -> None:
     assert card.name == folder.name
     assert set(card.tasks) == {"depth", "normals", "semantic", "instances"}
     assert (folder / "README.md").is_file()
+
+
+def test_cards_of_every_kind_are_read_as_written(tmp_path: Path) -> None:
+    drawing = ["semantic", "instances", "keypoints", "albedo", "shading", "alpha", "flow", "mask"]
+    for folder in (
+        write_sampled_model(tmp_path / "sampled", sampler={"ensemble_size": 3}),
+        write_prompted_model(tmp_path / "prompted", drawing, prompts=["second_image", "points", "prompt_mask"]),
+    ):
+        card = read_card(folder)
+        write_card(card, folder)
+        assert read_card(folder) == card
+
+
+def test_cards_of_schema_1_remain_valid(model: Path) -> None:
+    edit_card(model, schema_version=1)
+    card = read_card(model)
+    write_card(card, model)
+    assert read_card(model) == card
+    assert card.graph_files == {"fused": "model.onnx"}
+
+
+@pytest.mark.parametrize("task", ["alpha", "semantic", "instances", "keypoints"])
+def test_new_outputs_need_schema_2(tmp_path: Path, task: str) -> None:
+    folder = write_prompted_model(tmp_path / "tiny", [task], card={"schema_version": 1})
+    with pytest.raises(CardError, match=f"output of the task '{task}' needs schema_version 2"):
+        read_card(folder)
+
+
+def test_the_description_of_the_card_names_every_field() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    parts = [AlphaOutput, ColorClustering, DdimSampler, DepthOutput, EulerFlowSampler, FlowOutput, Graphs, ImageInput]
+    parts += [InputSize, InstancesOutput, KeypointsOutput, Label, LcmSampler, LicenceTerms, ModelCard, NoiseInput]
+    parts += [NormalsOutput, PictureOutput, PointsInput, SemanticOutput, Source]
+    fields = {name for part in parts for name in part.model_fields}
+    assert not {name for name in fields if name not in text}
+
+
+def test_the_example_of_the_description_is_a_card() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    whole, drawing, sampled, noise = (yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:])
+    ModelCard.model_validate(whole)
+    ModelCard.model_validate(whole | drawing)
+    assert ModelCard.model_validate(whole | noise).noise is not None
+    graphs = {"graph": None, "files": dict.fromkeys(sampled["graphs"].values(), "0")}
+    assert ModelCard.model_validate(whole | sampled | graphs).sampler is not None

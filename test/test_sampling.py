@@ -11,7 +11,7 @@ import torch
 import yaml
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from model_factory import edit_card, write_model
-from sampled_model_factory import DDIM, LATENT_CHANNELS, write_sampled_model
+from sampled_model_factory import DDIM, LATENT_CHANNELS, write_prompted_model, write_sampled_model
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import CARD_NAME, CardError, read_card
@@ -179,6 +179,28 @@ def test_noise_from_picture_to_picture(tmp_path: Path, rgb: np.ndarray) -> None:
     np.testing.assert_array_equal(estimator.predict(rgb, stream="a").depth_relative, fixed[0])
     with pytest.raises(InputError, match="unknown noise mode 'new': choose one of fixed, carry, random"):
         estimator.noise_mode = "new"
+
+
+def test_a_fused_graph_can_carry_its_latent(tmp_path: Path, rgb: np.ndarray) -> None:
+    outputs = [{"task": "alpha", "tensor": "latent", "range": [0.0, 1.0]}]
+    folder = write_prompted_model(tmp_path / "fused", ["alpha"], prompts=["noise"], card={"outputs": outputs})
+    estimator = Estimator.load(folder, "cpu", threads=1)
+    red, noise = rgb[..., 0] / 255, np.random.default_rng(0).standard_normal((96, 128), dtype=np.float32)
+    np.testing.assert_allclose(estimator.predict(rgb).alpha, np.clip(red + 0.1 * noise, 0, 1), atol=1e-5)
+    estimator.noise_mode = "carry"
+    estimator.predict(rgb)
+    carried = 0.9 * noise + 0.1 * (red + 0.1 * noise)
+    np.testing.assert_allclose(estimator.predict(rgb).alpha, np.clip(red + 0.1 * carried, 0, 1), atol=1e-5)
+
+
+def test_only_models_that_tell_their_latent_can_carry_it(tmp_path: Path) -> None:
+    noise = {"tensor": "noise", "channels": 4, "downscale": 8}
+    folder = write_model(tmp_path / "fused", noise=noise)
+    with pytest.raises(InputError, match="does not tell its latent: there is no noise mode 'carry'"):
+        Estimator.load(folder, "cpu", threads=1).noise_mode = "carry"
+    edit_card(folder, noise=noise | {"mode": "carry"})
+    with pytest.raises(CardError, match=r"'noise\.mode: carry' needs 'noise\.latent_tensor'"):
+        read_card(folder)
 
 
 def test_the_cards_seed(tmp_path: Path, rgb: np.ndarray) -> None:

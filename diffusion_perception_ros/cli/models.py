@@ -65,14 +65,23 @@ def _list(as_json: bool) -> int:
     if as_json:
         print(json.dumps([_facts(entry) for entry in entries], indent=2))
     else:
-        table = Table("name", "family", "tasks", "precision", "licence", "size", Column("folder", overflow="fold"))
+        columns = ("name", "family", "tasks", "steps", "precision", "licence", "size")
+        table = Table(*columns, Column("folder", overflow="fold"))
         for entry in entries:
             facts = _facts(entry)
             if entry.card:
                 size = f"{facts['bytes'] / 1e6:.1f} MB"
                 card = entry.card
+                licence = card.licence + ("\nnon-commercial" if facts["non_commercial"] else "")
                 table.add_row(
-                    entry.name, card.family, _tasks(facts), card.precision, card.licence, size, facts["folder"]
+                    entry.name,
+                    card.family,
+                    _tasks(facts),
+                    _sampling(facts),
+                    card.precision,
+                    licence,
+                    size,
+                    facts["folder"],
                 )
         Console().print(table)
         if not entries:
@@ -150,6 +159,9 @@ def _facts(entry: ModelEntry) -> dict[str, Any]:
         "family": card and card.family,
         "precision": card and card.precision,
         "licence": card and card.licence,
+        "non_commercial": bool(card and card.licence_terms and card.licence_terms.non_commercial),
+        "steps": card and (card.sampler.num_inference_steps if card.sampler else 1),
+        "ensemble_size": card and (card.sampler.ensemble_size if card.sampler else 1),
         "tasks": {output.task: output.quantity for output in card.outputs} if card else {},
     }
 
@@ -160,6 +172,12 @@ def _tasks(facts: dict[str, Any]) -> str:
         f"{task} ({quantity.replace('_', ' ')})" if task == "depth" else task
         for task, quantity in facts["tasks"].items()
     )
+
+
+def _sampling(facts: dict[str, Any]) -> str:
+    """`1`, `4`, `4 x 5 members`: what the card says, which can be changed unless there is only one graph."""
+    members = f" x {facts['ensemble_size']} members" if facts["ensemble_size"] > 1 else ""
+    return f"{facts['steps']}{members}"
 
 
 def _size(folder: Path) -> int:

@@ -65,7 +65,7 @@ class ModelRunner:
         self._decoder = Decoder(card)
 
     def __call__(self, view: View, request: Request) -> tuple[Prediction, list[FloatTensor]]:
-        """The prediction, and the clean latents of the members as far as the model tells them.
+        """The prediction, and the clean latents of the members for the noise mode `carry`.
 
         Raises:
             RuntimeError: a graph failed.
@@ -106,7 +106,7 @@ class ModelRunner:
         preprocessed = time.perf_counter()
         names = self._decoder.tensors_for(set().union(*(request.tasks for _, request in pairs)))
         image = inputs[self._card.input.tensor]
-        tensors = self._network.sample(inputs, None, names, 1, None)[0] if names else {}
+        tensors = self._network.sample(inputs, None, names)[0] if names else {}
         for name, tensor in tensors.items():
             self._check_shape(name, tensor, len(pairs))
         inferred = time.perf_counter()
@@ -153,7 +153,9 @@ class ModelRunner:
         members, latents = [], []
         for index, start in enumerate(starts):
             draw = self._noise.draws(index, request.noise_mode) if self._noise else None
-            tensors, latent = self._network.sample(encoded, start, names, request.steps, draw)
+            tensors, latent = self._network.sample(
+                encoded, start, names, request.steps, draw, with_latent=request.noise_mode == "carry"
+            )
             members.append({name: self._without_batch(name, tensor) for name, tensor in tensors.items()})
             if latent is not None:
                 latents.append(latent)

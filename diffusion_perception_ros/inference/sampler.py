@@ -25,7 +25,13 @@ class Network(Protocol):
         """What `sample` needs of the picture."""
 
     def sample(
-        self, encoded: Inputs, noise: FloatTensor | None, names: Sequence[str], steps: int, draw: Draw | None
+        self,
+        encoded: Inputs,
+        noise: FloatTensor | None,
+        names: Sequence[str],
+        steps: int = 1,
+        draw: Draw | None = None,
+        with_latent: bool = False,
     ) -> tuple[dict[str, FloatTensor], FloatTensor | None]:
         """Predicts.
 
@@ -35,10 +41,11 @@ class Network(Protocol):
             names: Output tensors wanted.
             steps: Denoising steps.
             draw: For schedulers that add noise at every step.
+            with_latent: The clean latent is wanted.
 
         Returns:
             tensors: (1, C, h, w) by name.
-            latent: The clean latent (1, c, h, w), None if the model does not tell it.
+            latent: The clean latent (1, c, h, w), None if it was not wanted.
         """
 
 
@@ -48,24 +55,28 @@ class FusedNetwork:
     def __init__(self, card: ModelCard, backend: Backend) -> None:
         self._backend = backend
         self._noise = card.noise
-        carries = card.noise is not None and card.noise.mode == "carry"
-        self._latent = card.noise.latent_tensor if card.noise and carries else None
 
     def encode(self, inputs: Inputs) -> Inputs:
         """See `Network`; nothing is shared but the inputs."""
         return inputs
 
     def sample(
-        self, encoded: Inputs, noise: FloatTensor | None, names: Sequence[str], steps: int, draw: Draw | None
+        self,
+        encoded: Inputs,
+        noise: FloatTensor | None,
+        names: Sequence[str],
+        steps: int = 1,
+        draw: Draw | None = None,
+        with_latent: bool = False,
     ) -> tuple[dict[str, FloatTensor], FloatTensor | None]:
         """See `Network`."""
         inputs = dict(encoded)
         if self._noise is not None and noise is not None:
             inputs[self._noise.tensor] = noise
-        wanted = [*names, self._latent] if self._latent else list(names)
+        latent = self._noise.latent_tensor if self._noise and with_latent else None
+        wanted = list(dict.fromkeys([*names, latent])) if latent else list(names)
         tensors = dict(zip(wanted, self._backend.run(inputs, wanted), strict=True))
-        latent = tensors.pop(self._latent) if self._latent else None
-        return tensors, latent
+        return {name: tensors[name] for name in names}, tensors[latent] if latent else None
 
 
 class LatentNetwork:
@@ -102,7 +113,13 @@ class LatentNetwork:
         return {**inputs, "image_latent": latent}
 
     def sample(
-        self, encoded: Inputs, noise: FloatTensor | None, names: Sequence[str], steps: int, draw: Draw | None
+        self,
+        encoded: Inputs,
+        noise: FloatTensor | None,
+        names: Sequence[str],
+        steps: int = 1,
+        draw: Draw | None = None,
+        with_latent: bool = False,
     ) -> tuple[dict[str, FloatTensor], FloatTensor | None]:
         """See `Network`; the noise is always given, zeros if the card starts from those."""
         scheduler = make_scheduler(self._sampler, steps)
@@ -117,7 +134,7 @@ class LatentNetwork:
             latent = scheduler.step(index, self._denoise(step_inputs), latent, fresh)
         latent = np.ascontiguousarray(latent, np.float32)
         tensors = self._backends["decode"].run({**self._taken("decode", encoded), "latent": latent}, names)
-        return dict(zip(names, tensors, strict=True)), latent
+        return dict(zip(names, tensors, strict=True)), latent if with_latent else None
 
     def _denoise(self, inputs: Inputs) -> FloatTensor:
         """The network's prediction; with guidance that of the prompt, moved away from that of the empty prompt."""

@@ -30,6 +30,8 @@ NOISY_LATENT = "noisy_latent"
 
 _NEW_FIELDS = ("graphs", "sampler", "second_image", "points", "prompt_mask", "licence_terms")
 """Fields that schema 1 lacks."""
+_FIRST_TASKS = ("depth", "normals", "semantic", "instances")
+"""Tasks of schema 1; none of them as a drawing."""
 
 
 class CardError(InputError):
@@ -137,6 +139,10 @@ class ModelCard(StrictModel):
     @model_validator(mode="after")
     def _tasks_fit(self) -> ModelCard:
         tasks = self.tasks
+        if self.schema_version == 1:
+            for output in self.outputs:
+                if output.task not in _FIRST_TASKS or getattr(output, "encoding", None) == "colors":
+                    raise ValueError(f"this output of the task '{output.task}' needs schema_version 2, not 1")
         if len(set(tasks)) != len(tasks):
             raise ValueError(f"every task appears once in 'outputs', got {list(tasks)}")
         instances = next((output for output in self.outputs if output.task == "instances"), None)
