@@ -32,7 +32,7 @@ PIPELINES = {
     "lighting": "MarigoldIntrinsicsPipeline",
 }
 TARGETS = {"appearance": ["albedo", "material"], "lighting": ["albedo", "shading", "residual"]}
-_GAIN = 5.0
+_GAIN = 2.0
 """Random networks give nearly grey pictures: their last convolution is made this much stronger."""
 
 

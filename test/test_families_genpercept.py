@@ -227,7 +227,7 @@ def test_classes_are_those_of_hypersim() -> None:
 
 
 def test_a_missing_unet_names_both_layouts(all_tasks: tuple[Path, LoadOptions], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither 'unet_normal_v2' .* nor 'unet'"):
+    with pytest.raises(InputError, match=r"neither 'unet_normal_v2' .* nor 'unet'"):
         genpercept.load(str(tmp_path), "normals", all_tasks[1])
 
 

@@ -1,4 +1,4 @@
-"""Marigold and E2E-FT: our modules, and what the runtime makes of the exported graphs, against diffusers' pipelines."""
+"""Marigold and E2E-FT: our modules, and what the runtime makes of exported graphs, against the published pipelines."""
 
 from __future__ import annotations
 

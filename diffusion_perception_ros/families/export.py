@@ -369,4 +369,6 @@ def _description(recipe: Recipe, options: ExportOptions) -> str:
         parts.append("weights stored in bf16, computed in fp32")
     if options.precision == "int8":
         parts.append("linear layers in int8, dynamically quantised")
+    if recipe.caveat:
+        parts.append(recipe.caveat)
     return ", ".join(parts)

@@ -115,7 +115,8 @@ _LABELS = (
 
 _UNIT = (0.0, 1.0)
 _DISPARITY = DepthOutput(quantity="relative_disparity", tensor="depth", range=_UNIT)
-# Not verified with v2 weights: the published figures of v1 show left walls red, floors green and walls ahead blue.
+# The published figures of v1 show left walls red, floors green and walls ahead blue.
+_NORMALS_CAVEAT = "the axes of its normals are read from the published figures of v1, not verified with v2 weights"
 _NORMALS = NormalsOutput(tensor="normals", axes=("right", "up", "backward"))
 _HYPERSIM = "Hypersim and Virtual KITTI 2"
 
@@ -129,6 +130,7 @@ def _recipe(task: str, repository: str, training_data: str, output: Output, vari
         licence=_LICENCE,
         training_data=training_data,
         outputs=(output,),
+        caveat=_NORMALS_CAVEAT if task == "normals" else "",
         base=BASE,
         resize_dtype="uint8",
         network_inputs=("image",),

@@ -1,4 +1,4 @@
-"""The module that GenPercept, Marigold and E2E-FT are: a VAE around a Stable Diffusion 2 U-Net with an empty prompt."""
+"""What GenPercept, Marigold and E2E-FT are made of: a VAE around a Stable Diffusion 2 U-Net with an empty prompt."""
 
 from __future__ import annotations
 

@@ -27,6 +27,8 @@ class Recipe:
     """For the card: what the published weights were trained on."""
     outputs: tuple[Output, ...]
     """Quantity, range and axes of every output tensor, as the model card states them."""
+    caveat: str = ""
+    """What is not known for sure about the published weights, for the card."""
     variant: str = ""
     """Kinds of one family that differ in the network, e.g. `d` and `g` of Lotus."""
     base: str | None = None
