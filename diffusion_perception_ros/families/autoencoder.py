@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
         """(B, 3, H, W) in [-1, 1] → (B, c, H / 8, W / 8)."""
         encoded = self.vae.encode(image)
         latent = encoded.latents if isinstance(self.vae, AutoencoderTiny) else encoded.latent_dist.mean
-        return (latent - self.shift) * self.scale
+        return (latent - self.shift) * self.scale  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, c, h, w) → (B, 3, 8 h, 8 w), about [-1, 1], not clipped."""

@@ -30,7 +30,7 @@ class Differences:
 
     def summary(self, prefix: str = "") -> dict[str, float]:
         """`<prefix><name>_max` and `<prefix><name>_mean`, to three digits."""
-        result = {}
+        result: dict[str, float] = {}
         for name, values in self._values.items():
             largest, mean = max(value[0] for value in values), sum(v[1] for v in values) / sum(v[2] for v in values)
             result |= {f"{prefix}{name}_max": float(f"{largest:.3g}"), f"{prefix}{name}_mean": float(f"{mean:.3g}")}
