@@ -35,6 +35,8 @@ from diffusion_perception_ros.families.checkpoint_files import choose_weights
 
 _TEXTS = (".json", ".txt", ".model")
 _PARTIAL = ".part"
+_TIMEOUT = 30.0
+"""Seconds to wait for the first answer of the hub."""
 _SPARE = 1 << 28
 """Bytes that stay free on the disk."""
 
@@ -126,7 +128,7 @@ def download(plan: RepositoryPlan, downloads: Path, report: Report) -> Path:
 def _plan(repository: Repository, revision: str) -> RepositoryPlan:
     api = _api()
     with _hub_errors(repository, revision):
-        info = api.model_info(repository.id, revision=revision)
+        info = api.model_info(repository.id, revision=revision, timeout=_TIMEOUT)
         if repository.gated or info.gated:
             api.auth_check(repository.id)
         assert info.sha is not None
