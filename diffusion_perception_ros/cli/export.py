@@ -118,7 +118,7 @@ def _run_family(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     module = family_module(args.family)  # imports torch and diffusers: only when it is needed
-    from diffusion_perception_ros.families.export import TINY_VAE, ExportOptions, export_family
+    from diffusion_perception_ros.families.export import ExportOptions, export_family
     from diffusion_perception_ros.families.recipe import LoadOptions
 
     options = ExportOptions(
@@ -130,7 +130,7 @@ def _run_family(args: argparse.Namespace) -> int:
         ensemble=args.ensemble,
         noise=args.noise,
         vae=args.vae,
-        tiny_vae=args.tiny_vae or TINY_VAE,
+        tiny_vae=args.tiny_vae,
         command=_command(args),
         overwrite=args.overwrite,
     )

@@ -91,6 +91,7 @@ def _recipe(task: str, output: Output, data: str) -> Recipe:
         task=task,
         checkpoints=("Canyu/DICEPTION",),
         base="stabilityai/stable-diffusion-3-medium-diffusers",
+        tiny_vae="madebyollin/taesd3",
         licence=_LICENCE,
         training_data=data,
         outputs=(output,),

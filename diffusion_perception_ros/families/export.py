@@ -48,7 +48,6 @@ from diffusion_perception_ros.inference.card import (
 
 Picture = npt.NDArray[np.uint8]
 
-TINY_VAE = "madebyollin/taesd"
 _FP32_TOLERANCE = 1e-3
 """Largest difference to PyTorch that a float32 graph may have."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -70,7 +69,8 @@ class ExportOptions:
     noise: str | None = None
     """`zeros`, `input` or `seed:N`; None = as the family was trained."""
     vae: Literal["full", "taesd", "none"] = "full"
-    tiny_vae: str = TINY_VAE
+    tiny_vae: str | None = None
+    """Folder or hub id of the AutoencoderTiny for `taesd`, None = the recipe's."""
     command: str | None = None
     overwrite: bool = False
 
@@ -222,7 +222,7 @@ def _feeds(
 
 def _exchange_vae(model: FamilyModel, options: ExportOptions, feeds: Sequence[Feed]) -> dict[str, float]:
     if options.vae == "taesd":
-        return use_tiny_vae(model, options.tiny_vae, feeds)
+        return use_tiny_vae(model, options.tiny_vae or model.recipe.tiny_vae, feeds)
     if options.vae == "none":
         return use_linear_decoder(model, feeds)
     return {}

@@ -33,6 +33,8 @@ class Recipe:
     """Kinds of one family that differ in the network, e.g. `d` and `g` of Lotus."""
     base: str | None = None
     """Hub id of the checkpoint that gives the parts which this one lacks, None if it is complete."""
+    tiny_vae: str = "madebyollin/taesd"
+    """Hub id of an AutoencoderTiny with the same latents as the VAE."""
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
