@@ -78,7 +78,7 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
     scores = evaluations(tmp_path / "second")[0]["scores"]
     assert scores["abs_rel"] == pytest.approx(evaluations(tmp_path / "first")[-1]["scores"]["abs_rel"], rel=0.1)
 
-    larger = load_config(tmp_path / "second.yaml", [f"init_from={weights}", "size=M"])
+    larger = load_config(tmp_path / "second.yaml", [f"init_from={weights}", "network.size=M"])
     with pytest.raises(InputError, match=r"belongs to another network: 'decoder"):
         Trainer(larger, tmp_path / "third")
 
@@ -109,6 +109,26 @@ def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data
         assert whole.keys() == resumed.keys()
         for key, tensor in whole.items():
             assert torch.equal(tensor, resumed[key]), f"{name} {key}"
+
+
+def test_two_processes_train_together(tmp_path: Path, data: Path) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, max_steps=40, validate_minutes=60)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        "--module",
+    ]
+    command += ["diffusion_perception_ros.cli.main", "train", str(config), "-o", str(tmp_path / "run")]
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, timeout=500)
+    (record,) = evaluations(tmp_path / "run")
+    assert record["samples"] == 40 * 8 * 2
+    assert record["scores"]["abs_rel"] < record["scores"]["constant_abs_rel"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path, data: Path) -> None:
@@ -158,7 +178,7 @@ def test_the_stochastic_variant_trains(tmp_path: Path, data: Path) -> None:
         ("run.max_minutes=5", "either 'max_steps' or 'max_minutes'"),
         ("data.sizes=[[60, 64]]", "multiples of 32"),
         ("augmentation.zoom=[1.0, 0.5]", "from low to high"),
-        ("size=XL", "size"),
+        ("network={kind: onestep, size: XL}", "network.onestep.size"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, data: Path, override: str, message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_perception_ros.cli import benchmarks, flicker_benchmark
+from diffusion_perception_ros.cli import benchmarks, camera_benchmark, flicker_benchmark
 from diffusion_perception_ros.cli.benchmarks import Comparison
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.errors import InputError
@@ -20,7 +20,7 @@ from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 
 
-SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "world", "flicker")
+SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "cameras", "flicker", "world", "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         "estimator": functools.partial(benchmarks.estimator, args.model, args.backend, args.seconds),
         "models": functools.partial(benchmarks.models, args.backend, args.seconds),
         "live": functools.partial(benchmarks.live, args.model, args.backend, args.seconds),
-        "world": functools.partial(benchmarks.world, args.seconds),
+        "cameras": functools.partial(camera_benchmark.cameras, args.model, args.backend, args.seconds),
+        "world": functools.partial(_training_side, "world", args.seconds),
+        "training": functools.partial(_training_side, "training", args.seconds),
         "flicker": functools.partial(flicker_benchmark.flicker, args.model, args.backend, args.seconds),
     }
     results: dict[str, list[Comparison]] = {}
@@ -60,6 +62,14 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in left_out.items():
         print(f"diffusion-perception bench: {name} left out: {reason}", file=sys.stderr)
     return 0
+
+
+def _training_side(name: str, seconds: float) -> list[Comparison]:
+    """What needs the `train` extra: without it, it is left out with the import's reason."""
+    from diffusion_perception_ros.cli import training_benchmarks
+
+    measured: list[Comparison] = getattr(training_benchmarks, name)(seconds)
+    return measured
 
 
 def _as_dict(results: dict[str, list[Comparison]]) -> dict[str, object]:

@@ -181,16 +181,22 @@ def _start_worker(progress: Any, stop: Any) -> None:
     cv2.setNumThreads(1)
 
 
+def _should_stop() -> bool:
+    """The parent asks for it, or is gone (killed before it could ask): nobody waits for the shard any more."""
+    parent = multiprocessing.parent_process()
+    return bool(_worker_stop.value) or (parent is not None and not parent.is_alive())
+
+
 def _write_shard(job: _ShardJob, slot: int) -> list[str]:
     """Runs in a worker; returns the rejected scenes."""
-    if _worker_stop.value:
+    if _should_stop():
         return []
     width, height = job.size
     renderer = shared_renderer(width, height, job.supersample)
     writer = ShardWriter(job.folder, len(job.seeds), height, width)
     rejected: list[str] = []
     for done, seed in enumerate(job.seeds):
-        if _worker_stop.value:
+        if _should_stop():
             return rejected
         _worker_progress[slot] = done
         seeded = render_seed(seed, job.config, renderer)

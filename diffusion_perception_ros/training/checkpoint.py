@@ -29,9 +29,23 @@ class Checkpoint:
     """A checkpoint folder that was found and understood."""
 
     folder: Path
-    network: NetworkConfig
+    identity: dict[str, Any]
+    """What kind of network it is of; see `learner.Learner`."""
     state: dict[str, Any]
     """What the trainer stored: step, seconds, position, best score, config, evaluation, …"""
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The config of the onestep network that it is of.
+
+        Raises:
+            InputError: it is of another kind of network.
+        """
+        try:
+            return NetworkConfig.model_validate(self.identity)
+        except ValidationError as error:
+            kind = self.identity.get("kind", "unknown kind")
+            raise InputError(f"{self.folder} is no checkpoint of a onestep network but of a '{kind}'") from error
 
     def averaged_network(self) -> OneStepNet:
         """The network with the averaged weights, in evaluation mode.
@@ -45,7 +59,7 @@ class Checkpoint:
 
 
 def write_checkpoint(
-    folder: Path, network: NetworkConfig, state: dict[str, Any], files: dict[str, dict[str, Tensor]]
+    folder: Path, identity: dict[str, Any], state: dict[str, Any], files: dict[str, dict[str, Tensor]]
 ) -> None:
     """Writes `folder` in one step; `files` are tensors by the name of their file.
 
@@ -58,7 +72,7 @@ def write_checkpoint(
         temporary.mkdir(parents=True)
         for name, tensors in files.items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
-        fields = {"network": network.model_dump(), **state}
+        fields = {"network": identity, **state}
         (temporary / STATE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
         replaced = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
@@ -81,10 +95,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return Checkpoint(folder, NetworkConfig.model_validate(state.pop("network")), state)
+        return Checkpoint(folder, dict(state.pop("network")), state)
     except FileNotFoundError:
         raise InputError(f"{folder} is not a checkpoint: it has no {STATE}") from None
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 

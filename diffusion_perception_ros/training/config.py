@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffusion_perception_ros.datasets.augment import AugmentationConfig
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.diffusion.annotations import Task
 from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
@@ -83,14 +84,55 @@ class RunConfig(_Strict):
         return self
 
 
+class OneStepNetwork(_Strict):
+    """The small pixel-space network: all tasks in one pass."""
+
+    kind: Literal["onestep"] = "onestep"
+    size: Literal["S", "M", "L"] = "S"
+    """See `training.network.SIZES`."""
+
+
+class DiffusionNetwork(_Strict):
+    """A diffusers backbone that answers with an annotation picture, one task at a time."""
+
+    kind: Literal["unet", "dit"]
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    pretrained: str | None = None
+    """Folder or hub id in the diffusers layout, to fine-tune its U-Net in the space of its autoencoder."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Without `pretrained`: diffusers' config of a network that starts from random weights."""
+    pixels: int = Field(default=4, ge=1, le=16)
+    """Without `pretrained`: there is no autoencoder, the network sees blocks of this many pixels square."""
+    gradient_checkpointing: bool = False
+    """Less memory for more time."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DiffusionNetwork:
+        if self.pretrained and self.config:
+            raise ValueError("give either 'pretrained' or 'config'")
+        if self.pretrained and self.kind == "dit":
+            raise ValueError("'pretrained' is for U-Nets; a DiT starts from 'config'")
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"a task appears twice in {list(self.tasks)}")
+        return self
+
+
+def _onestep_by_default(value: Any) -> Any:
+    return {"kind": "onestep", **value} if isinstance(value, dict) else value
+
+
+NetworkSettings = Annotated[
+    OneStepNetwork | DiffusionNetwork, Field(discriminator="kind"), BeforeValidator(_onestep_by_default)
+]
+
+
 class TrainingConfig(_Strict):
     """A whole training run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Also the default name of the exported model."""
     seed: int = Field(default=0, ge=0)
-    size: Literal["S", "M", "L"] = "S"
-    """Of the network, see `training.network.SIZES`."""
+    network: NetworkSettings = OneStepNetwork()
     init_from: Path | None = None
     """Weights to start from: a safetensors file of the same network, such as `ema.safetensors` of a checkpoint."""
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -99,6 +141,12 @@ class TrainingConfig(_Strict):
     losses: LossWeights = LossWeights()
     optimiser: OptimiserConfig = OptimiserConfig()
     run: RunConfig
+
+    @model_validator(mode="after")
+    def _objective_fits_network(self) -> TrainingConfig:
+        if self.network.kind == "onestep" and self.objective.kind not in ("lotus_d", "lotus_g"):
+            raise ValueError(f"objective '{self.objective.kind}' needs a diffusion backbone ('network.kind: unet')")
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:

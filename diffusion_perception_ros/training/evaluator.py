@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import nn
 
 from diffusion_perception_ros.inference.card import InputSize
 from diffusion_perception_ros.sample import Sample, UInt8Image
 from diffusion_perception_ros.training.batches import Batch, whole_pictures
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.network import MULTIPLE, OneStepNet, Outputs
-from diffusion_perception_ros.training.objectives import Objective
+from diffusion_perception_ros.training.estimates import Estimates
+from diffusion_perception_ros.training.learner import Learner
+from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.pictures import prediction_sheet
 from diffusion_perception_ros.training.validation import validate
 
@@ -26,8 +27,8 @@ class Evaluator:
 
     def __init__(
         self,
-        network: OneStepNet,
-        objective: Objective,
+        network: nn.Module,
+        learner: Learner,
         dataset: Sequence[Sample],
         indices: Sequence[int],
         config: TrainingConfig,
@@ -41,27 +42,24 @@ class Evaluator:
             keep_aspect: resize every picture to about the area of the first training size instead of that very size,
                 as the exported model does. For pictures of many shapes; slower, as they go through one by one.
         """
-        self._network, self._objective, self._accelerator = network, objective, accelerator
+        self._network, self._learner, self._accelerator = network, learner, accelerator
         self._dataset, self._indices = dataset, indices
         self._size, self._batch_size = config.data.sizes[0], config.data.batch_size
         self._keep_aspect = keep_aspect
 
     def scores(self) -> dict[str, float]:
         """See `validation.validate`."""
-        return validate(self._predict, self._batches())
+        return validate(self._estimates, self._batches())
 
     def sheet(self) -> UInt8Image:
         """Predictions for the first pictures beside the truth."""
         first = next(self._batches())
-        return prediction_sheet(self._predict(first.image), first)[: _SHEET_ROWS * self._size[1]]
+        return prediction_sheet(self._estimates(first), first)[: _SHEET_ROWS * first.image.shape[2]]
 
     @torch.no_grad()
-    def _predict(self, image: Tensor) -> Outputs:
-        generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
+    def _estimates(self, batch: Batch) -> Estimates:
         with self._accelerator.autocast():
-            conditioning = self._objective.conditioning(image, generator)
-            outputs: Outputs = self._network(*conditioning)
-        return outputs
+            return self._learner.estimates(self._network, batch.image, batch.focal)
 
     def _batches(self) -> Iterator[Batch]:
         width, height = self._size

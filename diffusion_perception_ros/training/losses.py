@@ -62,11 +62,6 @@ def multi_task_losses(
     return terms
 
 
-def weighted_sum(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """The training loss."""
-    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-
-
 def log_depth_target(batch: Batch) -> tuple[Tensor, Tensor]:
     """(N, H, W) log canonical depth and weights: 1 where depth is known, little for sky, 0 for the rest.
 

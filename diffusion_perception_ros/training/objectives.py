@@ -1,54 +1,54 @@
-"""Training objectives: what is noised, at which timesteps, what the network predicts, and how it is scored.
-
-The trainer knows none of this: it asks the objective for the network's inputs and for the losses of its outputs.
-"""
+"""Training objectives: what is noised, at which timesteps, and what the network predicts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from diffusion_perception_ros.training.batches import Batch
-from diffusion_perception_ros.training.losses import LossWeights, multi_task_losses
-from diffusion_perception_ros.training.network import UNSHUFFLE, Outputs
+from diffusion_perception_ros.training.network import UNSHUFFLE
 
 
 class ObjectiveConfig(BaseModel):
-    """Which objective."""
+    """Which objective. Fields that do not belong to it are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["lotus_d", "lotus_g"] = "lotus_d"
-    """`lotus_d`: one step from the picture alone. `lotus_g`: one step from the picture and noise."""
+    kind: Literal["lotus_d", "lotus_g", "genpercept", "multi_step", "flow_matching"] = "lotus_d"
+    """`lotus_d`: one step from the picture alone. `lotus_g`: one step from the picture and noise. The others need a
+    diffusion backbone: `genpercept`, one step with losses on the decoded picture; `multi_step`, a noise schedule of
+    1000 steps; `flow_matching`, straight paths from noise to target."""
     noise_channels: int = Field(default=4, gt=0, le=16)
-    """Only for `lotus_g`."""
+    """Of `lotus_g` with the onestep network."""
+    detail_preserver: bool = True
+    """Lotus with a diffusion backbone: half of every step reconstructs the picture itself (Lotus, Sec. 3.4)."""
+    prediction_type: Literal["sample", "epsilon", "v_prediction"] = "v_prediction"
+    """Of `multi_step`: what the network predicts, in diffusers' words."""
+    num_inference_steps: int | None = Field(default=None, gt=0, le=1000)
+    """Of `multi_step` and `flow_matching`: steps when validating; default 10."""
+
+    @model_validator(mode="after")
+    def _fields_match_kind(self) -> ObjectiveConfig:
+        users = {
+            "noise_channels": {"lotus_g"},
+            "detail_preserver": {"lotus_d", "lotus_g"},
+            "prediction_type": {"multi_step"},
+            "num_inference_steps": {"multi_step", "flow_matching"},
+        }
+        for name in self.model_fields_set & users.keys():
+            if self.kind not in users[name] and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"'{name}' has no meaning for '{self.kind}'")
+        return self
 
 
 class Conditioning(NamedTuple):
-    """Inputs of the network besides its weights."""
+    """Inputs of the onestep network besides its weights."""
 
     image: Tensor
     noise: Tensor | None
-
-
-class Objective(Protocol):
-    """What the trainer needs of an objective."""
-
-    @property
-    def noise_channels(self) -> int:
-        """Noise channels of the network that fits."""
-
-    def conditioning(self, image: Tensor, generator: torch.Generator) -> Conditioning:
-        """Network inputs for pictures (N, 3, H, W), randomness from the generator only."""
-
-    def losses(
-        self, outputs: Outputs, batch: Batch, weights: LossWeights, class_weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Unweighted loss terms."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +63,10 @@ class OneStepObjective:
     noise_channels: int = 0
 
     def conditioning(self, image: Tensor, generator: torch.Generator) -> Conditioning:
-        """See `Objective`."""
+        """Network inputs for pictures (N, 3, H, W), randomness from the generator only."""
         if not self.noise_channels:
             return Conditioning(image, None)
         n, _, height, width = image.shape
         shape = (n, self.noise_channels, height // UNSHUFFLE, width // UNSHUFFLE)
         noise = torch.randn(shape, generator=generator, device=generator.device)
         return Conditioning(image, noise.to(image.device))
-
-    def losses(
-        self, outputs: Outputs, batch: Batch, weights: LossWeights, class_weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        """See `Objective`."""
-        return multi_task_losses(outputs, batch, weights, class_weights)
-
-
-def make_objective(config: ObjectiveConfig) -> Objective:
-    """The objective that a config names."""
-    return OneStepObjective(config.noise_channels if config.kind == "lotus_g" else 0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 from diffusion_perception_ros.training.batches import Batch
-from diffusion_perception_ros.training.network import Outputs
+from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.world.labels import LABELS
 
 
@@ -17,25 +17,42 @@ _PALETTE = np.zeros((256, 3), np.uint8)  # black: unlabelled
 _PALETTE[: len(LABELS)] = [label.color for label in LABELS]
 
 
-def prediction_sheet(outputs: Outputs, batch: Batch) -> UInt8Image:
-    """One row per picture: picture, depth, true depth, normals, true normals, classes, true classes.
+def prediction_sheet(estimates: Estimates, batch: Batch) -> UInt8Image:
+    """One row per picture: the picture, then prediction and truth of depth, normals and classes, if predicted.
 
     Returns:
-        (N * H, 7 * W, 3) uint8 RGB.
+        (N * H, 7 * W or less, 3) uint8 RGB.
     """
-    return np.concatenate([_row(outputs, batch, index) for index in range(len(batch.image))])
+    return np.concatenate([_row(estimates, batch, index) for index in range(len(batch.image))])
 
 
-def _row(outputs: Outputs, batch: Batch, index: int) -> UInt8Image:
-    picture = _channels_last((batch.image[index] * 0.5 + 0.5) * 255.0)
-    depth = torch.exp(outputs.log_depth[index, 0].float()).cpu().numpy()
-    truth = (batch.depth[index] / batch.focal[index].nan_to_num(1.0)).cpu().numpy()
-    normals = torch.nn.functional.normalize(outputs.normals[index].float(), dim=0)
-    classes = outputs.semantic[index].argmax(0).cpu().numpy().astype(np.uint8)
-    tiles = [picture, *_depth_pair(depth, truth)]
-    tiles += [_channels_last((n * 0.5 + 0.5) * 255.0) for n in (normals, batch.normals[index])]
-    tiles += [_classes(labels) for labels in (classes, batch.semantic[index].cpu().numpy().astype(np.uint8))]
+def _row(estimates: Estimates, batch: Batch, index: int) -> UInt8Image:
+    tiles = [_channels_last((batch.image[index] * 0.5 + 0.5) * 255.0)]
+    if estimates.depth is not None:
+        tiles += _depth_pair(*_comparable_depth(estimates.depth[index], estimates.depth_quantity, batch, index))
+    if estimates.normals is not None:
+        predicted = torch.nn.functional.normalize(estimates.normals[index], dim=0)
+        tiles += [_channels_last((n * 0.5 + 0.5) * 255.0) for n in (predicted, batch.normals[index])]
+    if estimates.semantic is not None:
+        pair = estimates.semantic[index], batch.semantic[index]
+        tiles += [_classes(labels.cpu().numpy().astype(np.uint8)) for labels in pair]
     return np.concatenate(tiles, 1)
+
+
+def _comparable_depth(said: Tensor, quantity: str, batch: Batch, index: int) -> tuple[FloatImage, FloatImage]:
+    """Prediction and truth in one unit: relative values take the truth's median and spread, in their own quantity."""
+    true = batch.depth[index]
+    known = torch.isfinite(true) & (true > 0)
+    if quantity == "metric_depth":
+        nominal = batch.focal[index].nan_to_num(1.0)
+        said = said if torch.isfinite(batch.focal[index]) else torch.ones_like(said)
+        return (said / nominal).cpu().numpy(), (true / nominal).cpu().numpy()
+    if known.any():
+        goal = 1 / true[known] if quantity == "relative_disparity" else true[known]
+        scale = goal.std() / said[known].std().clamp(min=1e-6)
+        said = (said - said[known].mean()) * scale + goal.mean()
+    depth = 1 / said.clamp(min=1e-3) if quantity == "relative_disparity" else said.clamp(min=1e-3)
+    return depth.cpu().numpy(), true.cpu().numpy()
 
 
 def _channels_last(values: Tensor) -> UInt8Image:

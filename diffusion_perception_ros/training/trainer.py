@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
@@ -20,14 +21,12 @@ from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.evaluator import Evaluator
-from diffusion_perception_ros.training.losses import inverse_frequency_weights, weighted_sum
+from diffusion_perception_ros.training.learner import make_learner
+from diffusion_perception_ros.training.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.monitor import Monitor
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
-from diffusion_perception_ros.training.objectives import make_objective
 from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
-from diffusion_perception_ros.world.labels import LABELS
 
 
 BEST = "best"
@@ -59,7 +58,6 @@ class Trainer:
         )
         self._device = self._accelerator.device
         self._schedule = Schedule(config.run, config.optimiser)
-        self._objective = make_objective(config.objective)
         self.step, self.seconds = 0, 0.0
         self._position = Position()
         self._best = math.inf
@@ -89,7 +87,7 @@ class Trainer:
         return dataset
 
     def _make_evaluator(self, data: Mixture, indices: list[int], keep_aspect: bool = False) -> Evaluator:
-        return Evaluator(self._averaged, self._objective, data, indices, self.config, self._accelerator, keep_aspect)
+        return Evaluator(self._averaged, self._learner, data, indices, self.config, self._accelerator, keep_aspect)
 
     def _make_real_evaluator(self) -> Evaluator | None:
         if self.config.data.real is None:
@@ -98,16 +96,11 @@ class Trainer:
         return self._make_evaluator(data, evenly(len(data), self.config.run.validation_samples), keep_aspect=True)
 
     def _build(self) -> None:
-        self._network_config = NetworkConfig(
-            size=self.config.size, noise_channels=self._objective.noise_channels, classes=len(LABELS)
-        )
         torch.manual_seed(self.config.seed)
-        network = OneStepNet(self._network_config)
-        if self.config.init_from is not None:
-            checkpoints.load_weights(network, self.config.init_from)
-        self._averaged = OneStepNet(self._network_config).to(self._device)
-        self._averaged.load_state_dict(network.state_dict())
-        self._averaged.requires_grad_(False).eval()
+        self._learner = make_learner(self.config, self._class_weights)
+        self._learner.to(self._device)
+        network = self._learner.network
+        self._averaged = copy.deepcopy(network).to(self._device).requires_grad_(False).eval()
         settings = self.config.optimiser
         optimiser = torch.optim.AdamW(
             network.parameters(),
@@ -119,8 +112,8 @@ class Trainer:
         self._network, self._optimiser = self._accelerator.prepare(network, optimiser)
 
     @property
-    def _plain_network(self) -> OneStepNet:
-        network: OneStepNet = self._accelerator.unwrap_model(self._network)
+    def _plain_network(self) -> nn.Module:
+        network: nn.Module = self._accelerator.unwrap_model(self._network)
         return network
 
     def train(self) -> bool:
@@ -134,7 +127,7 @@ class Trainer:
         """
         started = time.monotonic() - self.seconds
         last_checkpoint = last_validation = self.seconds
-        batches = self._batches()
+        batches = self.batches()
         source = Ahead(iter(batches))
         smoothed: dict[str, float] = {}
         rate_from = (self.step, time.monotonic())
@@ -149,7 +142,7 @@ class Trainer:
                         last_checkpoint = self.seconds
                         self._save()
                     self._set_rate()
-                    losses = self._optimiser_step(source)
+                    losses = self.optimiser_step(source)
                     self.step += 1
                     smoothed = {k: _SMOOTHING * smoothed.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
                     if self.step % self.config.run.log_steps == 0:
@@ -160,11 +153,14 @@ class Trainer:
             if not stop:
                 self._evaluate()
             self._save()
+            if not stop:
+                self._finish()
             self._monitor.say(f"{'stopped' if stop else 'done'} at step {self.step}: {self.folder}")
             self._report_unreadable(batches.unreadable)
         return not stop
 
-    def _batches(self) -> BatchStream:
+    def batches(self) -> BatchStream:
+        """This process's training batches, from where the newest checkpoint stands."""
         data = self.config.data
         return BatchStream(
             self._open_training_data,
@@ -177,16 +173,15 @@ class Trainer:
             self._accelerator.num_processes,
         )
 
-    def _optimiser_step(self, source: Ahead) -> dict[str, float]:
+    def optimiser_step(self, source: Ahead) -> dict[str, float]:
         """One update of the weights from `accumulation` batches; losses of the last one."""
         while True:
             batch, position = next(source)
             batch = batch.to(self._device)
             with self._accelerator.accumulate(self._network):
                 generator = torch.Generator().manual_seed(_noise_seed(self.config.seed, position))
-                outputs = self._network(*self._objective.conditioning(batch.image, generator))
-                terms = self._objective.losses(outputs, batch, self.config.losses, self._class_weights)
-                loss = weighted_sum(terms, self.config.losses)
+                terms = self._learner.losses(self._network, batch, generator)
+                loss = torch.stack(list(terms.values())).sum()
                 self._refuse_nan(loss, "loss", batch)
                 self._accelerator.backward(loss)
                 if self._accelerator.sync_gradients:
@@ -256,6 +251,15 @@ class Trainer:
                 self._write(self.folder / BEST, {"evaluation": record}, weights)
         self._accelerator.wait_for_everyone()
 
+    def _finish(self) -> None:
+        best = self.folder / BEST / checkpoints.AVERAGED
+        if self._accelerator.is_main_process and best.is_file():
+            try:
+                self._learner.finish(checkpoints.load_tensors(best), self.folder)
+            except OSError as error:
+                self._monitor.say(f"the result could not be written ({error}); it is in {best.parent} as well")
+        self._accelerator.wait_for_everyone()
+
     @property
     def _samples_seen(self) -> int:
         per_step = self.config.data.batch_size * self.config.optimiser.accumulation * self._accelerator.num_processes
@@ -290,7 +294,7 @@ class Trainer:
             **extra,
         }
         try:
-            checkpoints.write_checkpoint(folder, self._network_config, state, files)
+            checkpoints.write_checkpoint(folder, self._learner.identity, state, files)
         except OSError as error:
             self._monitor.say(f"checkpoint {folder} could not be written ({error}); training goes on")
             return False
@@ -301,10 +305,10 @@ class Trainer:
         if latest is None:
             return
         checkpoint = checkpoints.read_checkpoint(latest)
-        if checkpoint.network != self._network_config:
+        if checkpoint.identity != self._learner.identity:
             raise InputError(
-                f"{latest} holds another network ({checkpoint.network}) than the config asks for "
-                f"({self._network_config}): choose another output folder"
+                f"{latest} holds another network ({checkpoint.identity}) than the config asks for "
+                f"({self._learner.identity}): choose another output folder"
             )
         checkpoints.load_weights(self._plain_network, latest / checkpoints.WEIGHTS)
         checkpoints.load_weights(self._averaged, latest / checkpoints.AVERAGED)
@@ -315,7 +319,7 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self._position = Position(**state["position"])
         self._best = math.inf if state["best"] is None else state["best"]
-        self._class_weights = torch.tensor(state["class_weights"], device=self._device)
+        self._class_weights.copy_(torch.tensor(state["class_weights"]))  # in place: the learner holds it, too
         self._validation_indices = [
             index for index in state["validation_indices"] if index < len(self._validation_data)
         ]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
+from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import MAX_DEPTH
-from diffusion_perception_ros.training.network import Outputs
 from diffusion_perception_ros.world.labels import LABELS
 
 
@@ -34,40 +34,44 @@ class _Sums:
 
 
 @torch.no_grad()
-def validate(predict: Callable[[Tensor], Outputs], batches: Iterable[Batch]) -> dict[str, float]:
+def validate(estimate: Callable[[Batch], Estimates], batches: Iterable[Batch]) -> dict[str, float]:
     """Scores a network.
 
     Returns:
-        `abs_rel`, `delta1` after least squares scale and shift in depth per image; `metric_abs_rel` without any
-        alignment; `constant_*` and `row_plane_*`, the same for the best constant and the best plane over the rows;
-        `normals_mean`, `normals_median` in degrees and `normals_30` (share below 30°); `pixel_accuracy`, `miou`, and
-        `group_miou` over the coarse groups. A task without ground truth is left out.
+        `abs_rel`, `delta1` after least squares scale and shift per image, in depth or, for disparity, in 1 / depth;
+        `metric_abs_rel` of metric depth without any alignment; `constant_*` and `row_plane_*`, the same for the best
+        constant and the best plane over the rows; `normals_mean`, `normals_median` in degrees and `normals_30` (share
+        below 30°); `pixel_accuracy`, `miou`, and `group_miou` over the coarse groups. A task without prediction or
+        without ground truth is left out.
     """
     sums = _Sums()
     for batch in batches:
-        outputs = predict(batch.image)
-        metres = torch.exp(outputs.log_depth[:, 0].float()) * batch.focal[:, None, None]
-        for index in range(len(batch.depth)):
-            _score_depth(sums, metres[index], batch.depth[index])
-        _score_normals(sums, outputs.normals.float(), batch.normals)
-        _count_labels(sums, outputs.semantic.argmax(1), batch.semantic)
+        said = estimate(batch)
+        if said.depth is not None:
+            for depth, true in zip(said.depth, batch.depth, strict=True):
+                _score_depth(sums, depth, said.depth_quantity, true)
+        if said.normals is not None:
+            _score_normals(sums, said.normals, batch.normals)
+        if said.semantic is not None:
+            _count_labels(sums, said.semantic, batch.semantic)
     return _summary(sums)
 
 
-def _score_depth(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
+def _score_depth(sums: _Sums, predicted: Tensor, quantity: str, true: Tensor) -> None:
     mask = torch.isfinite(true) & (true > 0) & (true <= MAX_DEPTH)
     if int(mask.sum()) < _FEWEST_PIXELS:
         return
     g = true[mask].double()
     p = predicted[mask].double()
     rows = torch.nonzero(mask)[:, 0].double()
-    candidates = {"": _align(p, g), "constant_": g.mean().expand_as(g), "row_plane_": _align(rows, g)}
+    aligned = 1 / _align(p, 1 / g).clamp(min=1 / MAX_DEPTH) if quantity == "relative_disparity" else _align(p, g)
+    candidates = {"": aligned, "constant_": g.mean().expand_as(g), "row_plane_": _align(rows, g)}
     for prefix, estimate in candidates.items():
         if torch.isfinite(estimate).all():
             sums.add(f"{prefix}abs_rel", ((estimate - g).abs() / g).mean().item())
             ratio = torch.maximum(estimate / g, g / estimate.clamp(min=1e-9))
             sums.add(f"{prefix}delta1", ((ratio < 1.25) & (estimate > 0)).double().mean().item())
-    if torch.isfinite(p).all():
+    if quantity == "metric_depth" and torch.isfinite(p).all():
         sums.add("metric_abs_rel", ((p - g).abs() / g).mean().item())
 
 

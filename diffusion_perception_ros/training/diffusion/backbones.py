@@ -1,0 +1,154 @@
+"""Diffusers' networks as the papers change them: more input channels, a task embedding, a constant text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffusion_perception_ros.errors import InputError
+
+
+class UNetBackbone(nn.Module):
+    """`UNet2DConditionModel` with Lotus's task switch: sine and cosine of the one-hot task as class embedding.
+
+    Class `tasks` (one more than there are tasks) stands for the reconstruction of the picture.
+    """
+
+    text: Tensor
+
+    def __init__(self, unet: UNet2DConditionModel, tasks: int, text: Tensor) -> None:
+        """
+        Args:
+            text: (tokens, width) the constant encoder states that every forward pass is given.
+        """
+        super().__init__()
+        self.unet = unet
+        self._classes = tasks + 1
+        self.register_buffer("text", text, persistent=False)
+
+    def forward(self, inputs: Tensor, timesteps: Tensor, task: int) -> Tensor:
+        """(N, C, h, w), (N,) and the number of the task → (N, C', h, w)."""
+        switch = task_switch(task, self._classes, inputs)
+        text = self.text.to(inputs.dtype).expand(len(inputs), -1, -1)
+        answer: Any = self.unet(inputs, timesteps, text, class_labels=switch)
+        said: Tensor = answer.sample
+        return said
+
+
+def task_switch(task: int, classes: int, like: Tensor) -> Tensor:
+    """(N, 2 classes): sine, then cosine of the one-hot task (Lotus, train_lotus_g.py; two classes there)."""
+    one_hot = torch.zeros(classes, device=like.device, dtype=like.dtype)
+    one_hot[task] = 1.0
+    return torch.cat([one_hot.sin(), one_hot.cos()]).expand(len(like), -1)
+
+
+class DiTBackbone(nn.Module):
+    """`DiTTransformer2DModel` with tasks as classes. Its inputs are square, of the size that it was made for."""
+
+    def __init__(self, transformer: DiTTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        for module in transformer.modules():
+            if hasattr(module, "dropout_prob"):
+                module.dropout_prob = 0.0  # diffusers drops classes at random, for guidance; ours say what to do
+
+    def forward(self, inputs: Tensor, timesteps: Tensor, task: int) -> Tensor:
+        """(N, C, h, w), (N,) and the number of the task → (N, C', h, w)."""
+        labels = torch.full((len(inputs),), task, device=inputs.device)
+        said: Tensor = self.transformer(inputs, timestep=timesteps, class_labels=labels).sample
+        return said
+
+
+Backbone = UNetBackbone | DiTBackbone
+
+
+def new_backbone(kind: str, fields: dict[str, Any], inputs: int, outputs: int, tasks: int) -> Backbone:
+    """A network with random weights.
+
+    Args:
+        kind: `unet` or `dit`.
+        fields: diffusers' config of it; channels and task embedding are set here.
+
+    Raises:
+        InputError: fields that diffusers does not know or cannot build.
+    """
+    channels = {"in_channels": inputs, "out_channels": outputs}
+    try:
+        if kind == "dit":
+            return DiTBackbone(DiTTransformer2DModel(**fields, **channels, num_embeds_ada_norm=tasks + 1))
+        switch = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * (tasks + 1)}
+        unet = UNet2DConditionModel(**fields, **channels, **switch)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"network.config is no {kind} that diffusers can build: {error}") from error
+    return UNetBackbone(unet, tasks, torch.zeros(1, int(unet.config.cross_attention_dim)))
+
+
+def pretrained_unet(pretrained: str, inputs: int, tasks: int, text: Tensor) -> UNetBackbone:
+    """A published U-Net, its first convolution widened and a task embedding added where it has none.
+
+    Args:
+        pretrained: folder or hub id in the diffusers layout, with `unet`.
+        inputs: channels that it has to take; a multiple of its own.
+
+    Raises:
+        InputError: it cannot be loaded, or has more input channels or another number of tasks.
+    """
+    wanted = 2 * (tasks + 1)
+    try:
+        unet = UNet2DConditionModel.from_pretrained(
+            pretrained,
+            subfolder="unet",
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=wanted,
+            low_cpu_mem_usage=False,  # the task embedding is new: it is initialised, not loaded
+            device_map=None,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"{pretrained} has no U-Net that can be loaded for {tasks} task(s): {error}") from error
+    widen_input(unet, inputs)
+    return UNetBackbone(unet, tasks, text)
+
+
+def widen_input(unet: UNet2DConditionModel, inputs: int) -> None:
+    """Repeats the first convolution's weights over the new channels and divides them, so that its output keeps its
+    size (Lotus, train_lotus_g.py; Marigold, Sec. 3.2). The bias stays.
+
+    Raises:
+        InputError: `inputs` is no multiple of what the network takes.
+    """
+    old = unet.conv_in
+    if inputs == old.in_channels:
+        return
+    if inputs % old.in_channels:
+        raise InputError(f"the U-Net takes {old.in_channels} channels, which cannot be widened to {inputs}")
+    times = inputs // old.in_channels
+    new = nn.Conv2d(inputs, old.out_channels, old.kernel_size, padding=old.padding)
+    with torch.no_grad():
+        new.weight.copy_(old.weight.repeat(1, times, 1, 1) / times)
+        assert new.bias is not None
+        assert old.bias is not None
+        new.bias.copy_(old.bias)
+    unet.conv_in = new
+    unet.register_to_config(in_channels=inputs)
+
+
+def empty_prompt(pretrained: str) -> Tensor:
+    """(2, width) the states of the empty prompt, BOS and EOS only, as Marigold, Lotus and GenPercept v2 have it.
+
+    Raises:
+        InputError: the checkpoint has no text encoder or tokenizer.
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer: Any = CLIPTokenizer.from_pretrained(pretrained, subfolder="tokenizer")
+        encoder: Any = CLIPTextModel.from_pretrained(pretrained, subfolder="text_encoder")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{pretrained} has no text encoder and tokenizer that can be loaded: {error}") from error
+    tokens = tokenizer("", padding="do_not_pad", max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+    with torch.no_grad():
+        states: Tensor = encoder(tokens)[0][0]
+    return states

@@ -1,0 +1,69 @@
+"""Between pictures and the space that a diffusion backbone works in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from diffusion_perception_ros.errors import InputError
+
+
+class PixelCodec(nn.Module):
+    """No autoencoder: every block of `factor` x `factor` pixels becomes one position. Exact both ways."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.downscale, self.channels = factor, 3 * factor**2
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → (N, 3 factor², H / factor, W / factor)."""
+        return F.pixel_unshuffle(pictures, self.downscale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The way back."""
+        return F.pixel_shuffle(latents, self.downscale)
+
+
+class VaeCodec(nn.Module):
+    """A frozen Stable Diffusion autoencoder. Encoding takes the mean, so that the same picture is the same latent."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False).eval()
+        config: Any = vae.config
+        self.downscale, self.channels = 2 ** (len(config.block_out_channels) - 1), int(config.latent_channels)
+        self._scale, self._shift = float(config.scaling_factor), float(config.shift_factor or 0.0)
+
+    def train(self, mode: bool = True) -> VaeCodec:
+        """Stays frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → (N, channels, H / downscale, W / downscale)."""
+        latents: Tensor = self.vae.encode(pictures).latent_dist.mode()
+        return (latents - self._shift) * self._scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The way back; gradients pass, for losses on the decoded picture."""
+        pictures: Tensor = self.vae.decode(latents / self._scale + self._shift).sample
+        return pictures
+
+
+Codec = PixelCodec | VaeCodec
+
+
+def load_vae(pretrained: str) -> VaeCodec:
+    """The autoencoder of a checkpoint in the diffusers layout.
+
+    Raises:
+        InputError: there is none that can be loaded.
+    """
+    try:
+        return VaeCodec(AutoencoderKL.from_pretrained(pretrained, subfolder="vae"))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{pretrained} has no autoencoder that can be loaded (subfolder 'vae'): {error}") from error

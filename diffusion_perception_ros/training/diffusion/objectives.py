@@ -1,0 +1,179 @@
+"""The papers' objectives over any diffusion backbone: what it is shown, and what it must say.
+
+With x the latent of the picture and y the latent of the annotation:
+
+| objective | network sees | at t | learns | inference |
+|---|---|---|---|---|
+| Lotus-D (arXiv:2409.18124) | x | T | y | one step |
+| Lotus-G | x and noise | T | y | one step |
+| GenPercept (arXiv:2403.06090) | x, the noisy latent for beta = 1 | any | -y | one step, at t = 1 |
+| multi-step (Marigold; Scaling, arXiv:2411.08034) | x and noisy y | any | noise, y or v | DDIM, trailing |
+| flow matching (DICEPTION, arXiv:2502.17157) | x and (1 - s) y + s noise | 1000 s | noise - y | Euler |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from diffusion_perception_ros.training.objectives import ObjectiveConfig
+
+
+TRAIN_STEPS = 1000
+_LAST = TRAIN_STEPS - 1
+_GENPERCEPT_STEP = 1
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(network input, timesteps (N,)) → network output."""
+
+
+class Noised(NamedTuple):
+    """One training example per picture."""
+
+    inputs: Tensor
+    """(N, C or 2 C, h, w) what the network sees."""
+    timesteps: Tensor
+    """(N,)"""
+    target: Tensor
+    """(N, C, h, w) what it must say."""
+
+
+class DiffusionObjective(Protocol):
+    """What the learner needs of an objective."""
+
+    @property
+    def sees_noise(self) -> bool:
+        """The network's input holds a second latent beside the picture's."""
+
+    def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
+        """A training example from the latents of picture and annotation."""
+
+    def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """The annotation's latent for a picture's latent."""
+
+
+@dataclass(frozen=True)
+class Lotus:
+    """One step from t = T to y."""
+
+    sees_noise: bool
+
+    def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
+        """See `DiffusionObjective`."""
+        return Noised(self._inputs(picture, generator), _steps(picture, _LAST), target)
+
+    def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """See `DiffusionObjective`."""
+        return predict(self._inputs(picture, generator), _steps(picture, _LAST))
+
+    def _inputs(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.cat([picture, _noise(picture, generator)], 1) if self.sees_noise else picture
+
+
+@dataclass(frozen=True)
+class GenPercept:
+    """For beta = 1 the noisy latent is the picture's and the v target is -y (GenPercept, Sec. 3)."""
+
+    sees_noise = False
+
+    def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
+        """See `DiffusionObjective`. The timestep is random: it carries no information."""
+        steps = torch.randint(0, TRAIN_STEPS, (len(picture),), generator=generator).to(picture.device)
+        return Noised(picture, steps, -target)
+
+    def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """See `DiffusionObjective`."""
+        return -predict(picture, _steps(picture, _GENPERCEPT_STEP))
+
+
+class MultiStep:
+    """A noise schedule with zero signal at its end, so that sampling may start from pure noise in few steps."""
+
+    sees_noise = True
+
+    def __init__(self, prediction_type: str, steps: int) -> None:
+        self._steps = steps
+        self._scheduler: Any = DDIMScheduler(
+            num_train_timesteps=TRAIN_STEPS,
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            prediction_type=prediction_type,
+            timestep_spacing="trailing",
+            # epsilon says nothing where there is only noise: the schedule then keeps a trace of the signal
+            rescale_betas_zero_snr=prediction_type != "epsilon",
+            clip_sample=False,
+        )
+        self._prediction_type = prediction_type
+
+    def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
+        """See `DiffusionObjective`."""
+        steps = torch.randint(0, TRAIN_STEPS, (len(picture),), generator=generator).to(picture.device)
+        noise = _noise(target, generator)
+        noisy = self._scheduler.add_noise(target, noise, steps)
+        if self._prediction_type == "v_prediction":
+            wanted = self._scheduler.get_velocity(target, noise, steps)
+        else:
+            wanted = noise if self._prediction_type == "epsilon" else target
+        return Noised(torch.cat([picture, noisy], 1), steps, wanted)
+
+    def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """See `DiffusionObjective`."""
+        self._scheduler.set_timesteps(self._steps)
+        latent = _noise(picture, generator)
+        for step in self._scheduler.timesteps:
+            said = predict(torch.cat([picture, latent], 1), _steps(picture, int(step)))
+            latent = self._scheduler.step(said, int(step), latent).prev_sample
+        return latent
+
+
+class FlowMatching:
+    """Straight paths from noise (s = 1) to y (s = 0); the network learns the velocity."""
+
+    sees_noise = True
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
+
+    def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
+        """See `DiffusionObjective`."""
+        share = torch.rand(len(picture), generator=generator).to(picture.device)
+        noise, s = _noise(target, generator), share[:, None, None, None]
+        return Noised(torch.cat([picture, (1 - s) * target + s * noise], 1), share * TRAIN_STEPS, noise - target)
+
+    def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """See `DiffusionObjective`."""
+        self._scheduler.set_timesteps(self._steps)
+        latent = _noise(picture, generator)
+        for step in self._scheduler.timesteps:
+            said = predict(torch.cat([picture, latent], 1), step.to(picture.device).expand(len(picture)))
+            latent = self._scheduler.step(said, step, latent).prev_sample
+        return latent
+
+
+def make_diffusion_objective(config: ObjectiveConfig) -> DiffusionObjective:
+    """The objective that a config names."""
+    steps = config.num_inference_steps or 10
+    match config.kind:
+        case "multi_step":
+            return MultiStep(config.prediction_type, steps)
+        case "flow_matching":
+            return FlowMatching(steps)
+        case "genpercept":
+            return GenPercept()
+        case _:
+            return Lotus(sees_noise=config.kind == "lotus_g")
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """From the CPU's generator: the same on every device."""
+    return torch.randn(like.shape, generator=generator).to(like.device, like.dtype)
+
+
+def _steps(like: Tensor, step: int) -> Tensor:
+    return torch.full((len(like),), step, device=like.device)

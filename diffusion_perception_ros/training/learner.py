@@ -1,0 +1,57 @@
+"""What the trainer needs to know of the thing it trains, and the two kinds that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_perception_ros.training.batches import Batch
+from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.estimates import Estimates
+
+
+class Learner(Protocol):
+    """A network with its objective. The trainer owns the loop, the optimiser, the average and the checkpoints."""
+
+    network: nn.Module
+    """What is trained. Its `state_dict` goes into checkpoints."""
+    identity: dict[str, Any]
+    """What makes the checkpoints of two networks interchangeable, for JSON."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves what is not part of the network (a frozen autoencoder, class weights)."""
+
+    def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Weighted loss terms, to be summed; randomness from the generator (of the CPU) only.
+
+        Args:
+            network: the network, perhaps wrapped for several processes.
+        """
+
+    def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
+        """Predictions for pictures (N, 3, H, W) in [-1, 1] with focal lengths (N,) in pixels, NaN where unknown."""
+
+    def finish(self, weights: dict[str, Tensor], run: Path) -> None:
+        """Called once at the end of a run with the best weights of `network`: writes what else comes out of it.
+
+        Raises:
+            OSError: it could not be written.
+        """
+
+
+def make_learner(config: TrainingConfig, class_weights: Tensor) -> Learner:
+    """The learner that a config asks for; `class_weights` is (classes,), for the semantic loss.
+
+    Raises:
+        InputError: a pre-trained network that cannot be loaded or does not fit.
+    """
+    if config.network.kind == "onestep":
+        from diffusion_perception_ros.training.onestep import OneStepLearner
+
+        return OneStepLearner(config, class_weights)
+    from diffusion_perception_ros.training.diffusion.learner import DiffusionLearner
+
+    return DiffusionLearner(config)
