@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, PointCloud2
 
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Estimator
@@ -29,14 +29,18 @@ from diffusion_perception_ros.ros.qos import (
     SPARSE_DEPTH_QOS,
     subscription_events,
 )
+from diffusion_perception_ros.ros.transforms import Transforms
 
 
 class Camera:
     """Output topics exist while it is configured, subscriptions while it is active. Lives in the executor's thread."""
 
-    def __init__(self, node: Node, name: str, parameters: Callable[[], CameraParameters]) -> None:
+    def __init__(
+        self, node: Node, name: str, parameters: Callable[[], CameraParameters], transforms: Callable[[], Transforms]
+    ) -> None:
         """`name` is the namespace of its topics, empty for the only camera of a node."""
         self.name = name
+        self._transforms = transforms
         self.enabled = True
         self._node, self._parameters = node, parameters
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
@@ -65,7 +69,13 @@ class Camera:
         self.monitor.restart()
         self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
         self.pipeline = Pipeline(
-            self.name, estimator, self.outputs, self._parameters, self.monitor, self._node.get_clock()
+            self.name,
+            estimator,
+            self.outputs,
+            self._parameters,
+            self.monitor,
+            self._node.get_clock(),
+            self._transforms,
         )
         return self.pipeline
 
@@ -88,6 +98,9 @@ class Camera:
             sparse = Image if self.parameters.sparse_depth_type == "image" else PointCloud2
             topic = self._node.resolve_topic_name(topic_of(self.name, "sparse_depth"))
             self._subscribe("sparse_depth", sparse, topic, self._on_sparse_depth, SPARSE_DEPTH_QOS)
+            if self.parameters.gravity_source == "imu":
+                topic = self._node.resolve_topic_name(topic_of(self.name, "imu"))
+                self._subscribe("imu", Imu, topic, self.pipeline.ground.gravity.add, SPARSE_DEPTH_QOS)
         self._subscribe_to_prompts(self.outputs.card, self.pipeline.prompts)
         topics = {name: subscription.topic_name for name, subscription in self.inputs.items()}
         self._logger.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
@@ -147,6 +160,8 @@ class Camera:
 
     def _is_wanted(self, now: float) -> bool:
         settings = self.parameters
+        if self.outputs is not None and settings.camera_height > 0:
+            self.outputs.has_scale_source = True
         if not self.enabled or self.outputs is None or now < self._next_due or not self.outputs.tasks(settings):
             return False
         if settings.max_rate > 0:

@@ -13,12 +13,13 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.camera_topics import topic_of
+from diffusion_perception_ros.ros.gravity import COMPLAINT as GROUND_PLANE
 from diffusion_perception_ros.ros.monitor import Complaints, summary
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.predictor import COMPLAINT as BATCH
 from diffusion_perception_ros.ros.prompts import COMPLAINT as PROMPT
 from diffusion_perception_ros.ros.publishers import Outputs
-from diffusion_perception_ros.ros.sparse_depth import COMPLAINT, SparseDepth
+from diffusion_perception_ros.ros.sparse_depth import COMPLAINT as SPARSE_DEPTH
 
 
 IMAGES_MISSING_AFTER = 2.0
@@ -140,9 +141,9 @@ def _why_not_metric(snapshot: Snapshot, camera: Camera, outputs: Outputs) -> str
         source = snapshot.input(camera, "sparse_depth") if "sparse_depth" in camera.inputs else "sparse_depth"
         return f"the depth of model '{outputs.card.name}' is relative, and nothing has come on {source} to scale it"
     if not outputs.is_metric:
-        sparse = camera.monitor.complaints.current([COMPLAINT])
-        if sparse and (camera.pipeline is None or camera.pipeline.sparse.latest is None):
-            return sparse[0]
+        scale = camera.monitor.complaints.current([SPARSE_DEPTH, GROUND_PLANE])
+        if scale and (camera.pipeline is None or camera.pipeline.scale is None):
+            return "; ".join(scale)
     complaint = camera.monitor.complaints.current(["camera_info"])
     if complaint:
         return complaint[0]
@@ -155,19 +156,19 @@ def _lacks_camera_info(camera: Camera) -> bool:
 
 
 def _scale_values(camera: Camera) -> dict[str, str]:
-    """The scale from sparse depth, for models that need one."""
-    sparse: SparseDepth | None = camera.pipeline.sparse if camera.pipeline is not None else None
-    scale = sparse.latest if sparse is not None else None
-    if sparse is None or scale is None:
+    """Scale and shift of the last frame, for models that need them."""
+    if camera.pipeline is None or camera.pipeline.scale is None:
         return {}
+    scale, age = camera.pipeline.scale
     return {
-        "Scale source": "sparse_depth",
+        "Scale source": scale.source,
         "Scale": f"{scale.scale:.4g}",
         "Shift": f"{scale.shift:.4g}",
         "Scale points": str(scale.points),
         "Scale inliers": f"{scale.inliers:.2f}",
         "Scale residual": f"{scale.residual:.3f}",
-        "Scale age (s)": f"{sparse.age:.2f}",
+        "Scale age (s)": f"{age:.2f}",
+        "Completed through the points": str(scale.field is not None),
     }
 
 

@@ -82,12 +82,38 @@ class CameraParameters(ParameterTable):
     sparse_depth_tolerance: float = _parameter(
         0.1, "Most seconds between an image and the sparse depth that scales it.", ge=0.0, le=60.0
     )
+    sparse_depth_extrinsics: list[float] = _parameter(
+        [],
+        "Pose of the points' sensor in the camera's body frame (x forward, y left, z up): x y z roll pitch yaw, or "
+        "x y z qx qy qz qw. Empty = tf2.",
+    )
+    scale_field: bool = _parameter(True, "Complete the depth through the points of sparse depth, place by place.")
     scale_time_constant: float = _parameter(
-        0.5, "Seconds over which the scale from sparse depth is smoothed, 0 = not at all.", ge=0.0, le=60.0
+        0.5, "Seconds over which scale and shift are smoothed, 0 = not at all.", ge=0.0, le=60.0
     )
     scale_max_age: float = _parameter(
-        2.0, "Seconds for which a scale from sparse depth stays usable without a new one.", ge=0.0, le=3600.0
+        2.0, "Seconds for which a scale stays usable without a new one.", ge=0.0, le=3600.0
     )
+    camera_height: float = _parameter(
+        0.0, "Metres of the camera above the floor, which give relative models a scale; 0 = unknown.", ge=0.0, le=100.0
+    )
+    gravity_source: Literal["mount", "imu"] = _parameter(
+        "mount", "Where down is: camera_pitch and camera_roll, or the topic `imu`.", "unconfigured"
+    )
+    camera_pitch: float = _parameter(0.0, "Radians that the camera looks down.", ge=-1.6, le=1.6)
+    camera_roll: float = _parameter(0.0, "Radians that the camera leans to the right.", ge=-3.2, le=3.2)
+
+    @field_validator("sparse_depth_extrinsics", mode="before")
+    @classmethod
+    def _numbers(cls, pose: Any) -> Any:
+        return [float(value) for value in pose]  # rclpy gives an array, and whole numbers as integers
+
+    @field_validator("sparse_depth_extrinsics")
+    @classmethod
+    def _pose(cls, pose: list[float]) -> list[float]:
+        if len(pose) not in (0, 6, 7) or (len(pose) == 7 and not any(pose[3:])):
+            raise ValueError("give x y z roll pitch yaw, or x y z qx qy qz qw with a quaternion that is not 0")
+        return pose
 
     @model_validator(mode="after")
     def _depth_range(self) -> CameraParameters:

@@ -26,6 +26,7 @@ from diffusion_perception_ros.ros.pipeline import Job
 from diffusion_perception_ros.ros.predictor import Predictor
 from diffusion_perception_ros.ros.running import run_node
 from diffusion_perception_ros.ros.sampling import check_sampling
+from diffusion_perception_ros.ros.transforms import Transforms
 from diffusion_perception_ros.ros.worker import FairWorker
 
 
@@ -47,7 +48,10 @@ class PerceptionNode(LifecycleNode):
         )
         names = self.parameters.values.cameras
         self.parameters.add_scopes(names, CameraParameters.model_fields)
-        self._cameras = [Camera(self, name, functools.partial(self.parameters.of, name)) for name in names or [""]]
+        self._cameras = [
+            Camera(self, name, functools.partial(self.parameters.of, name), self._listen_to_transforms)
+            for name in names or [""]
+        ]
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # In steady time: with simulated time, diagnostics must also come while the clock stands.
@@ -64,6 +68,11 @@ class PerceptionNode(LifecycleNode):
         if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
             return False
         return self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+    @functools.cache  # noqa: B019 - the node lives as long as the process
+    def _listen_to_transforms(self) -> Transforms:
+        """From the first time that a transform is needed."""
+        return Transforms(self)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and offers its topics; a model that cannot be used is a failure with a reason."""

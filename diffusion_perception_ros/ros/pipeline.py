@@ -16,17 +16,20 @@ from std_msgs.msg import Header
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import DepthOutput
 from diffusion_perception_ros.inference.estimator import Estimator, Query
+from diffusion_perception_ros.inference.metric_scale import MetricScale
 from diffusion_perception_ros.inference.temporal import TemporalFilter
 from diffusion_perception_ros.msg import PerceptionStatus
 from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos
 from diffusion_perception_ros.ros.frame import Frame
+from diffusion_perception_ros.ros.gravity import GroundScale
 from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.prompts import PromptTopics
 from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.sparse_depth import SparseDepth
+from diffusion_perception_ros.ros.transforms import Transforms
 from diffusion_perception_ros.sample import Intrinsics, Prediction
 
 
@@ -72,11 +75,13 @@ class Pipeline:
         parameters: Callable[[], CameraParameters],
         monitor: Monitor,
         clock: Clock,
+        transforms: Callable[[], Transforms],
     ) -> None:
-        """`name` is the camera's, and that of the estimator's stream."""
+        """`name` is the camera's, and that of the estimator's stream; `transforms` gives the listener to /tf."""
         self.infos = CameraInfos()
         self.prompts = PromptTopics(estimator.card, monitor.complaints)
-        self.sparse = SparseDepth(monitor.complaints)
+        self.sparse = SparseDepth(transforms, monitor.complaints)
+        self.ground = GroundScale(estimator.card, transforms, monitor.complaints)
         self._steady = TemporalFilter()
         self._name, self._starts_anew = name, True
         self._estimator, self._outputs, self._parameters = estimator, outputs, parameters
@@ -86,6 +91,7 @@ class Pipeline:
         """Time starts anew, as when a bag loops: forgets what belongs to the images so far."""
         self.infos.clear()
         self.sparse.clear()
+        self.ground.clear()
         self._starts_anew = True  # what the worker's thread remembers, it forgets itself
 
     def prepare(self, job: Job) -> Request | None:
@@ -105,7 +111,7 @@ class Pipeline:
             query = Query(
                 rgb,
                 intrinsics,
-                tasks,
+                tasks | self.ground.needs(tasks, settings),
                 self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
                 self.prompts.mask(width, height),
                 self._name,
@@ -123,7 +129,9 @@ class Pipeline:
                 stamp = stamp_nanoseconds(header) / 1e9
                 prediction = self._steady.filter(prediction, request.query.rgb, stamp)
             if not self._outputs.is_metric:
-                prediction = self.sparse.scaled(header, prediction, request.query.intrinsics, settings)
+                rgb, intrinsics = request.query.rgb, request.query.intrinsics
+                prediction = self.sparse.scaled(header, rgb, prediction, intrinsics, settings)
+                prediction = self.ground.scaled(header, prediction, intrinsics, settings)
             predicted = time.perf_counter()
             frame = Frame(
                 header,
@@ -196,16 +204,28 @@ class Pipeline:
             frames_rejected=counts["rejected"],
             age=self._age(frame.header),
         )
-        status.scale_source, status.scale, status.shift = self._scale(frame)
+        self._add_scale(status, frame)
         return status
 
-    def _scale(self, frame: Frame) -> tuple[str, float, float]:
-        """Where the metres of this frame come from, with scale and shift; both NaN if it has none."""
+    @property
+    def scale(self) -> tuple[MetricScale, float] | None:
+        """The scale of the last frame and its age in seconds; None if it had none, or the model's own."""
+        sources = ((source.latest, source.age) for source in (self.sparse, self.ground))
+        return next(((scale, age) for scale, age in sources if scale is not None), None)
+
+    def _add_scale(self, status: PerceptionStatus, frame: Frame) -> None:
+        """Where the metres of this frame come from."""
+        status.scale = status.shift = status.scale_inliers = status.scale_residual = status.scale_age = math.nan
         if frame.prediction.depth is None:
-            return PerceptionStatus.SCALE_NONE, math.nan, math.nan
-        if self.sparse.latest is not None:
-            return PerceptionStatus.SCALE_SPARSE_DEPTH, self.sparse.latest.scale, self.sparse.latest.shift
-        return PerceptionStatus.SCALE_MODEL, self._model_scale(frame), 0.0
+            status.scale_source = PerceptionStatus.SCALE_NONE
+        elif self.scale is not None:
+            scale, status.scale_age = self.scale
+            status.scale_source = scale.source
+            status.scale, status.shift = scale.scale, scale.shift
+            status.scale_inliers, status.scale_residual = scale.inliers, scale.residual
+        else:
+            status.scale_source = PerceptionStatus.SCALE_MODEL
+            status.scale, status.shift = self._model_scale(frame), 0.0
 
     def _model_scale(self, frame: Frame) -> float:
         """Metres per unit of a metric network's depth."""

@@ -30,7 +30,7 @@ class Outputs:
         depth = card.output("depth")
         self.is_metric = isinstance(depth, DepthOutput) and depth.quantity == "metric_depth"
         self.has_scale_source = False
-        """Sparse depth comes in, so that a relative model may give metres, too."""
+        """Sparse depth comes in, or the camera's height is known: a relative model may give metres, too."""
         has_confidence = isinstance(depth, DepthOutput) and depth.confidence_tensor is not None
         self.cloud = PointCloudBuilder("semantic" in card.tasks, has_confidence)
         self._outputs = [output for output in OUTPUTS if output.tasks[0] in card.tasks]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 
-import numpy as np
-import numpy.typing as npt
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
@@ -15,10 +14,12 @@ from diffusion_perception_ros.inference.image_encodings import decode_depth
 from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, relative_depth
 from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
 from diffusion_perception_ros.inference.sparse_points import sparse_points
+from diffusion_perception_ros.ros.lidar_projection import cloud_points, extrinsics_matrix, project_points
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Complaints
 from diffusion_perception_ros.ros.parameters import CameraParameters
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
+from diffusion_perception_ros.ros.transforms import Transforms
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
 
 
 COMPLAINT = "sparse depth"
@@ -29,8 +30,9 @@ class SparseDepth:
 
     KEPT = 8
 
-    def __init__(self, complaints: Complaints) -> None:
-        self._complaints = complaints
+    def __init__(self, transforms: Callable[[], Transforms], complaints: Complaints) -> None:
+        """`transforms` gives the listener to /tf, which only clouds in another frame need."""
+        self._transforms, self._complaints = transforms, complaints
         self._messages: deque[Image | PointCloud2] = deque(maxlen=self.KEPT)
         self._tracker = ScaleTracker(0.0, 0.0)
         self.any_yet = False
@@ -51,7 +53,12 @@ class SparseDepth:
         self._tracker = ScaleTracker(0.0, 0.0)
 
     def scaled(
-        self, header: Header, prediction: Prediction, intrinsics: Intrinsics | None, settings: CameraParameters
+        self,
+        header: Header,
+        rgb: UInt8Image,
+        prediction: Prediction,
+        intrinsics: Intrinsics | None,
+        settings: CameraParameters,
     ) -> Prediction:
         """The prediction in metres if there is a scale for it, else as it was; what is wrong is a complaint."""
         self.latest, self.age = None, math.inf
@@ -60,7 +67,7 @@ class SparseDepth:
         self._tracker.time_constant, self._tracker.max_age = settings.scale_time_constant, settings.scale_max_age
         stamp = stamp_nanoseconds(header)
         try:
-            self._update(stamp, header.frame_id, prediction, intrinsics, settings)
+            self._update(stamp, header, rgb, prediction, intrinsics, settings)
             self._complaints.clear(COMPLAINT)
         except InputError as error:
             self._complaints.report(COMPLAINT, str(error))
@@ -73,7 +80,8 @@ class SparseDepth:
     def _update(
         self,
         stamp: int,
-        frame_id: str,
+        header: Header,
+        rgb: UInt8Image,
         prediction: Prediction,
         intrinsics: Intrinsics | None,
         settings: CameraParameters,
@@ -93,71 +101,42 @@ class SparseDepth:
                     f"{settings.sparse_depth_tolerance:.2f} s are allowed (sparse_depth_tolerance)"
                 )
             return
-        if message.header.frame_id != frame_id:
-            raise InputError(
-                f"sparse depth frame '{message.header.frame_id}' does not match image frame '{frame_id}': "
-                "publish it registered to the image"
+        relative = relative_depth(prediction)
+        points = sparse_points(relative, self._measured(message, header, intrinsics, settings))
+        last = self._tracker.at(stamp / 1e9)
+        self._tracker.update(fit_scale(prediction, points, last.shift if last is not None else None), stamp / 1e9)
+        smoothed = self._tracker.at(stamp / 1e9)
+        if settings.scale_field and smoothed is not None:
+            self._tracker.localise(smoothed.localised(relative, points, rgb))
+
+    def _measured(
+        self,
+        message: Image | PointCloud2,
+        header: Header,
+        intrinsics: Intrinsics | None,
+        settings: CameraParameters,
+    ) -> FloatImage:
+        """(h, w) metres along the optical axis, NaN where nothing was measured.
+
+        Raises:
+            InputError: a message that cannot be decoded, another frame, or points without a calibrated camera.
+        """
+        frame_id = message.header.frame_id
+        if isinstance(message, Image):
+            if frame_id != header.frame_id:
+                raise InputError(
+                    f"sparse depth frame '{frame_id}' does not match image frame '{header.frame_id}': "
+                    "publish it registered to the image"
+                )
+            return decode_depth(
+                message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian
             )
-        points = sparse_points(relative_depth(prediction), _measured(message, intrinsics))
-        self._tracker.update(fit_scale(prediction, points), stamp / 1e9)
-
-
-def _measured(message: Image | PointCloud2, intrinsics: Intrinsics | None) -> FloatImage:
-    """(h, w) metres along the optical axis, NaN where nothing was measured.
-
-    Raises:
-        InputError: a message that cannot be decoded, or points without a calibrated camera to project them into.
-    """
-    if isinstance(message, Image):
-        return decode_depth(
-            message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian
-        )
-    if intrinsics is None:
-        raise InputError("sparse depth points need a camera_info to be projected into the image")
-    return project_points(cloud_points(message), intrinsics)
-
-
-def cloud_points(message: PointCloud2) -> npt.NDArray[np.float32]:
-    """(N, 3) x y z of a PointCloud2, in its frame, unorganised.
-
-    Raises:
-        InputError: no float32 fields x, y and z, or less data than the size says.
-    """
-    offsets = {field.name: field.offset for field in message.fields if field.datatype == PointField.FLOAT32}
-    if not {"x", "y", "z"} <= offsets.keys():
-        raise InputError("sparse depth cloud has no float32 fields x, y, z")
-    needed = message.height * message.row_step
-    if len(message.data) < needed or message.row_step < message.width * message.point_step:
-        raise InputError(f"sparse depth cloud: {len(message.data)} bytes of data are fewer than {needed}")
-    order = ">" if message.is_bigendian else "<"
-    try:
-        kind = np.dtype(
-            {
-                "names": ["x", "y", "z"],
-                "formats": [f"{order}f4"] * 3,
-                "offsets": [offsets[name] for name in "xyz"],
-                "itemsize": message.point_step,
-            }
-        )
-    except ValueError as error:
-        raise InputError(f"sparse depth cloud: fields do not fit into point_step {message.point_step}") from error
-    if needed == 0:
-        return np.empty((0, 3), np.float32)
-    data = np.frombuffer(message.data, np.uint8, count=needed)
-    points: npt.NDArray[np.void] = np.ndarray(
-        (message.height, message.width), kind, data, strides=(message.row_step, message.point_step)
-    ).reshape(-1)
-    return np.stack([points[name].astype(np.float32) for name in "xyz"], axis=-1)
-
-
-def project_points(points: npt.NDArray[np.float32], intrinsics: Intrinsics) -> FloatImage:
-    """Points (N, 3) of the optical frame → (H, W) metres: z of the nearest on each pixel, NaN where there is none."""
-    depth = np.full((intrinsics.height, intrinsics.width), np.inf, np.float32)
-    x, y, z = points[np.isfinite(points).all(axis=1) & (points[:, 2] > 0)].T
-    columns = np.rint(intrinsics.fx * x / z + intrinsics.cx)
-    rows = np.rint(intrinsics.fy * y / z + intrinsics.cy)
-    inside = (columns >= 0) & (columns < intrinsics.width) & (rows >= 0) & (rows < intrinsics.height)
-    pixels = rows[inside].astype(np.intp), columns[inside].astype(np.intp)
-    np.minimum.at(depth, pixels, z[inside])
-    depth[np.isinf(depth)] = np.nan
-    return depth
+        if intrinsics is None:
+            raise InputError("sparse depth points need a camera_info to be projected into the image")
+        optical_from_sensor = None
+        if settings.sparse_depth_extrinsics:
+            optical_from_sensor = extrinsics_matrix(settings.sparse_depth_extrinsics)
+        elif frame_id != header.frame_id:
+            # at the cloud's stamp: extrinsics may move, as those of a pan-tilt head do
+            optical_from_sensor = self._transforms().between(header.frame_id, frame_id, message.header.stamp)
+        return project_points(cloud_points(message), intrinsics, optical_from_sensor)
