@@ -1,4 +1,4 @@
-"""What GenPercept, Marigold and E2E-FT are made of: a VAE around a Stable Diffusion 2 U-Net with an empty prompt."""
+"""What Lotus, GenPercept, Marigold and E2E-FT are made of: a VAE around a Stable Diffusion 2 U-Net, its text empty."""
 
 from __future__ import annotations
 
@@ -22,16 +22,26 @@ class LatentUNet(FamilyModel):
     Subclasses implement `decode`, and `clean_latent` where one step is more than a change of sign.
     """
 
-    def __init__(self, recipe: Recipe, autoencoder: Autoencoder, unet: UNet2DConditionModel, text: Tensor) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        autoencoder: Autoencoder,
+        unet: UNet2DConditionModel,
+        text: Tensor,
+        class_labels: Tensor | None = None,
+    ) -> None:
         """
         Args:
             text: (1, tokens, width), what the U-Net attends to.
+            class_labels: (1, n), for U-Nets with a class embedding.
         """
         super().__init__(recipe)
         self.autoencoder = autoencoder
         self.unet = unet
         self.text: Tensor
+        self.class_labels: Tensor | None
         self.register_buffer("text", text)
+        self.register_buffer("class_labels", class_labels)
 
     @property
     def image_latent_channels(self) -> int:
@@ -47,8 +57,14 @@ class LatentUNet(FamilyModel):
         members = noisy_latent.shape[0]
         latents = {"image": image_latent.expand(members, -1, -1, -1), "noise": noisy_latent}
         stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (B, 4 or more, h, w)
-        text = self.text.expand(members, -1, -1)
-        return self.unet(stacked, timestep, encoder_hidden_states=text, return_dict=False)[0]  # type: ignore[no-any-return]
+        output = self.unet(
+            stacked,
+            timestep,
+            encoder_hidden_states=self.text.expand(members, -1, -1),
+            class_labels=None if self.class_labels is None else self.class_labels.expand(members, -1),
+            return_dict=False,
+        )
+        return output[0]  # type: ignore[no-any-return]
 
 
 def unet_channels(recipe: Recipe) -> dict[str, int]:

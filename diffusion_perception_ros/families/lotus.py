@@ -14,11 +14,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from diffusion_perception_ros.families.autoencoder import Autoencoder, load_autoencoder
+from diffusion_perception_ros.families.autoencoder import load_autoencoder
 from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
+from diffusion_perception_ros.families.latent_unet import LatentUNet, unet_channels
 from diffusion_perception_ros.families.loading import check_config, load_network, load_text_constant
 from diffusion_perception_ros.families.recipe import (
-    FamilyModel,
     LoadOptions,
     Recipe,
     check_settings,
@@ -68,35 +68,8 @@ RECIPES = (
 )
 
 
-class Lotus(FamilyModel):
+class Lotus(LatentUNet):
     """Lotus D or G, which the recipe's `network_inputs` tell apart."""
-
-    def __init__(self, recipe: Recipe, autoencoder: Autoencoder, unet: UNet2DConditionModel, text: Tensor) -> None:
-        super().__init__(recipe)
-        self.autoencoder = autoencoder
-        self.unet = unet
-        self.text: Tensor
-        self.task_embedding: Tensor
-        self.register_buffer("text", text)  # (1, 2, width)
-        self.register_buffer("task_embedding", torch.tensor([TASK_EMBEDDING]))
-
-    def encode(self, image: Tensor) -> Tensor:
-        """See `FamilyModel`."""
-        return self.autoencoder.encode(image)
-
-    def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
-        """The clean latent; Lotus-D ignores `noisy_latent`."""
-        latents = {"image": image_latent.expand(noisy_latent.shape[0], -1, -1, -1), "noise": noisy_latent}
-        stacked = torch.cat([latents[name] for name in self.recipe.network_inputs], dim=1)  # (B, 4 or 8, h, w)
-        members = stacked.shape[0]
-        output = self.unet(
-            stacked,
-            timestep,
-            encoder_hidden_states=self.text.expand(members, -1, -1),
-            class_labels=self.task_embedding.expand(members, -1),
-            return_dict=False,
-        )
-        return output[0]  # type: ignore[no-any-return]
 
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Depth or disparity (1, 1, H, W) in [0, 1], or encoded normals (1, 3, H, W) in [-1, 1]."""
@@ -133,14 +106,9 @@ def load(checkpoint: str, task: str, options: LoadOptions) -> Lotus:
     files = CheckpointFiles(checkpoint, options.revision)
     unet = load_network(UNet2DConditionModel, files, "unet")
     recipe = find_recipe(RECIPES, checkpoint, task, variant="g" if unet.config.in_channels == 8 else "d")
-    expected = {
-        "in_channels": recipe.latent_channels * len(recipe.network_inputs),
-        "out_channels": recipe.latent_channels,
-        "class_embed_type": "projection",
-        "projection_class_embeddings_input_dim": len(TASK_EMBEDDING),
-    }
-    check_config(files, "unet", unet, expected)
+    embedding = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": len(TASK_EMBEDDING)}
+    check_config(files, "unet", unet, {**unet_channels(recipe), **embedding})
     autoencoder = load_autoencoder(files, recipe)
     text = load_text_constant(files, recipe.prompt, recipe.prompt_tokens)
     check_config(files, "unet", unet, {"cross_attention_dim": text.shape[2]})
-    return Lotus(recipe, autoencoder, unet, text)
+    return Lotus(recipe, autoencoder, unet, text, class_labels=torch.tensor([TASK_EMBEDDING]))
