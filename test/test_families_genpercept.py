@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -53,6 +54,12 @@ def dpt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LoadOptions]:
 def pictures(count: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, 3, SIZE[1], SIZE[0], generator=generator) * 2 - 1
+
+
+def smooth_picture() -> np.ndarray:
+    """(H, W, 3) uint8."""
+    small = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    return cv2.resize(small, SIZE, interpolation=cv2.INTER_CUBIC)
 
 
 def published_prediction(unet: Path, base: Path, task: str) -> torch.Tensor:
@@ -158,7 +165,7 @@ def test_the_head_can_be_asked_for(tmp_path: Path) -> None:
 def predict(tmp_path: Path, rgb: np.ndarray, task: str, checkpoint: Path, base: str | None) -> Prediction:
     """Exports through the command line and runs the graph on `rgb`."""
     words = ["export", "genpercept", "--checkpoint", str(checkpoint), "--base", str(base), "--task", task]
-    words += ["--size", f"{SIZE[0]}x{SIZE[1]}", "--check-pictures", "2", "-o", str(tmp_path / "model")]
+    words += ["--size", f"{rgb.shape[1]}x{rgb.shape[0]}", "--check-pictures", "2", "-o", str(tmp_path / "model")]
     assert main(words) == 0
     card = read_card(tmp_path / "model")
     assert card.licence_terms is not None
@@ -168,7 +175,7 @@ def predict(tmp_path: Path, rgb: np.ndarray, task: str, checkpoint: Path, base: 
 
 
 def test_the_dpt_head_exports(dpt: tuple[Path, LoadOptions], tmp_path: Path) -> None:
-    rgb = render_room(*SIZE)[0]
+    rgb = smooth_picture()
     checkpoint, options = dpt
     prediction = predict(tmp_path, rgb, "disparity", checkpoint, options.base)
     image = torch.from_numpy(rgb.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
@@ -179,8 +186,17 @@ def test_the_dpt_head_exports(dpt: tuple[Path, LoadOptions], tmp_path: Path) -> 
     np.testing.assert_allclose(prediction.depth_relative, expected[0, 0].numpy(), atol=1e-4)
 
 
+def test_the_dpt_head_doubles_whole_features_only(
+    dpt: tuple[Path, LoadOptions], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, options = dpt
+    words = ["export", "genpercept", "--checkpoint", str(checkpoint), "--base", str(options.base)]
+    assert main([*words, "--task", "disparity", "--size", "96x48", "-o", str(tmp_path / "model")]) == 2
+    assert "multiples of 32: the nearest size is 96x64" in capsys.readouterr().err
+
+
 def test_mattes_export(all_tasks: tuple[Path, LoadOptions], tmp_path: Path) -> None:
-    rgb = render_room(*SIZE)[0]
+    rgb = smooth_picture()
     checkpoint, options = all_tasks
     prediction = predict(tmp_path, rgb, "dis", checkpoint, options.base)
     image = torch.from_numpy(rgb.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
@@ -193,7 +209,7 @@ def test_mattes_export(all_tasks: tuple[Path, LoadOptions], tmp_path: Path) -> N
 @pytest.mark.parametrize("task", ["normals", "seg"])
 def test_a_room_comes_out_as_it_was_learnt(tmp_path: Path, task: str) -> None:
     """A checkpoint that has learnt one room, exported and run: normals in the optical frame, classes by colour."""
-    rgb, plane, normals, _ = render_room(*SIZE)
+    rgb, plane, normals, _ = render_room(64, 48)
     checkpoint = write_genpercept(tmp_path / "checkpoint", tmp_path / "base")
     options = LoadOptions(base=str(tmp_path / "base"))
     if task == "normals":
@@ -201,9 +217,9 @@ def test_a_room_comes_out_as_it_was_learnt(tmp_path: Path, task: str) -> None:
     else:
         target = np.array([COLORS[name] for name in ROOM_CLASSES], np.float32)[plane] / 127.5 - 1
     image = torch.from_numpy(rgb.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
-    with torch.inference_mode():
+    with torch.no_grad():
         latent = genpercept.load(str(checkpoint), task, options).one_step(image)
-    teach_decoder(tmp_path / "base", latent.clone(), torch.from_numpy(target.transpose(2, 0, 1).copy())[None])
+    teach_decoder(tmp_path / "base", latent, torch.from_numpy(target.transpose(2, 0, 1).copy())[None])
     prediction = predict(tmp_path, rgb, task, checkpoint, options.base)
     for index, (name, (normal, _)) in enumerate(PLANES.items()):
         if task == "normals":

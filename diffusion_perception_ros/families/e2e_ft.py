@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class E2eFt(LatentUNet):
         picture = self.autoencoder.decode(latent)
         if self.recipe.reduction == "mean":
             return ((picture.mean(dim=1, keepdim=True).clamp(-1.0, 1.0) + 1.0) / 2.0,)
-        return (picture / (picture.norm(dim=1, keepdim=True) + NORM_OFFSET),)
+        return (picture / (torch.linalg.vector_norm(picture, dim=1, keepdim=True) + NORM_OFFSET),)
 
 
 def load(checkpoint: str, task: str, options: LoadOptions) -> E2eFt:

@@ -37,6 +37,17 @@ SETTINGS: Mapping[str, str] = {}
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
+_SCHEDULE = (
+    "num_train_timesteps",
+    "beta_schedule",
+    "beta_start",
+    "beta_end",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "set_alpha_to_one",
+    "clip_sample",
+)
+"""Fields that the configs of both schedulers share with the card's sampler."""
 SMALLEST_NORM = 1e-6
 """Normals shorter than this keep their length (diffusers `normalize_normals`)."""
 
@@ -129,9 +140,8 @@ class Marigold(LatentUNet):
         if self.recipe.reduction == "mean":
             depth = self.autoencoder.decode(latent).mean(dim=1, keepdim=True).clamp(-1.0, 1.0)
             return ((depth + 1.0) / 2.0,)
-        pictures = [
-            self.autoencoder.decode(part).clamp(-1.0, 1.0) for part in latent.split(self.recipe.vae_channels, dim=1)
-        ]
+        parts = latent.chunk(self.recipe.latents, dim=1)
+        pictures = [self.autoencoder.decode(part).clamp(-1.0, 1.0) for part in parts]
         if self.recipe.task == "normals":
             return (self._unit_vectors(pictures[0]),)
         return tuple((picture + 1.0) / 2.0 for picture in pictures)
@@ -140,20 +150,18 @@ class Marigold(LatentUNet):
         if not self._full_z_range:
             z = normals[:, 2:] * 0.5 + 0.5
             normals = torch.cat([normals[:, :2], z], dim=1)
-        return normals / normals.norm(dim=1, keepdim=True).clamp(min=SMALLEST_NORM)
+        length: Tensor = torch.linalg.vector_norm(normals, dim=1, keepdim=True)
+        return normals / length.clamp(min=SMALLEST_NORM)
 
     def card_sampler(self, steps: int) -> dict[str, Any]:
         """The checkpoint's own scheduler, DDIM or LCM, for any number of steps."""
-        shared = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
-        shared += ("rescale_betas_zero_snr", "set_alpha_to_one", "clip_sample")
-        own = (
-            ("original_inference_steps", "timestep_scaling") if self._is_lcm else ("timestep_spacing", "steps_offset")
-        )
+        spacing = ("timestep_spacing", "steps_offset")
+        own = ("original_inference_steps", "timestep_scaling") if self._is_lcm else spacing
         return {
             "scheduler": "lcm" if self._is_lcm else "ddim",
             "latent_channels": self.recipe.latent_channels,
             "latent_downscale": self.recipe.latent_downscale,
-            **{name: self._scheduler[name] for name in shared + own},
+            **{name: self._scheduler[name] for name in (*_SCHEDULE, *own)},
         }
 
 
