@@ -42,6 +42,7 @@ def _add_native(native: argparse.ArgumentParser) -> None:
 
 def _add_family(family: argparse.ArgumentParser) -> None:
     family.add_argument("--checkpoint", required=True, metavar="ID_OR_DIR", help="hub id or folder of the checkpoint")
+    family.set_defaults(made_by=None)  # the command that ended in this one, for the card
     family.add_argument("--revision", help="branch, tag or commit of a hub id")
     family.add_argument(
         "--published-as", metavar="ID", help="hub id, with @commit, of a checkpoint that was downloaded, for the card"
@@ -131,7 +132,7 @@ def _run_family(args: argparse.Namespace) -> int:
         noise=args.noise,
         vae=args.vae,
         tiny_vae=args.tiny_vae,
-        command=_command(args),
+        command=args.made_by or _command(args),
         overwrite=args.overwrite,
     )
     if args.tiny_vae and args.vae != "taesd":

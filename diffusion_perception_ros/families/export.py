@@ -114,6 +114,7 @@ def export_family(model: FamilyModel, output: Path, pictures: Sequence[Picture],
         else:
             graphs = stage_graphs(model, sizes)
         checks = _checks(model, graphs, feeds, noise)
+        _refuse_wrong_weights(checks, options.checkpoint)
         for graph, (inputs, expected) in zip(graphs, checks, strict=True):
             path = folder / graph.file
             _write(graph, path, options.precision)
@@ -188,10 +189,9 @@ def standard_noise(shape: Sequence[int], seed: int) -> Tensor:
 
 
 def _default_size(recipe: Recipe) -> tuple[int, int]:
-    """To trace and compare with when the graph is for all sizes: 4:3, half as large as published."""
+    """To trace and compare with when the graph is for all sizes."""
     unit = recipe.dynamic_multiple_of
-    width = max(recipe.resolution // 2 // unit, 3) * unit
-    return width, max(round(width * 3 / 4 / unit), 2) * unit
+    return 4 * unit, 3 * unit
 
 
 def _feeds(
@@ -277,6 +277,14 @@ def _write(graph: Graph, path: Path, precision: str) -> None:
     if precision == "fp16":
         graph.module.half()
     write_graph(graph, path, Bfloat16Weights(graph.module) if precision == "bf16" else None)
+
+
+def _refuse_wrong_weights(checks: Sequence[Check], checkpoint: str) -> None:
+    """Before the minutes that an export takes."""
+    if not all(np.isfinite(array).all() for _, expected in checks for arrays in expected for array in arrays):
+        raise InputError(
+            f"the weights of {checkpoint} give values that are not numbers: download the checkpoint again"
+        )
 
 
 def _refuse_wrong_graph(graph: Graph, differences: Mapping[str, float], precision: str) -> None:

@@ -32,7 +32,6 @@ TASK_EMBEDDING = (math.sin(1.0), math.sin(0.0), math.cos(1.0), math.cos(0.0))
 
 SETTINGS: Mapping[str, str] = {}
 
-_LICENCE = LicenceTerms(spdx="Apache-2.0", url="https://huggingface.co/jingheya/lotus-depth-d-v2-0-disparity")
 _DEPTH = DepthOutput(quantity="relative_depth", tensor="depth", range=(0.0, 1.0))
 _DISPARITY = DepthOutput(quantity="relative_disparity", tensor="depth", range=(0.0, 1.0))
 # The labels are Hypersim's normals, flipped to (left, up, towards the camera).
@@ -46,7 +45,7 @@ def _recipe(task: str, variant: str, checkpoints: tuple[str, ...], output: Outpu
         task=task,
         variant=variant,
         checkpoints=checkpoints,
-        licence=_LICENCE,
+        licence=LicenceTerms(spdx="Apache-2.0", url=f"https://huggingface.co/{checkpoints[0]}"),
         training_data="Hypersim and Virtual KITTI 2",
         outputs=(output,),
         latent_statistic="sample",
