@@ -26,6 +26,8 @@ from diffusion_perception_ros.evaluation.flicker import (
 from diffusion_perception_ros.evaluation.temporal import SETTLING, evaluate_video
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Intrinsics, Sample, UInt8Image
+from diffusion_perception_ros.world.crossing import render_crossing
+from diffusion_perception_ros.world.labels import CLASS_ID
 
 
 CLIP = Path(__file__).resolve().parents[1] / "demo" / "clip"
@@ -201,3 +203,16 @@ def test_run_temporal_steadies_a_video_and_refuses_pictures(
     assert change["steady"] < 0.6 * change["raw"]
     assert main(["run", str(still), "-o", str(tmp_path / "no"), "--temporal"]) == 2
     assert "is a picture without a time" in capsys.readouterr().err
+
+
+def test_only_the_person_moves_in_the_rendered_clip() -> None:
+    frames = list(render_crossing(seed=3, frames=3, rate=2.0, width=96, height=72))
+    (first, walker), (last, _) = frames[0], frames[-1]
+    masks = [sample.instances == walker for sample, _ in frames]
+    assert min(mask.sum() for mask in masks) > 50
+    assert set(first.semantic[masks[0]]) == {CLASS_ID["person"]}
+    columns = [np.nonzero(mask)[1].mean() for mask in masks]
+    assert columns[0] < columns[1] - 5 < columns[2] - 10
+    still = ~(masks[0] | masks[-1])
+    np.testing.assert_array_equal(first.depth[still], last.depth[still])
+    assert [sample.stamp for sample, _ in frames] == [0.0, 0.5, 1.0]
