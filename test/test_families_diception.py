@@ -15,6 +15,7 @@ from family_checkpoints_mm import write_diception, write_sd3
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families import diception
+from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
 from diffusion_perception_ros.families.diception_prompts import EMPTY, encoded_prompts
 from diffusion_perception_ros.families.export import ExportOptions, export_family, standard_noise
 from diffusion_perception_ros.families.recipe import LoadOptions
@@ -86,7 +87,7 @@ def sampled(
                 for flag in (0.0, 1.0)
             )
             latent = scheduler.step(empty + scale * (prompt - empty), timestep, latent, return_dict=False)[0]
-        return model.decode(latent)[0].numpy()  # type: ignore[no-any-return]
+        return model.decode(latent)[0].numpy()
 
 
 def test_estimator_with_guidance_is_the_network_with_the_scheduler_of_diffusers(
@@ -101,6 +102,7 @@ def test_estimator_with_guidance_is_the_network_with_the_scheduler_of_diffusers(
     for steps in (1, STEPS):
         expected = sampled(model, folders[1], rgb, points, steps, scale=2.0)[0, 0]
         found = estimator.predict(rgb, points=[[u, v, 1]], steps=steps).mask
+        assert found is not None
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -195,8 +197,8 @@ def test_encoded_prompts_need_no_encoders_any_more(folders: tuple[Path, Path, Pa
     load(folders, "pose")
     encoders = shutil.ignore_patterns("text_encoder*", "tokenizer*")
     bare = shutil.copytree(base, tmp_path / "bare", ignore=encoders)
-    (cached,) = encoded_prompts(diception.CheckpointFiles(str(bare)), ["[[image2pose]]"], prompts)
-    (again,) = encoded_prompts(diception.CheckpointFiles(str(base)), ["[[image2pose]]"], None)
+    (cached,) = encoded_prompts(CheckpointFiles(str(bare)), ["[[image2pose]]"], prompts)
+    (again,) = encoded_prompts(CheckpointFiles(str(base)), ["[[image2pose]]"], None)
     torch.testing.assert_close(cached.tokens, again.tokens, rtol=0, atol=0)
     torch.testing.assert_close(cached.pooled, again.pooled, rtol=0, atol=0)
     assert cached.tokens.shape == (1, 77 + 256, 48)
@@ -208,7 +210,7 @@ def test_encoded_prompts_need_no_encoders_any_more(folders: tuple[Path, Path, Pa
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(prompts.read_bytes()[:100])
     with pytest.raises(InputError, match="not a cache of encoded prompts"):
-        encoded_prompts(diception.CheckpointFiles(str(bare)), [EMPTY], broken)
+        encoded_prompts(CheckpointFiles(str(bare)), [EMPTY], broken)
 
 
 def test_what_the_file_lacks_is_the_bases(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:

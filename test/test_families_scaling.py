@@ -73,10 +73,12 @@ def test_estimator_of_several_steps_is_the_network_with_the_scheduler_of_diffuse
                 prediction = model.denoise(image_latent, latent, timestep[None].float())
                 latent = scheduler.step(prediction, timestep, latent).prev_sample
             (flow,) = model.decode(latent)
-        expected = flow[0].permute(1, 2, 0).numpy() * scaling.FLOW_PIXELS * SIDE / 512
+        expected = (flow[0].permute(1, 2, 0) * scaling.FLOW_PIXELS * SIDE / 512).numpy()
         found = Estimator.load(flow_model[0])
         found.predict(previous, steps=1)
-        np.testing.assert_allclose(found.predict(rgb, steps=steps).flow, expected, atol=2e-4)
+        result = found.predict(rgb, steps=steps).flow
+        assert result is not None
+        np.testing.assert_allclose(result, expected, atol=2e-4)
 
 
 def test_card_says_what_the_numbers_mean(flow_model: tuple[Path, ModelCard]) -> None:
@@ -113,7 +115,9 @@ def test_a_single_step_with_dense_experts_finds_the_whole_object(
     assert card.prompt_mask is not None
     estimator = Estimator.load(tmp_path / "amodal")
     assert estimator.predict(pictures[0]).mask is None  # nothing was asked for
-    np.testing.assert_allclose(estimator.predict(pictures[0], prompt_mask=mask).mask, expected, atol=1e-4)
+    found = estimator.predict(pictures[0], prompt_mask=mask).mask
+    assert found is not None
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("dense", [False, True])

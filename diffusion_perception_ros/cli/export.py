@@ -166,7 +166,12 @@ def _command(args: argparse.Namespace) -> str:
     if args.vae != "full":
         optional["--vae"] = args.vae
     words += [word for name, value in optional.items() if value for word in (name, value)]
-    return " ".join([*words, *(f"--set {setting}" for setting in args.set)])
+    return " ".join([*words, *(f"--set {_setting_without_parents(setting)}" for setting in args.set)])
+
+
+def _setting_without_parents(setting: str) -> str:
+    name, _, value = setting.partition("=")
+    return f"{name}={_without_parents(value)}"
 
 
 def _without_parents(checkpoint: str) -> str:

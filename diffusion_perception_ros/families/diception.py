@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.autoencoder import Autoencoder, load_autoencoder
@@ -312,11 +312,11 @@ def _guidance(options: LoadOptions) -> float:
     return scale
 
 
-def _check_width(transformer: nn.Module, prompt: EncodedPrompt, where: str) -> None:
-    config = transformer.config
+def _check_width(transformer: SD3Transformer2DModel, prompt: EncodedPrompt, where: str) -> None:
+    needed = transformer.config.joint_attention_dim, transformer.config.pooled_projection_dim
     found = prompt.tokens.shape[2], prompt.pooled.shape[1]
-    if found != (config.joint_attention_dim, config.pooled_projection_dim):
+    if found != needed:
         raise InputError(
             f"the prompts of {where} are {found[0]} and {found[1]} numbers wide, the transformer takes "
-            f"{config.joint_attention_dim} and {config.pooled_projection_dim}: they belong to another base"
+            f"{needed[0]} and {needed[1]}: they belong to another base"
         )

@@ -110,7 +110,7 @@ class DiTMultiTaskMoE(nn.Module):
         patches = [self.x_embedder(part, label) for part, label in zip(stacked, labels, strict=True)]
         tokens = torch.cat(patches) + self.pos_embed  # (labels B, T, width)
         rows = torch.cat([self.y_embedder(label) for label in labels])  # (labels, width)
-        condition = (self.t_embedder(timestep) + rows)[:, None].expand(-1, members, -1).reshape(-1, width)
+        condition = (self.t_embedder(timestep, rows.dtype) + rows)[:, None].expand(-1, members, -1).reshape(-1, width)
         for block in self.blocks:
             tokens = block(tokens, condition)
         return self._unpatchify(self.final_layer(tokens, condition), len(labels))
@@ -141,11 +141,12 @@ class _TimestepEmbedder(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, timestep: Tensor) -> Tensor:
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        """(1,) float32 → (1, width) of `dtype`, in which the timestep itself would be rounded."""
         exponents = torch.arange(FREQUENCIES, dtype=torch.float32, device=timestep.device) / FREQUENCIES
         angles = timestep[:, None].float() * torch.exp(-math.log(10000) * exponents)
         embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
-        return self.mlp(embedding.to(self.mlp[0].weight.dtype))  # type: ignore[no-any-return]
+        return self.mlp(embedding.to(dtype))  # type: ignore[no-any-return]
 
 
 class _LabelEmbedder(nn.Module):

@@ -17,6 +17,7 @@ The recipe follows `run_inference.py` and `pipeline/moe_pipeline.py` of the publ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -154,7 +155,7 @@ class Scaling(FamilyModel):
         """See `FamilyModel`. The predicted variance is not used."""
         image_latent = image_latent.expand(noisy_latent.shape[0], -1, -1, -1)
         channels = self.recipe.vae_channels
-        stacked = [torch.cat([image_latent, part], dim=1) for part in noisy_latent.split(channels, dim=1)]
+        stacked = [torch.cat([image_latent, part], dim=1) for part in torch.split(noisy_latent, channels, dim=1)]
         predictions = self.transformer(stacked, timestep, self.labels)  # (labels, B, 8, h, w)
         return predictions[:, :, :channels].transpose(0, 1).flatten(1, 2)  # type: ignore[no-any-return]
 
@@ -174,7 +175,7 @@ class Scaling(FamilyModel):
 
     def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
         """See `FamilyModel`; Song et al., DDIM, equation 9 from the last timestep."""
-        signal, noise = self.clean_share**0.5, (1 - self.clean_share) ** 0.5
+        signal, noise = math.sqrt(self.clean_share), math.sqrt(1 - self.clean_share)
         if self.recipe.prediction_type == "epsilon":
             return (noisy_latent - noise * prediction) / signal
         if self.recipe.prediction_type == "v_prediction":
