@@ -269,6 +269,9 @@ def test_fetch_ends_in_a_model_that_runs(hub: Hub, tmp_path: Path, capsys: pytes
     assert find_model("lotus-depth-d") == tmp_path / "data/diffusion_perception_ros/models/lotus-depth-d"
     estimator = Estimator.load("lotus-depth-d")
     assert estimator.card.source.checkpoint == f"{LOTUS}@{COMMIT[:12]}"
+    assert estimator.card.source.command == (
+        "diffusion-perception models fetch lotus-depth-d --precision fp32 --size 64x64"
+    )
     assert str(tmp_path) not in (find_model("lotus-depth-d") / CARD_NAME).read_text()
     prediction = estimator.predict(np.zeros((48, 64, 3), np.uint8))
     assert prediction.depth_quantity == find_entry("lotus-depth-d").quantity

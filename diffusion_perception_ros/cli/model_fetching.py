@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         _say(f"{plan.label} is complete in {folder}")
     if args.download_only:
         return 0
-    return _export(export_arguments(entry, folders, plans[0].label, output, args))
+    return _export(export_arguments(entry, folders, plans[0].label, output, args), _command(args))
 
 
 def show_available(as_json: bool) -> int:
@@ -92,12 +92,23 @@ def export_arguments(
     return words + (["--overwrite"] if args.overwrite else [])
 
 
-def _export(words: list[str]) -> int:
+def _command(args: argparse.Namespace) -> str:
+    """What a user types to get the same model again."""
+    words = ["diffusion-perception models fetch", args.name, "--precision", args.precision]
+    for option in ("size", "steps", "revision"):
+        value = getattr(args, option)
+        words += [f"--{option}", str(value)] if value is not None else []
+    return " ".join(words)
+
+
+def _export(words: list[str], made_by: str) -> int:
     from diffusion_perception_ros.cli import export
 
     parser = argparse.ArgumentParser(prog="diffusion-perception export")
     export.add_arguments(parser)
-    return export.run(parser.parse_args(words))
+    options = parser.parse_args(words)
+    options.made_by = made_by
+    return export.run(options)
 
 
 def _restrictions(entry: CatalogueEntry) -> list[str]:
