@@ -12,9 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
+from diffusion_perception_ros.cli.camera_bag import write_camera_bag
 from diffusion_perception_ros.cli.live import NAMESPACE, play_live
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
@@ -191,7 +190,9 @@ def live(model: str, backend: str, seconds: float) -> list[Comparison]:
     picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
     predict = take_turns({"predict": _prediction(bare, picture, camera, None)}, 2 * seconds)["predict"]
     with tempfile.TemporaryDirectory() as temporary:
-        bag = _write_camera_bag(Path(temporary) / "bag")
+        bag = write_camera_bag(
+            Path(temporary) / "bag", {"/camera": LIVE_RATE}, LIVE_FRAMES / LIVE_RATE, bench_picture(2 * WIDTH, HEIGHT)
+        )
         dataset = BagDataset(bag, depth_required=False)
         recording = Path(temporary) / "recording"
         published = play_live(dataset, folder, card, recording, Path(temporary) / "logs", backend)
@@ -215,22 +216,6 @@ def live(model: str, backend: str, seconds: float) -> list[Comparison]:
     ]
 
 
-def world(seconds: float) -> list[Comparison]:
-    """Rendered samples with all ground truth per second, in one process."""
-    from diffusion_perception_ros.world.config import WorldConfig
-    from diffusion_perception_ros.world.generate import render_sample
-
-    config, rates = WorldConfig(), {}
-    for width, height in ((160, 120), (320, 240), (640, 480)):
-        render_sample(0, config, width, height)
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < 3 * seconds:
-            count += 1
-            render_sample(count, config, width, height)
-        rates[f"{width}x{height}"] = count / (time.perf_counter() - start)
-    return [Comparison("synthetic samples", "1/s", rates, True)]
-
-
 def _prediction(
     model: Estimator, picture: UInt8Image, camera: Intrinsics, tasks: set[str] | None
 ) -> Callable[[], object]:
@@ -247,29 +232,3 @@ def _comparison_of(seconds: float, title: str, variants: Mapping[str, Callable[[
         except Exception as error:  # other packages fail in their own ways
             notes.append(f"{name} does not work here: {error}")
     return Comparison(f"{title}, {WIDTH}x{HEIGHT}", "ms", take_turns(usable, seconds), notes=notes)
-
-
-def _write_camera_bag(path: Path) -> Path:
-    """A camera of `LIVE_FRAMES` rgb8 images that pan over the test picture."""
-    types = get_typestore(Stores.ROS2_JAZZY)
-    image_type, info_type = "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo"
-    message, header_type = types.types, types.types["std_msgs/msg/Header"]
-    k = np.array([525.0, 0, 319.5, 0, 525.0, 239.5, 0, 0, 1])
-    p = np.array([525.0, 0, 319.5, 0, 0, 525.0, 239.5, 0, 0, 0, 1, 0])
-    roi = message["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    picture = bench_picture(2 * WIDTH, HEIGHT)
-    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
-        images = bag.add_connection("/camera/image_raw", image_type, typestore=types)
-        infos = bag.add_connection("/camera/camera_info", info_type, typestore=types)
-        for index in range(LIVE_FRAMES):
-            time_ns = round((1 + index / LIVE_RATE) * 1e9)
-            stamp = message["builtin_interfaces/msg/Time"](*divmod(time_ns, 10**9))
-            header = header_type(stamp, "camera_optical")
-            info = message[info_type](
-                header, HEIGHT, WIDTH, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, roi
-            )
-            pixels = np.ascontiguousarray(picture[:, 4 * index % WIDTH :][:, :WIDTH])
-            image = message[image_type](header, HEIGHT, WIDTH, "rgb8", 0, 3 * WIDTH, pixels.reshape(-1))
-            bag.write(infos, time_ns, types.serialize_cdr(info, info_type))
-            bag.write(images, time_ns, types.serialize_cdr(image, image_type))
-    return path
