@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_perception_ros.cli import benchmarks, camera_benchmark, flicker_benchmark
+from diffusion_perception_ros.cli import benchmarks, camera_benchmark, flicker_benchmark, scale_benchmarks
 from diffusion_perception_ros.cli.benchmarks import Comparison
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.errors import InputError
@@ -20,7 +20,7 @@ from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 
 
-SECTIONS = ("decoding", "encoding", "estimator", "models", "live", "cameras", "flicker", "world", "training")
+SECTIONS = ("decoding", "encoding", "estimator", "models", "scale", "live", "cameras", "flicker", "world", "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         "encoding": functools.partial(benchmarks.encoding, args.seconds),
         "estimator": functools.partial(benchmarks.estimator, args.model, args.backend, args.seconds),
         "models": functools.partial(benchmarks.models, args.backend, args.seconds),
+        "scale": functools.partial(scale_benchmarks.alignment, args.model, args.backend, args.seconds),
         "live": functools.partial(benchmarks.live, args.model, args.backend, args.seconds),
         "cameras": functools.partial(camera_benchmark.cameras, args.model, args.backend, args.seconds),
         "world": functools.partial(_training_side, "world", args.seconds),

@@ -10,8 +10,8 @@ right about its neighbourhood. Each place gets its own line from the model's val
   colour and in predicted depth (joint bilateral upsampling, Kopf et al., SIGGRAPH 2007), so that a point
   speaks for its own surface.
 
-Points are first averaged in cells as coarse as their density asks; a place asks the 3x3 cells around it, and where
-these hold nothing of its kind, the next coarser cells answer, in the end the fit of the whole picture.
+Points are first averaged in cells as coarse as their density asks; a place asks the 3x3 (5x5, where points are few)
+cells around it, and where these hold nothing of its kind, coarser cells answer, in the end the whole picture's fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SIGMA_LUMA, _SIGMA_CHROMA = 20.0, 12.0
 """In 8-bit steps of Y and of Cr - Cb."""
 _SIGMA_VALUE = 0.2
 """Relative difference of predicted depth."""
-_RIDGE = 0.02
+_RIDGE = 0.05
 """Relative scatter of predicted depth at which the regression is shrunk to half."""
 _STEEPEST = 1.5
 """Largest A relative to that of the whole picture."""
@@ -99,11 +99,14 @@ def fit_field(
     )
     slope, offset = np.float32(1.0), np.float32(0.0)
     for level in levels:
-        # answers of coarser cells only have to be as fine as half a cell
-        stride = 1 if level == levels[-1] else 1 << (level - 1)
-        slope, offset = _answer(
-            _subsampled(guide, stride), splats.cells(level - levels[-1]), 1 << level, stride, slope, offset
-        )
+        # coarse cells need fewer places, and can be asked for more of their neighbours in the same time
+        stride = 1 if level <= 1 else 2 if level == levels[-1] else 1 << (level - 1)
+        rings = 2 if level == levels[-1] and level > 1 else 1
+        cells = splats.cells(level - levels[-1])
+        slope, offset = _answer(_subsampled(guide, stride), cells, 1 << level, stride, rings, slope, offset)
+    if stride > 1:
+        size = guide[0].shape[::-1]
+        slope, offset = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (slope, offset))
     slope, offset = slope[:height, :width], offset[:height, :width]
     return ScaleField(slope * np.float32(scale), slope * np.float32(shift) + offset)
 
@@ -256,6 +259,7 @@ def _answer(
     cells: _Cells,
     width_of_cell: int,
     stride: int,
+    rings: int,
     slope: FloatImage | np.float32,
     offset: FloatImage | np.float32,
 ) -> tuple[FloatImage, FloatImage]:
@@ -265,6 +269,7 @@ def _answer(
         guide: (h, w) each, of the places.
         cells: Of `width_of_cell` finest places.
         stride: Finest places per place.
+        rings: Of neighbouring cells around a place's own that are asked.
         slope, offset: The coarser answer, of another size or one for all.
     """
     shape = guide[0].shape
@@ -272,12 +277,13 @@ def _answer(
     unit = np.float32(np.sqrt(0.5) / (_SIGMA_SPACE * width_of_cell))
     row, column = (((np.arange(side, dtype=np.float32) + 0.5) * stride - 0.5) * unit for side in shape)
     here = [np.repeat(row[:, None], shape[1], axis=1), np.repeat(column[None], shape[0], axis=0), *guide]
-    there = [*_spread(cells.position * unit, reach), *_spread(cells.guide, reach)]
-    (targets,), (predictions,) = _spread(cells.target, reach), _spread(cells.predicted, reach)
+    there = [*_spread(cells.position * unit, reach, rings), *_spread(cells.guide, reach, rings)]
+    (targets,), (predictions,) = (_spread(plane, reach, rings) for plane in (cells.target, cells.predicted))
     weight, target, predicted, part = np.zeros((4, *shape), np.float32)
     distance = np.empty(shape, np.float32)
-    for top in range(0, 3 * reach, reach):
-        for left in range(0, 3 * reach, reach):
+    offsets = range(0, (2 * rings + 1) * reach, reach)
+    for top in offsets:
+        for left in offsets:
             window = np.s_[top : top + shape[0], left : left + shape[1]]
             # OpenCV's accumulators need half of the passes over memory that NumPy would
             cv2.subtract(here[0], there[0][window], part)
@@ -299,8 +305,8 @@ def _answer(
     return (weight * local + slope) / total, (target - local * predicted + offset) / total
 
 
-def _spread(cells: FloatImage, reach: int) -> list[FloatImage]:
-    """The planes of cells, (ch, cw) or (ch, cw, C), as places, with a border of one cell."""
-    padded = cv2.copyMakeBorder(cells, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+def _spread(cells: FloatImage, reach: int, rings: int) -> list[FloatImage]:
+    """The planes of cells, (ch, cw) or (ch, cw, C), as places, with a border of `rings` cells."""
+    padded = cv2.copyMakeBorder(cells, rings, rings, rings, rings, cv2.BORDER_REPLICATE)
     size = padded.shape[1] * reach, padded.shape[0] * reach
     return list(cv2.split(cv2.resize(padded, size, interpolation=cv2.INTER_NEAREST)))  # type: ignore[arg-type]
