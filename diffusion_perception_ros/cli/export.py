@@ -11,7 +11,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families import FAMILIES, family_module
 
 
-CHECK_PICTURES = 4
+CHECK_PICTURES = 2
 """Frames of the demo clip that a graph is compared with PyTorch on, unless --check-pictures says otherwise."""
 
 
@@ -119,7 +119,8 @@ def _run_family(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     module = family_module(args.family)  # imports torch and diffusers: only when it is needed
-    from diffusion_perception_ros.families.export import ExportOptions, export_family
+    from diffusion_perception_ros.families.export import export_family
+    from diffusion_perception_ros.families.export_options import ExportOptions
     from diffusion_perception_ros.families.recipe import LoadOptions
 
     options = ExportOptions(
