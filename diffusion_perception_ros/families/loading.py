@@ -89,8 +89,8 @@ def load_text_constant(files: CheckpointFiles, prompt: str, expected_tokens: int
     tokens = tokenizer(prompt, padding="do_not_pad", truncation=True, return_tensors="pt").input_ids
     if tokens.shape[1] != expected_tokens:
         raise InputError(
-            f"{files.name}/tokenizer makes {tokens.shape[1]} tokens of the prompt '{prompt}', this family was trained with "
-            f"{expected_tokens}: the tokenizer belongs to another checkpoint"
+            f"{files.name}/tokenizer makes {tokens.shape[1]} tokens of the prompt '{prompt}', this family was trained "
+            f"with {expected_tokens}: the tokenizer belongs to another checkpoint"
         )
     encoder = load_network(CLIPTextModel, files, "text_encoder")
     with torch.no_grad():
