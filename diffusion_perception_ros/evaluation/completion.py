@@ -18,7 +18,7 @@ JOINT_SIGMA_SPACE = 0.5
 JOINT_SIGMA_COLOUR = 8.0
 """In units of CIELAB. Both sigmas are the best of a search on the red kitchen and RGB-D frames at 0.1 % and 1 %."""
 _BLOCK = 1 << 15
-_KD_TREE = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE: exact
+_KD_TREE: dict[str, bool | int | float | str] = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE: exact
 
 
 def nearest(depth: FloatImage, given: BoolImage) -> FloatImage:
@@ -37,7 +37,8 @@ def linear(depth: FloatImage, given: BoolImage) -> FloatImage:
         return filled
     grid = np.meshgrid(np.arange(depth.shape[1]), np.arange(depth.shape[0]))
     inside = LinearTriInterpolator(triangles, depth[given])(*grid)
-    return np.where(np.ma.getmaskarray(inside), filled, inside.filled(np.nan)).astype(np.float32)
+    missing = np.broadcast_to(inside.mask, depth.shape)
+    return np.where(missing, filled, inside.data).astype(np.float32)
 
 
 def joint_bilateral(depth: FloatImage, given: BoolImage, rgb: UInt8Image) -> FloatImage:
@@ -68,4 +69,4 @@ def _neighbours(given: BoolImage, count: int) -> tuple[npt.NDArray[np.float64], 
     tree = cv2.flann.Index(np.argwhere(given).astype(np.float32), _KD_TREE)
     rows, columns = np.indices(given.shape, np.float32)
     order, distances = tree.knnSearch(np.stack([rows.ravel(), columns.ravel()], axis=1), count, params={})
-    return distances.astype(np.float64), order
+    return np.asarray(distances, np.float64), np.asarray(order, np.int32)

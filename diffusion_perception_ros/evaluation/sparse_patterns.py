@@ -52,8 +52,9 @@ def sparse_pattern(depth: FloatImage, share: float, pattern: str, seed: int) -> 
     lines = rows_of(pattern)
     given: BoolImage
     if lines is None:
-        given = rng.random(depth.shape) < share
-        return given & np.isfinite(depth)
+        given = np.isfinite(depth)
+        given &= rng.random(depth.shape) < share
+        return given
     height, width = depth.shape
     rows = np.unique(np.floor((np.arange(lines) + rng.random()) * height / lines).astype(np.intp))
     step = len(rows) / (share * height)
@@ -61,4 +62,5 @@ def sparse_pattern(depth: FloatImage, share: float, pattern: str, seed: int) -> 
     for row in rows:
         columns = np.arange(rng.random() * step, width, step).astype(np.intp)
         given[row, columns] = True
-    return given & np.isfinite(depth)
+    given &= np.isfinite(depth)
+    return given

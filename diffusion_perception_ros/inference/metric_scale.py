@@ -90,7 +90,8 @@ class MetricScale:
             points: Measured on that picture.
             rgb: (H, W, 3), the picture, whose edges the field keeps; without it those of the prediction only.
         """
-        targets = 1 / points.metres if self.quantity == "relative_disparity" else points.metres
+        inverse = self.quantity == "relative_disparity"
+        targets = np.divide(1, points.metres, dtype=np.float32) if inverse else points.metres
         field = fit_field(relative, points, targets, self.scale, self.shift, rgb)
         return replace(self, field=field, lowest=0.5 * float(targets.min()))
 

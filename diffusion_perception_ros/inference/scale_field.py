@@ -17,6 +17,7 @@ cells around it, and where these hold nothing of its kind, coarser cells answer,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ _FARTHEST = 60.0
 _NEVER = 1e4
 """Coordinate of cells without points, beyond any distance."""
 
-Planes = npt.NDArray[np.float32]
+Image = TypeVar("Image", FloatImage, UInt8Image)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class ScaleField:
     def apply(self, relative: FloatImage) -> FloatImage:
         """(H, W) relative values to the fitted quantity, in the same size."""
         size = relative.shape[1], relative.shape[0]
-        fitted = cv2.multiply(relative, cv2.resize(self.scale, size, interpolation=cv2.INTER_LINEAR))
-        return cv2.add(fitted, cv2.resize(self.shift, size, interpolation=cv2.INTER_LINEAR), fitted)  # type: ignore[return-value]
+        fitted = cv2.multiply(relative, _resized(self.scale, size))
+        return np.asarray(cv2.add(fitted, _resized(self.shift, size), fitted), np.float32)
 
     def faded(self, scale: float, shift: float, weight: float) -> ScaleField:
         """On the way to the fit of the whole picture: `weight` 1 is this field, 0 is (scale, shift) everywhere."""
@@ -97,7 +98,8 @@ def fit_field(
     splats, levels = _splat(
         points, targets, points.values * np.float32(scale) + np.float32(shift), guide, relative.shape
     )
-    slope, offset = np.float32(1.0), np.float32(0.0)
+    slope: FloatImage = np.ones((1, 1), np.float32)
+    offset: FloatImage = np.zeros((1, 1), np.float32)
     for level in levels:
         # coarse cells need fewer places, and can be asked for more of their neighbours in the same time
         stride = 1 if level <= 1 else 2 if level == levels[-1] else 1 << (level - 1)
@@ -106,7 +108,7 @@ def fit_field(
         slope, offset = _answer(_subsampled(guide, stride), cells, 1 << level, stride, rings, slope, offset)
     if stride > 1:
         size = guide[0].shape[::-1]
-        slope, offset = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (slope, offset))
+        slope, offset = (_resized(plane, size) for plane in (slope, offset))
     slope, offset = slope[:height, :width], offset[:height, :width]
     return ScaleField(slope * np.float32(scale), slope * np.float32(shift) + offset)
 
@@ -117,12 +119,16 @@ def _grid_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * _LONG_SIDE / longest)), max(1, round(height * _LONG_SIDE / longest))
 
 
-def _shrunk(image: npt.NDArray[np.generic], width: int, height: int) -> npt.NDArray[np.generic]:
-    """Averaged down. Halving repeatedly is the mean over areas at a fifth of INTER_AREA's time."""
+def _resized(image: FloatImage, size: tuple[int, ...], interpolation: int = cv2.INTER_LINEAR) -> FloatImage:
+    return np.asarray(cv2.resize(image, size[:2], interpolation=interpolation), np.float32)
+
+
+def _shrunk(image: Image, width: int, height: int) -> Image:
+    """Averaged down. Halving repeatedly is the mean over areas in a fraction of INTER_AREA's time."""
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         half = (image.shape[1] + 1) // 2, (image.shape[0] + 1) // 2
-        image = cv2.resize(image, half, interpolation=cv2.INTER_LINEAR)  # type: ignore[call-overload]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[call-overload,no-any-return]
+        image = np.asarray(cv2.resize(image, half), image.dtype)
+    return np.asarray(cv2.resize(image, (width, height)), image.dtype)
 
 
 def _without_nan(coarse: FloatImage) -> FloatImage:
@@ -144,7 +150,8 @@ def _guide(predicted: FloatImage, floor: float, rgb: UInt8Image | None) -> list[
         planes.append(np.multiply(luma, half / np.float32(_SIGMA_LUMA), dtype=np.float32))
         planes.append(np.subtract(red, blue, dtype=np.float32) * (half / np.float32(_SIGMA_CHROMA)))
     down, right = (-side % (1 << _TOP) for side in predicted.shape)
-    return [cv2.copyMakeBorder(plane, 0, down, 0, right, cv2.BORDER_REPLICATE) for plane in planes]
+    padded = (cv2.copyMakeBorder(plane, 0, down, 0, right, cv2.BORDER_REPLICATE) for plane in planes)
+    return [np.asarray(plane, np.float32) for plane in padded]
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class _Cells:
         target, predicted, cross, square = cv2.split(sums / total[..., None])
         variance = np.maximum(square - predicted * predicted, 0)
         slope = (cross - target * predicted) / (variance + (_RIDGE * target) ** 2 + np.float32(1e-12))
-        return cv2.blur(np.clip(slope, 0, np.float32(_STEEPEST)), (3, 3))  # type: ignore[return-value]
+        return np.asarray(cv2.blur(np.clip(slope, 0, np.float32(_STEEPEST)), (3, 3)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -187,13 +194,13 @@ class _Splats:
         near, kind = self.near, self.kind
         if halvings:
             size = near.shape[1] >> halvings, near.shape[0] >> halvings
-            near, kind = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (near, kind))  # type: ignore[misc]
+            near, kind = (_resized(image, size, cv2.INTER_AREA) for image in (near, kind))
         empty = near[..., 0] == 0
         share = np.where(empty, np.float32(1), near[..., 0])[..., None]
         near, kind = near / share, kind / share
         near[empty] = 0, _NEVER, _NEVER, 0
         occupied, _, _, target = cv2.split(near)
-        return _Cells(occupied, near[..., 1:3], kind[..., 1:], target, np.ascontiguousarray(kind[..., 0]))  # type: ignore[arg-type]
+        return _Cells(occupied, near[..., 1:3], kind[..., 1:], target, np.ascontiguousarray(kind[..., 0]))
 
 
 def _splat(
@@ -223,7 +230,7 @@ def _levels(rows: Indices, columns: Indices, shape: tuple[int, ...]) -> list[int
     shares = [cv2.countNonZero(occupied)]
     for level in range(1, _TOP + 1):
         half = occupied.shape[1] // 2, occupied.shape[0] // 2
-        occupied = cv2.resize(occupied, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        occupied = _resized(occupied, half, cv2.INTER_AREA)
         shares.append(cv2.countNonZero(occupied) << (2 * level))
     finest = next(level for level, share in enumerate(shares) if share > _OCCUPIED * shares[-1])
     return sorted({finest, min(_TOP, max(finest + 2, 3))}, reverse=True)
@@ -243,7 +250,7 @@ def _isolated(near: FloatImage) -> npt.NDArray[np.bool_]:
         for left in range(3):
             if (top, left) != (1, 1):
                 cv2.absdiff(logarithm, padded[top : top + height, left : left + width], difference)
-                cv2.bitwise_or(supported, cv2.compare(difference, _AGREES, cv2.CMP_LT), supported)
+                cv2.bitwise_or(supported, (difference < _AGREES).astype(np.uint8), supported)
     neighbours = cv2.boxFilter(occupied, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
     isolated: npt.NDArray[np.bool_] = (supported == 0) & (neighbours > 3.5) & ~empty
     return isolated
@@ -251,7 +258,7 @@ def _isolated(near: FloatImage) -> npt.NDArray[np.bool_]:
 
 def _subsampled(guide: list[FloatImage], stride: int) -> list[FloatImage]:
     size = guide[0].shape[1] // stride, guide[0].shape[0] // stride
-    return guide if stride == 1 else [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in guide]  # type: ignore[misc]
+    return guide if stride == 1 else [_resized(plane, size, cv2.INTER_AREA) for plane in guide]
 
 
 def _answer(
@@ -260,8 +267,8 @@ def _answer(
     width_of_cell: int,
     stride: int,
     rings: int,
-    slope: FloatImage | np.float32,
-    offset: FloatImage | np.float32,
+    slope: FloatImage,
+    offset: FloatImage,
 ) -> tuple[FloatImage, FloatImage]:
     """What the cells of a level and, with little weight, the coarser answer say about every place.
 
@@ -270,7 +277,7 @@ def _answer(
         cells: Of `width_of_cell` finest places.
         stride: Finest places per place.
         rings: Of neighbouring cells around a place's own that are asked.
-        slope, offset: The coarser answer, of another size or one for all.
+        slope, offset: The coarser answer, (1, 1) or larger.
     """
     shape = guide[0].shape
     size, reach = shape[::-1], width_of_cell // stride
@@ -296,11 +303,8 @@ def _answer(
             cv2.accumulate(part, weight)
             cv2.accumulateProduct(part, targets[window], target)
             cv2.accumulateProduct(part, predictions[window], predicted)
-    slope, offset = (
-        cv2.resize(np.atleast_2d(plane), size, interpolation=cv2.INTER_LINEAR) * np.float32(_PRIOR)
-        for plane in (slope, offset)
-    )
-    local = cv2.resize(cells.slope(), size, interpolation=cv2.INTER_LINEAR)
+    slope, offset = (_resized(plane, size) * np.float32(_PRIOR) for plane in (slope, offset))
+    local = _resized(cells.slope(), size)
     total = weight + np.float32(_PRIOR)
     return (weight * local + slope) / total, (target - local * predicted + offset) / total
 
@@ -309,4 +313,5 @@ def _spread(cells: FloatImage, reach: int, rings: int) -> list[FloatImage]:
     """The planes of cells, (ch, cw) or (ch, cw, C), as places, with a border of `rings` cells."""
     padded = cv2.copyMakeBorder(cells, rings, rings, rings, rings, cv2.BORDER_REPLICATE)
     size = padded.shape[1] * reach, padded.shape[0] * reach
-    return list(cv2.split(cv2.resize(padded, size, interpolation=cv2.INTER_NEAREST)))  # type: ignore[arg-type]
+    spread = _resized(np.asarray(padded, np.float32), size, cv2.INTER_NEAREST)
+    return [np.asarray(plane, np.float32) for plane in cv2.split(spread)]
