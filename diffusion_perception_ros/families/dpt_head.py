@@ -38,7 +38,11 @@ class DptHead(nn.Module):
         """
         super().__init__()
         self.feature_upsample_0 = Upsample2D(widths[0], use_conv=True)
-        self.neck = DPTNeck(DPTConfig(neck_hidden_sizes=list(widths), fusion_hidden_size=fusion, is_hybrid=False))
+        # Published without biases there: hf_configs/dpt-sd2.1-unet-after-upsample-general/config.json
+        config = DPTConfig(
+            neck_hidden_sizes=list(widths), fusion_hidden_size=fusion, use_bias_in_fusion_residual=False
+        )
+        self.neck = DPTNeck(config)
         self.neck.reassemble_stage = None  # it is for tokens
         del self.neck.fusion_stage.layers[0].residual_layer1  # the coarsest features have nothing to be added to
         self.head = nn.ModuleDict(

@@ -3,12 +3,14 @@
     git clone https://github.com/aim-uofa/GenPercept
     python scripts/parity/genpercept.py GenPercept
 
-Nothing of their code is changed. Their pipeline is put together as their `run.py` does it. Where torchvision is not
+Their pipeline is put together as their `run.py` does it. The only change to their code, made here in memory: the DPT
+head's output class becomes a dataclass, which newer versions of transformers ask for. Where torchvision is not
 installed, `published_code` stands in for it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -37,8 +39,8 @@ def published_pipeline(repository: Path, base: Path, unet_folder: Path, head_fil
     """Their pipeline with these weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from genpercept.genpercept_pipeline import GenPerceptPipeline
+    from genpercept.models import dpt_head
     from genpercept.models.custom_unet import CustomUNet2DConditionModel
-    from genpercept.models.dpt_head import DPTNeckHeadForUnetAfterUpsampleIdentity
     from src.customized_modules.ddim import DDIMSchedulerCustomized
     from transformers import CLIPTextModel, CLIPTokenizer, DPTConfig
 
@@ -52,7 +54,8 @@ def published_pipeline(repository: Path, base: Path, unet_folder: Path, head_fil
         config = DPTConfig.from_pretrained(repository / "hf_configs" / "dpt-sd2.1-unet-after-upsample-general")
         widths = [weights[f"neck.convs.{index}.weight"].shape for index in range(4)]
         config.neck_hidden_sizes, config.fusion_hidden_size = [shape[1] for shape in widths], widths[0][0]
-        head = DPTNeckHeadForUnetAfterUpsampleIdentity(config=config)
+        dpt_head.DepthEstimatorOutput = dataclasses.dataclass(dpt_head.DepthEstimatorOutput)
+        head = dpt_head.DPTNeckHeadForUnetAfterUpsampleIdentity(config=config)
         head.load_state_dict(weights)
     unet.load_state_dict(load_file(unet_folder / "diffusion_pytorch_model.safetensors"))
     return GenPerceptPipeline(
