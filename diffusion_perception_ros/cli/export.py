@@ -125,7 +125,7 @@ def _run_family(args: argparse.Namespace) -> int:
 
     options = ExportOptions(
         name=args.name or args.output.name,
-        checkpoint=args.published_as or (f"{args.checkpoint}@{args.revision}" if args.revision else args.checkpoint),
+        checkpoint=args.published_as or _checkpoint_name(args),
         size=parse_size(args.size),
         precision=args.precision,
         steps=args.steps,
@@ -173,6 +173,11 @@ def _command(args: argparse.Namespace) -> str:
 def _setting_without_parents(setting: str) -> str:
     name, _, value = setting.partition("=")
     return f"{name}={_without_parents(value)}"
+
+
+def _checkpoint_name(args: argparse.Namespace) -> str:
+    name = _without_parents(args.checkpoint)
+    return f"{name}@{args.revision}" if args.revision else name
 
 
 def _without_parents(checkpoint: str) -> str:
