@@ -27,15 +27,15 @@ from diffusion_perception_ros.inference.sparse_points import Indices, SparsePoin
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
-_LONG_SIDE = 160
-"""Places along the longer side of the picture; 4 pixels apart in a picture of 640x480."""
-_TOP = 4
+_LONG_SIDE = 320
+"""Places along the longer side of the picture; 2 pixels apart in a picture of 640x480."""
+_TOP = 5
 """Level of the coarsest cells: 2**4 places wide."""
 _OCCUPIED = 0.2
 """Share of the cells with a point, where there are points at all, down to which cells are made finer."""
 _SIGMA_SPACE = 0.6
 """In cells."""
-_SIGMA_LUMA, _SIGMA_CHROMA = 20.0, 12.0
+_SIGMA_LUMA, _SIGMA_CHROMA = 12.0, 8.0
 """In 8-bit steps of Y and of Cr - Cb."""
 _SIGMA_VALUE = 0.2
 """Relative difference of predicted depth."""
@@ -45,7 +45,7 @@ _STEEPEST = 1.5
 """Largest A relative to that of the whole picture."""
 _AGREES = 0.3
 """Difference of logarithms (a third) up to which neighbouring points support each other."""
-_PRIOR = 1e-3
+_PRIOR = 1e-9
 """Weight of the coarser answer; a point at the place itself has weight 1."""
 _FARTHEST = 60.0
 """Half squared distance in sigmas at which a weight is as good as none."""
