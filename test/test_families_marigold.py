@@ -221,7 +221,10 @@ def test_e2e_ft_is_the_published_recipe(tmp_path: Path, task: str) -> None:
     if task == "depth":
         expected = (expected.mean(dim=1, keepdim=True).clip(-1, 1) + 1) / 2
     else:
-        expected = expected / (expected.norm(dim=1, keepdim=True) + 1e-5)
+        length = expected.norm(dim=1, keepdim=True)
+        expected = expected / (length + 1e-5)
+        # unit length makes angles of the rounding errors of vectors of nearly no length
+        expected, output = (torch.where(length > 0.1, normals, 0.0) for normals in (expected, output))
     np.testing.assert_allclose(output.numpy(), expected.numpy(), atol=TOLERANCE)
     assert expected.std() > 0.1
 

@@ -9,6 +9,7 @@ from toy_rooms import toy_room
 
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.batches import Batch, collate
+from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import (
     LossWeights,
     inverse_frequency_weights,
@@ -103,7 +104,13 @@ def test_class_weights_favour_rare_classes_within_limits() -> None:
 
 
 def test_validation_knows_the_truth_from_the_baselines(batch: Batch) -> None:
-    scores = validate(lambda _: truth(batch), [batch])
+    outputs = truth(batch)
+    estimates = Estimates(
+        depth=torch.exp(outputs.log_depth[:, 0]) * batch.focal[:, None, None],
+        normals=outputs.normals,
+        semantic=outputs.semantic.argmax(1),
+    )
+    scores = validate(lambda _: estimates, [batch])
     assert scores["abs_rel"] < 1e-4
     assert scores["metric_abs_rel"] < 1e-4
     assert scores["delta1"] == 1.0

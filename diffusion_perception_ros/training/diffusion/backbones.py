@@ -98,16 +98,24 @@ def pretrained_unet(pretrained: str, inputs: int, tasks: int, text: Tensor) -> U
     """
     wanted = 2 * (tasks + 1)
     try:
-        unet = UNet2DConditionModel.from_pretrained(
+        unet, loading = UNet2DConditionModel.from_pretrained(
             pretrained,
             subfolder="unet",
             class_embed_type="projection",
             projection_class_embeddings_input_dim=wanted,
-            low_cpu_mem_usage=False,  # the task embedding is new: it is initialised, not loaded
+            low_cpu_mem_usage=False,
             device_map=None,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{pretrained} has no U-Net that can be loaded for {tasks} task(s): {error}") from error
+    missing = set(loading["missing_keys"])
+    if missing and not all(name.startswith("class_embedding.") for name in missing):
+        raise InputError(f"the U-Net of {pretrained} lacks weights: {', '.join(sorted(missing)[:3])} …")
+    if missing:  # the task embedding is new, and loading leaves its memory as it was found
+        for module in unet.class_embedding.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
     widen_input(unet, inputs)
     return UNetBackbone(unet, tasks, text)
 
