@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,4 +42,5 @@ def run_node(name: str, make: Callable[[], AnyNode], work: Callable[[AnyNode], i
     finally:
         if node is not None:
             node.destroy_node()
+        gc.collect()  # a node that refused its parameters, half made, must be gone before the context is
         rclpy.try_shutdown()
