@@ -176,7 +176,9 @@ class GenPercept(LatentUNet):
 
 
 class GenPerceptDpt(FamilyModel):
-    """Disparity with a DPT head. The VAE only encodes, and there is no clean latent."""
+    """Disparity with a DPT head, which takes the place of the VAE's decoder and looks at the U-Net's features."""
+
+    has_picture_latent = False
 
     def __init__(
         self, recipe: Recipe, autoencoder: Autoencoder, unet: FeatureUNet, head: DptHead, text: Tensor
@@ -196,22 +198,20 @@ class GenPerceptDpt(FamilyModel):
         """See `FamilyModel`."""
         return self.autoencoder.encode(image)
 
-    def one_step(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> Tensor:
-        """There is none.
+    def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
+        """The head's values, (B, 1, H, W); there is no noise."""
+        text = self.text.expand(image_latent.shape[0], -1, -1)
+        return self.head(self.unet(image_latent, timestep, text))  # type: ignore[no-any-return]
 
-        Raises:
-            InputError: always.
-        """
-        raise InputError("genpercept's DPT head does not decode a latent: leave '--vae none' out")
+    def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
+        """The head's values as they are."""
+        return prediction
 
-    def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
+    def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Disparity (B, 1, H, W) in [0, 1], 0 and 1 the smallest and largest value of each picture."""
-        timestep = torch.full((1,), float(self.recipe.timestep), device=image.device)
-        text = self.text.expand(image.shape[0], -1, -1)
-        values = self.head(self.unet(self.encode(image), timestep, text))
-        low = values.amin(dim=(1, 2, 3), keepdim=True)
-        high = values.amax(dim=(1, 2, 3), keepdim=True)
-        return ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny),)
+        low = latent.amin(dim=(1, 2, 3), keepdim=True)
+        high = latent.amax(dim=(1, 2, 3), keepdim=True)
+        return ((latent - low) / (high - low).clamp(min=torch.finfo(latent.dtype).tiny),)
 
 
 def load(checkpoint: str, task: str, options: LoadOptions) -> GenPercept | GenPerceptDpt:

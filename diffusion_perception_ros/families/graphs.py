@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class Graph:
         return f"{self.name}.onnx"
 
 
-class _Stage(nn.Module):
+class _Stage(nn.Module, ABC):
     """Takes and returns float32, whatever the model computes in; inputs come in the order of `names`."""
 
     def __init__(self, model: FamilyModel, names: Sequence[str]) -> None:
@@ -65,8 +66,9 @@ class _Stage(nn.Module):
         }
         return tuple(tensor.float() for tensor in self.compute(named))
 
+    @abstractmethod
     def compute(self, named: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """Outputs from inputs by name, both in the model's precision."""
 
 
 class _Fused(_Stage):

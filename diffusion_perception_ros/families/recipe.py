@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -97,7 +98,7 @@ class LoadOptions:
     """A family's own settings by name, from `--set NAME=VALUE`; its `SETTINGS` says which it knows."""
 
 
-class FamilyModel(nn.Module):
+class FamilyModel(nn.Module, ABC):
     """A family's checkpoint as three stages, which can be run one by one or fused into a single step.
 
     Subclasses implement `encode`, `denoise` and `decode`. Tensors are float32: image (1, 3, H, W) normalised as the
@@ -109,6 +110,8 @@ class FamilyModel(nn.Module):
     """Those of the `example_conditions` that `encode_prompted` takes; `denoise` takes the others."""
     is_guided: bool = False
     """`denoise` takes `conditional`, (1,) float32: 1 for the prompt, 0 for the empty one; 1 if it is not given."""
+    has_picture_latent: bool = True
+    """The clean latent is one of the VAE's, so that another decoder can make a picture of it."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -124,9 +127,9 @@ class FamilyModel(nn.Module):
         """Names of the tensors that `decode` returns, in its order."""
         return tuple(output.tensor for output in self.recipe.outputs)
 
+    @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
         """Picture → image latent, scaled as the network expects it."""
-        raise NotImplementedError
 
     def encode_prompted(self, image: Tensor, **conditions: Tensor) -> Tensor:
         """`encode` for families whose prompt is a picture too.
@@ -137,6 +140,7 @@ class FamilyModel(nn.Module):
         """
         return self.encode(image)
 
+    @abstractmethod
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """One pass of the network; the meaning of the result is the recipe's `prediction_type`.
 
@@ -146,11 +150,10 @@ class FamilyModel(nn.Module):
             timestep: (1,) float32.
             conditions: As `example_conditions` names them, and `conditional` of guided families.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """Clean latent → output tensors as the card describes them."""
-        raise NotImplementedError
 
     def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
         """The clean latent of a single step from the recipe's timestep. Override where the noise matters."""

@@ -78,6 +78,8 @@ def use_linear_decoder(model: FamilyModel, feeds: Sequence[Feed]) -> dict[str, f
         InputError: the model has no VAE, or does not decode with it.
     """
     vae = _vae_of(model)
+    if not model.has_picture_latent:
+        raise InputError(f"this {model.recipe.family} model does not decode a latent: leave '--vae none' out")
     before = _run(model, feeds[1::2])
     with torch.inference_mode():
         latents = torch.cat([model.one_step(**feed) for feed in feeds[::2]])
