@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.sparse_points import Indices, SparsePoints, Vector
+from diffusion_perception_ros.inference.sparse_points import Indices, SparsePoints, FloatVector
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
@@ -78,7 +78,7 @@ class ScaleField:
 def fit_field(
     relative: FloatImage,
     points: SparsePoints,
-    targets: Vector,
+    targets: FloatVector,
     scale: float,
     shift: float,
     rgb: UInt8Image | None = None,
@@ -204,7 +204,7 @@ class _Splats:
 
 
 def _splat(
-    points: SparsePoints, targets: Vector, predicted: Vector, guide: list[FloatImage], shape: tuple[int, ...]
+    points: SparsePoints, targets: FloatVector, predicted: FloatVector, guide: list[FloatImage], shape: tuple[int, ...]
 ) -> tuple[_Splats, list[int]]:
     """The points in cells, and the levels of cells to ask, coarse to fine; the splats are those of the finest."""
     width, height = _grid_size(shape[1], shape[0])

@@ -21,7 +21,7 @@ _SMALLEST_DEPTH = 0.02
 """Metres. A median below is a sensor in metres that was taken for one in millimetres."""
 _ASPECT_TOLERANCE = 0.02
 
-Vector = npt.NDArray[np.float32]
+FloatVector = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 
@@ -32,9 +32,9 @@ class SparsePoints:
     rows: Indices
     columns: Indices
     """(N,) pixel of the prediction."""
-    metres: Vector
+    metres: FloatVector
     """(N,) along the optical axis, finite and positive."""
-    values: Vector
+    values: FloatVector
     """(N,) what the model predicts there, finite."""
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ def sparse_points(relative: FloatImage, sparse: FloatImage) -> SparsePoints:
     return points
 
 
-def _check_unit(metres: Vector) -> None:
+def _check_unit(metres: FloatVector) -> None:
     median = float(np.median(metres[:: max(1, len(metres) // 500)]))
     if median > _LARGEST_DEPTH:
         raise InputError(
