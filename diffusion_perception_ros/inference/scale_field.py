@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.sparse_points import Indices, SparsePoints, FloatVector
+from diffusion_perception_ros.inference.sparse_points import FloatVector, Indices, SparsePoints
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
