@@ -8,14 +8,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from model_factory import write_model
 from toy_rooms import toy_room, write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import DepthOutput, read_card
+from diffusion_perception_ros.inference.card import CardError, DepthOutput, read_card
 from diffusion_perception_ros.training.checkpoint import AVERAGED, write_checkpoint
 from diffusion_perception_ros.training.export import ExportOptions, export_model
 from diffusion_perception_ros.training.network import FOCAL_SCALE, DeployedNet, NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.weights import read_weights
 from diffusion_perception_ros.world.labels import LABELS
 
 
@@ -60,6 +62,25 @@ def test_graph_agrees_with_pytorch_at_other_sizes_and_batches(
         for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-3)
     assert "Graph against PyTorch" in (folder / "README.md").read_text()
+
+
+def test_the_folder_holds_weights_to_train_on_from(tmp_path: Path, rooms: Path) -> None:
+    network = write_toy_checkpoint(tmp_path / "checkpoint", rooms)
+    folder = tmp_path / "toy-model"
+    assert main(["export", "native", "--checkpoint", str(tmp_path / "checkpoint"), "-o", str(folder)]) == 0
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        for ours, theirs in zip(read_weights(folder)(image), network(image), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=1e-2)
+    assert (folder / "weights.safetensors").stat().st_size < 12e6
+
+    with (folder / "weights.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(CardError, match=r"weights\.safetensors"):
+        read_weights(folder)
+    with pytest.raises(InputError, match="comes without weights"):
+        read_weights(write_model(tmp_path / "graph-only"))
 
 
 def test_int8_stays_close_and_small(tmp_path: Path, rooms: Path) -> None:

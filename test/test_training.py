@@ -19,6 +19,7 @@ from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.checkpoint import latest_checkpoint, load_weights, read_checkpoint
 from diffusion_perception_ros.training.config import load_config
+from diffusion_perception_ros.training.muon import orthogonal
 from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.trainer import BEST, Trainer
 
@@ -83,12 +84,14 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
         Trainer(larger, tmp_path / "third")
 
 
-def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data: Path, optimiser: str) -> None:
     config = write_config(tmp_path / "toy.yaml", data, max_steps=14)
-    Trainer(load_config(config), tmp_path / "whole").train()
+    settings = [f"optimiser.kind={optimiser}"]
+    Trainer(load_config(config, settings), tmp_path / "whole").train()
 
     command = [sys.executable, "-m", "diffusion_perception_ros.cli.main", "train", str(config)]
-    command += ["-o", str(tmp_path / "cut")]
+    command += ["-o", str(tmp_path / "cut"), "--set", *settings]
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -103,12 +106,47 @@ def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data
     assert cut is not None
     assert 1 <= read_checkpoint(cut).state["step"] < 14
 
-    assert Trainer(load_config(config), tmp_path / "cut").train()
+    assert Trainer(load_config(config, settings), tmp_path / "cut").train()
     for name in ("network.safetensors", "ema.safetensors", "optimiser.safetensors"):
         whole, resumed = (load_file(latest_checkpoint(tmp_path / run) / name) for run in ("whole", "cut"))
         assert whole.keys() == resumed.keys()
         for key, tensor in whole.items():
             assert torch.equal(tensor, resumed[key]), f"{name} {key}"
+
+
+def test_muon_learns_more_from_the_same_pictures(tmp_path: Path, data: Path) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, max_steps=40, validate_minutes=60)
+    scores = {}
+    for kind, rate in (("adamw", 1.6e-3), ("muon", 4e-3)):
+        settings = [f"optimiser.kind={kind}", f"optimiser.learning_rate={rate}"]
+        Trainer(load_config(config, settings), tmp_path / kind).train()
+        (record,) = evaluations(tmp_path / kind)
+        scores[kind] = record["scores"]
+    assert scores["muon"]["abs_rel"] < scores["adamw"]["abs_rel"]
+    assert scores["muon"]["abs_rel"] < 0.9 * scores["muon"]["constant_abs_rel"]
+
+
+@pytest.mark.parametrize("shape", [(24, 200), (200, 24), (32, 32)])
+def test_the_update_of_muon_is_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) * torch.logspace(-2, 1, shape[1])
+    singular = torch.linalg.svdvals(orthogonal(matrix))
+    assert singular.max() < 1.2
+    assert (singular > 0.7).float().mean() > 0.8  # the smallest of a square one take more steps
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    assert torch.nn.functional.cosine_similarity(orthogonal(matrix).reshape(-1), (u @ v).reshape(-1), dim=0) > 0.97
+
+
+def test_a_compiled_run_takes_the_same_steps(tmp_path: Path, data: Path) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, max_steps=3)
+    trainers = {
+        compiled: Trainer(load_config(config, [f"run.compile={compiled}"]), tmp_path / str(compiled))
+        for compiled in (False, True)
+    }
+    for trainer in trainers.values():
+        trainer.train()
+    plain, compiled = (evaluations(tmp_path / str(key))[-1]["scores"] for key in (False, True))
+    assert compiled["abs_rel"] == pytest.approx(plain["abs_rel"], rel=1e-3)
 
 
 def test_two_processes_train_together(tmp_path: Path, data: Path) -> None:

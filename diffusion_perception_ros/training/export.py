@@ -1,4 +1,4 @@
-"""From a checkpoint to a model folder: ONNX graph, card, README, and proof that the graph says what PyTorch says."""
+"""From a checkpoint to a model folder: graph, weights, card, README, and a comparison of graph and network."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from diffusion_perception_ros.inference.card import (
     write_card,
 )
 from diffusion_perception_ros.sample import Sample
+from diffusion_perception_ros.training import weights as weights_file
 from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
 from diffusion_perception_ros.training.network import (
     FOCAL_SCALE,
@@ -96,7 +97,10 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         parity = compare(network, graph, inputs[:_PARITY_PICTURES])
         if options.precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
             raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
-        card = _card(source, options, (width, height), parity, {GRAPH: sha256_of(graph)})
+        weights = folder / weights_file.FILE
+        weights_file.write_weights(network, weights)
+        files = {path.name: sha256_of(path) for path in (graph, weights)}
+        card = _card(source, options, (width, height), parity, files)
         write_card(card, folder)
         if options.credits is not None:
             shutil.copyfile(options.credits, folder / "CREDITS.md")

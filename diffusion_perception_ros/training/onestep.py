@@ -15,6 +15,7 @@ from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import multi_task_losses
 from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs
 from diffusion_perception_ros.training.objectives import OneStepObjective
+from diffusion_perception_ros.training.weights import weights_of
 from diffusion_perception_ros.world.labels import LABELS
 
 
@@ -33,7 +34,8 @@ class OneStepLearner:
         self.identity: dict[str, Any] = settings.model_dump()
         self.network: nn.Module = OneStepNet(settings)
         if config.init_from is not None:
-            checkpoints.load_weights(self.network, config.init_from)
+            start = config.init_from
+            checkpoints.load_weights(self.network, weights_of(start) if start.is_dir() else start)
 
     def to(self, device: torch.device) -> None:
         """See `Learner`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from diffusion_perception_ros.training.evaluator import Evaluator
 from diffusion_perception_ros.training.learner import make_learner
 from diffusion_perception_ros.training.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.monitor import Monitor
+from diffusion_perception_ros.training.muon import Muon
 from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
@@ -101,15 +103,19 @@ class Trainer:
         self._learner.to(self._device)
         network = self._learner.network
         self._averaged = copy.deepcopy(network).to(self._device).requires_grad_(False).eval()
+        if self.config.run.compile:
+            network.compile(dynamic=False)  # the copy above stays as it is: it sees pictures of any size
+        self._network, self._optimiser = self._accelerator.prepare(network, self._make_optimiser(network))
+
+    def _make_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         settings = self.config.optimiser
-        optimiser = torch.optim.AdamW(
+        make = Muon if settings.kind == "muon" else partial(torch.optim.AdamW, fused=True)
+        return make(
             network.parameters(),
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
-            fused=True,
         )
-        self._network, self._optimiser = self._accelerator.prepare(network, optimiser)
 
     @property
     def _plain_network(self) -> nn.Module:
