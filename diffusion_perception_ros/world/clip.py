@@ -21,7 +21,7 @@ from diffusion_perception_ros.world.config import SensorConfig, WorldConfig
 from diffusion_perception_ros.world.renderer import Renderer, create_renderer
 from diffusion_perception_ros.world.sampling import sample_clip
 from diffusion_perception_ros.world.scene import Camera
-from diffusion_perception_ros.world.sensor import develop
+from diffusion_perception_ros.world.sensor import capture
 
 
 CLIP_SEED = 8
@@ -69,14 +69,11 @@ def render_clip(seed: int = CLIP_SEED, frames: int = CLIP_FRAMES) -> Iterator[tu
     try:
         for number, pose in enumerate(poses):
             scene.camera = Camera(scene.camera.intrinsics, pose)
-            image = renderer.render(scene)
-            sample = Sample(
-                rgb=develop(image.radiance, np.random.default_rng([seed, number]), SENSOR),
-                depth=image.depth,
-                normals=image.normals,
-                semantic=image.semantic,
-                instances=image.instances,
-                intrinsics=scene.camera.intrinsics,
+            sample = capture(
+                renderer.render(scene),
+                scene.camera.intrinsics,
+                np.random.default_rng([seed, number]),
+                SENSOR,
                 stamp=CLIP_START + number / CLIP_RATE,
                 frame_id=OPTICAL_FRAME,
                 name=f"frame {number}",

@@ -17,7 +17,7 @@ from diffusion_perception_ros.world.renderer import Renderer, create_renderer
 from diffusion_perception_ros.world.rooms import room_lights
 from diffusion_perception_ros.world.sampling import furnished_room
 from diffusion_perception_ros.world.scene import Camera, Scene, look_at
-from diffusion_perception_ros.world.sensor import develop
+from diffusion_perception_ros.world.sensor import capture
 
 
 SPEED = 1.0
@@ -49,14 +49,11 @@ def render_crossing(
         for number in range(frames):
             travelled = SPEED * (number - (frames - 1) / 2) / rate
             scene.triangles.positions[moving] = standing + (travelled * pose[:3, 0]).astype(np.float32)
-            image = renderer.render(scene)
-            sample = Sample(
-                rgb=develop(image.radiance, np.random.default_rng([seed, number]), SENSOR),
-                depth=image.depth,
-                normals=image.normals,
-                semantic=image.semantic,
-                instances=image.instances,
-                intrinsics=scene.camera.intrinsics,
+            sample = capture(
+                renderer.render(scene),
+                scene.camera.intrinsics,
+                np.random.default_rng([seed, number]),
+                SENSOR,
                 stamp=number / rate,
                 name=f"frame {number}",
             )

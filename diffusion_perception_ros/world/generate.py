@@ -18,7 +18,7 @@ from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.renderer import RenderedImage, Renderer, create_renderer
 from diffusion_perception_ros.world.sampling import sample_scene
-from diffusion_perception_ros.world.sensor import develop
+from diffusion_perception_ros.world.sensor import capture
 
 
 MAX_ATTEMPTS = 12
@@ -62,18 +62,10 @@ def render_seed(seed: int, config: WorldConfig, renderer: Renderer) -> SeededSam
             _logger.warning("scene %d failed: %r", scene_seed, error)
             rejected.append(f"{scene_seed}: {error!r}")
             continue
-        rgb = develop(image.radiance, np.random.default_rng([scene_seed, 1]), config.sensor)
-        reason = _fault(image, rgb)
+        rng = np.random.default_rng([scene_seed, 1])
+        sample = capture(image, scene.camera.intrinsics, rng, config.sensor, name=f"seed {seed}")
+        reason = _fault(image, sample.rgb)
         if reason is None:
-            sample = Sample(
-                rgb=rgb,
-                depth=image.depth,
-                normals=image.normals,
-                semantic=image.semantic,
-                instances=image.instances,
-                intrinsics=scene.camera.intrinsics,
-                name=f"seed {seed}",
-            )
             return SeededSample(sample, scene.tags, rejected)
         rejected.append(f"{scene_seed}: {reason}")
     raise InputError(f"Seed {seed} gave no usable scene in {MAX_ATTEMPTS} attempts ({'; '.join(rejected)}).")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from diffusion_perception_ros.sample import FloatImage, UInt8Image
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample, UInt8Image
 from diffusion_perception_ros.world.config import SensorConfig
+from diffusion_perception_ros.world.renderer import RenderedImage
 
 
 REFERENCE_WIDTH = 320
@@ -16,6 +17,35 @@ BRIGHT_LIMIT = 1.3
 """The brightest tenth of a picture is kept around saturation, however dark the rest is."""
 MAX_GAIN = 60.0
 """The automatic exposure makes nothing brighter than this."""
+
+
+def capture(
+    image: RenderedImage,
+    intrinsics: Intrinsics,
+    rng: np.random.Generator,
+    config: SensorConfig,
+    *,
+    stamp: float | None = None,
+    frame_id: str = "",
+    name: str = "",
+) -> Sample:
+    """What the camera gives of a rendered view: its picture (see `develop`) with the ground truth of the renderer.
+
+    Args:
+        rng: the only source of randomness.
+        stamp: seconds.
+    """
+    return Sample(
+        rgb=develop(image.radiance, rng, config),
+        depth=image.depth,
+        normals=image.normals,
+        semantic=image.semantic,
+        instances=image.instances,
+        intrinsics=intrinsics,
+        stamp=stamp,
+        frame_id=frame_id,
+        name=name,
+    )
 
 
 def develop(radiance: FloatImage, rng: np.random.Generator, config: SensorConfig) -> UInt8Image:
