@@ -156,6 +156,23 @@ def test_a_published_unet_is_fine_tuned_and_comes_out_in_its_layout(tmp_path: Pa
     assert torch.equal(unet.conv_in.weight, best["unet.conv_in.weight"])
 
 
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "unet"])
+def test_pickled_weights_are_refused(tmp_path: Path, data: Path, part: str) -> None:
+    """Both libraries would read them, with nothing but a line in the log."""
+    base = write_sd2_parts(tmp_path / "base", in_channels=4)
+    (weights,) = (base / part).glob("*.safetensors")
+    pickled = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    torch.save(load_file(weights), weights.with_name(pickled))
+    weights.unlink()
+    write_config(tmp_path / "toy.yaml", data, {"kind": "lotus_g"}, pretrained=str(base), config={})
+    with pytest.raises(InputError) as error:
+        Trainer(load_config(tmp_path / "toy.yaml"), tmp_path / "run")
+    assert str(error.value) == (
+        f"{base / part} has no .safetensors file, and other formats are not read because they can run code: convert "
+        "the weights once with save_pretrained"
+    )
+
+
 def test_a_widened_convolution_answers_alike_and_the_task_switch_is_lotus_s() -> None:
     unet = UNet2DConditionModel(**SMALL_UNET, in_channels=4, out_channels=4)
     latent = torch.randn(1, 4, 8, 8)

@@ -9,6 +9,7 @@ from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.diffusion.pretrained import load_network
 
 
 class UNetBackbone(nn.Module):
@@ -96,19 +97,17 @@ def pretrained_unet(pretrained: str, inputs: int, tasks: int, text: Tensor) -> U
     Raises:
         InputError: it cannot be loaded, or has more input channels or another number of tasks.
     """
-    wanted = 2 * (tasks + 1)
-    try:
-        unet, loading = UNet2DConditionModel.from_pretrained(
-            pretrained,
-            subfolder="unet",
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=wanted,
-            low_cpu_mem_usage=False,
-            device_map=None,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{pretrained} has no U-Net that can be loaded for {tasks} task(s): {error}") from error
+    unet, loading = load_network(
+        UNet2DConditionModel,
+        pretrained,
+        "unet",
+        f"U-Net for {tasks} task(s)",
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * (tasks + 1),
+        low_cpu_mem_usage=False,
+        device_map=None,
+        output_loading_info=True,
+    )
     missing = set(loading["missing_keys"])
     if missing and not all(name.startswith("class_embedding.") for name in missing):
         raise InputError(f"the U-Net of {pretrained} lacks weights: {', '.join(sorted(missing)[:3])} …")
@@ -153,9 +152,11 @@ def empty_prompt(pretrained: str) -> Tensor:
 
     try:
         tokenizer: Any = CLIPTokenizer.from_pretrained(pretrained, subfolder="tokenizer")
-        encoder: Any = CLIPTextModel.from_pretrained(pretrained, subfolder="text_encoder")
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{pretrained} has no text encoder and tokenizer that can be loaded: {error}") from error
+        raise InputError(
+            f"{pretrained} has no tokenizer that can be loaded (subfolder 'tokenizer'): {error}"
+        ) from error
+    encoder = load_network(CLIPTextModel, pretrained, "text_encoder", "text encoder")
     tokens = tokenizer("", padding="do_not_pad", max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
     with torch.no_grad():
         states: Tensor = encoder(tokens)[0][0]

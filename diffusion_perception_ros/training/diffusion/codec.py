@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.diffusion.pretrained import load_network
 
 
 class PixelCodec(nn.Module):
@@ -61,9 +61,6 @@ def load_vae(pretrained: str) -> VaeCodec:
     """The autoencoder of a checkpoint in the diffusers layout.
 
     Raises:
-        InputError: there is none that can be loaded.
+        InputError: there is none that can be loaded from safetensors.
     """
-    try:
-        return VaeCodec(AutoencoderKL.from_pretrained(pretrained, subfolder="vae"))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{pretrained} has no autoencoder that can be loaded (subfolder 'vae'): {error}") from error
+    return VaeCodec(load_network(AutoencoderKL, pretrained, "vae", "autoencoder"))
