@@ -149,24 +149,39 @@ def test_a_compiled_run_takes_the_same_steps(tmp_path: Path, data: Path) -> None
     assert compiled["abs_rel"] == pytest.approx(plain["abs_rel"], rel=1e-3)
 
 
-def test_two_processes_train_together(tmp_path: Path, data: Path) -> None:
-    config = write_config(tmp_path / "toy.yaml", data, max_steps=40, validate_minutes=60)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        "--module",
-    ]
-    command += ["diffusion_perception_ros.cli.main", "train", str(config), "-o", str(tmp_path / "run")]
+def train_in_two_processes(config: Path, run: Path, *settings: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--module"]
+    command += ["diffusion_perception_ros.cli.main", "train", str(config), "-o", str(run)]
+    for setting in settings:
+        command += ["--set", setting]
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, timeout=500)
+
+
+def test_two_processes_train_together(tmp_path: Path, data: Path) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, max_steps=40, validate_minutes=60)
+    train_in_two_processes(config, tmp_path / "run")
     (record,) = evaluations(tmp_path / "run")
     assert record["samples"] == 40 * 8 * 2
     assert record["scores"]["abs_rel"] < record["scores"]["constant_abs_rel"]
+
+
+def test_sharded_processes_take_the_same_steps_and_can_be_continued(tmp_path: Path, data: Path) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, max_steps=4, validate_minutes=60)
+    train_in_two_processes(config, tmp_path / "copies")
+    train_in_two_processes(config, tmp_path / "shards", "run.fully_shard=true")
+    for name in ("network.safetensors", "optimiser.safetensors"):
+        copies, shards = (load_file(latest_checkpoint(tmp_path / run) / name) for run in ("copies", "shards"))
+        assert copies.keys() == shards.keys()
+        for key, tensor in copies.items():
+            if "running" not in key:  # statistics of each process's own pictures
+                torch.testing.assert_close(shards[key], tensor, atol=2e-3, rtol=0.05, msg=lambda m, k=key: f"{k}: {m}")
+
+    train_in_two_processes(config, tmp_path / "shards", "run.fully_shard=true", "run.max_steps=6")
+    single = Trainer(load_config(config, ["run.max_steps=7"]), tmp_path / "shards")
+    assert single.step == 6
+    assert single.train()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path, data: Path) -> None:

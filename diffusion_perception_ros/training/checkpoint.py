@@ -16,11 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.lora import Adapter, add_lora, merge_lora
 from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.sharding import like
 
 
 STATE = "checkpoint.json"
 WEIGHTS, AVERAGED, OPTIMISER = "network.safetensors", "ema.safetensors", "optimiser.safetensors"
+ADAPTER = "adapter"
+"""Key in the identity of an adapted network: its `lora.Adapter`."""
 _KEPT = 2
 
 
@@ -42,20 +46,26 @@ class Checkpoint:
             InputError: it is of another kind of network.
         """
         try:
-            return NetworkConfig.model_validate(self.identity)
+            fields = {key: value for key, value in self.identity.items() if key != ADAPTER}
+            return NetworkConfig.model_validate(fields)
         except ValidationError as error:
             kind = self.identity.get("kind", "unknown kind")
             raise InputError(f"{self.folder} is no checkpoint of a onestep network but of a '{kind}'") from error
 
     def averaged_network(self) -> OneStepNet:
-        """The network with the averaged weights, in evaluation mode.
+        """The network with the averaged weights, those of an adapter merged, in evaluation mode.
 
         Raises:
             InputError: the weights are missing, damaged, or of another network.
         """
         network = OneStepNet(self.network)
-        load_weights(network, self.folder / AVERAGED)
-        return network.eval()
+        if ADAPTER in self.identity:
+            add_lora(network, Adapter.model_validate(self.identity[ADAPTER]))
+            load_weights(network, self.folder / AVERAGED)
+            merge_lora(network)
+        else:
+            load_weights(network, self.folder / AVERAGED)
+        return network.requires_grad_(True).eval()
 
 
 def write_checkpoint(
@@ -159,14 +169,12 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The way back from `optimiser_tensors`.
 
-    Moments take the memory layout of their parameter: the fused optimiser walks through both in memory order.
+    Moments are sharded as their parameter is, and take its memory layout: the fused optimiser walks through both in
+    memory order.
     """
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        parameter = parameters[int(number)]
-        if value.shape == parameter.shape:
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        entries.setdefault(int(number), {})[name] = value
+        entries.setdefault(int(number), {})[name] = like(value, parameters[int(number)])
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})

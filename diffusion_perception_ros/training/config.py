@@ -11,11 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from diffusion_perception_ros.datasets.augment import AugmentationConfig
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.training.adaptation import AdaptationConfig
 from diffusion_perception_ros.training.diffusion.annotations import Task
 from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
 from diffusion_perception_ros.training.sources import Sources
+from diffusion_perception_ros.world.labels import LABELS
 
 
 class _Strict(BaseModel):
@@ -35,6 +37,8 @@ class DataConfig(_Strict):
     """(width, height) of the network's input; every batch draws one, validation uses the first. Multiples of 32."""
     batch_size: int = Field(default=16, gt=0)
     """Per process and step."""
+    classes: tuple[str, ...] = Field(default=tuple(label.name for label in LABELS), min_length=1, max_length=255)
+    """Names of the class ids in the data; others than the world's only for shards written by `adapt`."""
     minimum_samples: int = Field(default=1, gt=0)
     """Fewer training samples than this are an error."""
 
@@ -75,11 +79,15 @@ class RunConfig(_Strict):
     emulated and ten times slower)."""
     compile: bool = False
     """`torch.compile` the network, once per size of picture: minutes at the start, a quarter less time afterwards."""
+    fully_shard: bool = False
+    """Several processes share one copy of parameters, gradients and moments (FSDP2), for full-size networks."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 = all cores."""
     checkpoint_minutes: float = Field(default=3.0, gt=0)
     validate_minutes: float = Field(default=6.0, gt=0)
     validation_samples: int = Field(default=300, gt=0)
+    score: Literal["abs_rel", "normals_mean", "miou"] = "abs_rel"
+    """Which score of the validation scenes chooses the best checkpoint."""
     log_steps: int = Field(default=50, gt=0)
 
     @model_validator(mode="after")
@@ -141,6 +149,8 @@ class TrainingConfig(_Strict):
     init_from: Path | None = None
     """Weights of the same network to start from: a safetensors file, such as `ema.safetensors` of a checkpoint, or the
     folder of a model that comes with its weights, such as `models/onestep-s`."""
+    adaptation: AdaptationConfig | None = None
+    """Only a small share of the parameters is learnt (LoRA); the others stay as `init_from` or `pretrained` has them."""
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -152,6 +162,21 @@ class TrainingConfig(_Strict):
     def _objective_fits_network(self) -> TrainingConfig:
         if self.network.kind == "onestep" and self.objective.kind not in ("lotus_d", "lotus_g"):
             raise ValueError(f"objective '{self.objective.kind}' needs a diffusion backbone ('network.kind: unet')")
+        if self.run.fully_shard and self.optimiser.kind == "muon":
+            raise ValueError("'optimiser.kind: muon' needs whole matrices, which 'run.fully_shard' takes apart")
+        return self
+
+    @model_validator(mode="after")
+    def _adaptation_fits_network(self) -> TrainingConfig:
+        settings, onestep = self.adaptation, self.network.kind == "onestep"
+        if settings is None:
+            return self
+        if onestep and not settings.tasks:
+            raise ValueError("'adaptation' of the onestep network needs 'adaptation.tasks', what the data has labels for")
+        if not onestep and (settings.tasks or settings.new_classes):
+            raise ValueError("a diffusion network adapts to 'network.tasks': leave out the tasks of 'adaptation'")
+        if self.init_from is None and (onestep or not self.network.pretrained):  # type: ignore[union-attr]
+            raise ValueError("'adaptation' needs 'init_from', the weights that it starts from")
         return self
 
 

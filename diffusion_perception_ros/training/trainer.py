@@ -28,13 +28,12 @@ from diffusion_perception_ros.training.monitor import Monitor
 from diffusion_perception_ros.training.muon import Muon
 from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
+from diffusion_perception_ros.training.sharding import gathered, local, shard, whole
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
 
 
 BEST = "best"
 _SMOOTHING = 0.95
-_SCORE = "abs_rel"
-"""Lower is better; decides which checkpoint is the best, on rendered validation scenes."""
 
 
 class Trainer:
@@ -66,9 +65,13 @@ class Trainer:
         self._validation_data = open_sources(config.data.validation)
         self._validation_indices = evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
-        self._class_weights = broadcast(inverse_frequency_weights(label_counts(dataset)).to(self._device))
-        self._build()
-        self._resume()
+        self._class_weights = broadcast(inverse_frequency_weights(label_counts(dataset, len(config.data.classes))).to(self._device))
+        self._make_networks()
+        latest = self._resume()
+        self._prepare()
+        if latest is not None:
+            moments = checkpoints.load_tensors(latest / checkpoints.OPTIMISER)
+            checkpoints.restore_optimiser(self._optimiser.optimizer, moments)
         self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
         self._real = self._make_real_evaluator()
         run.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ class Trainer:
         return dataset
 
     def _make_evaluator(self, data: Mixture, indices: list[int], keep_aspect: bool = False) -> Evaluator:
-        return Evaluator(self._averaged, self._learner, data, indices, self.config, self._accelerator, keep_aspect)
+        return Evaluator(self._scored, self._learner, data, indices, self.config, self._accelerator, keep_aspect)
 
     def _make_real_evaluator(self) -> Evaluator | None:
         if self.config.data.real is None:
@@ -97,21 +100,33 @@ class Trainer:
         data = open_sources(self.config.data.real)
         return self._make_evaluator(data, evenly(len(data), self.config.run.validation_samples), keep_aspect=True)
 
-    def _build(self) -> None:
+    def _make_networks(self) -> None:
         torch.manual_seed(self.config.seed)
         self._learner = make_learner(self.config, self._class_weights)
         self._learner.to(self._device)
-        network = self._learner.network
-        self._averaged = copy.deepcopy(network).to(self._device).requires_grad_(False).eval()
+        self._scored = copy.deepcopy(self._learner.network).to(self._device).requires_grad_(False).eval()
+
+    def _prepare(self) -> None:
+        """Optimiser and processes. The averaged network is the scored one, unless it is sharded."""
+        network, self._averaged = self._learner.network, self._scored
         if self.config.run.compile:
-            network.compile(dynamic=False)  # the copy above stays as it is: it sees pictures of any size
-        self._network, self._optimiser = self._accelerator.prepare(network, self._make_optimiser(network))
+            network.compile(dynamic=False)  # the copy to be scored stays as it is: it sees pictures of any size
+        if self.config.run.fully_shard:
+            if self._accelerator.num_processes == 1:
+                raise InputError("run.fully_shard needs several processes: start them with torchrun, or leave it out")
+            self._averaged = copy.deepcopy(self._scored)
+            for copied in (network.to(self._device), self._averaged):
+                shard(copied, self._uses_bf16())
+            self._network = network
+            self._optimiser = self._accelerator.prepare(self._make_optimiser(network))
+        else:
+            self._network, self._optimiser = self._accelerator.prepare(network, self._make_optimiser(network))
 
     def _make_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         settings = self.config.optimiser
         make = Muon if settings.kind == "muon" else partial(torch.optim.AdamW, fused=True)
         return make(
-            network.parameters(),
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -139,6 +154,8 @@ class Trainer:
         rate_from = (self.step, time.monotonic())
         with self._monitor, self._stop.listening():
             self._monitor.say(self._describe())
+            if self.step == 0 and self.config.init_from is not None:
+                self._evaluate()  # what it starts from
             try:
                 while not (stop := self._agree(time.monotonic() - started)) and self._progress < 1.0:
                     if self.seconds - last_validation > 60 * self.config.run.validate_minutes:
@@ -194,7 +211,7 @@ class Trainer:
                     norm = self._accelerator.clip_grad_norm_(
                         self._network.parameters(), self.config.optimiser.clip_norm
                     )
-                    self._refuse_nan(norm, "gradient", batch)
+                    self._refuse_nan(whole(norm), "gradient", batch)
                 self._optimiser.step()
                 self._optimiser.zero_grad(set_to_none=True)
             if self._accelerator.sync_gradients:
@@ -216,7 +233,9 @@ class Trainer:
         decay = self._schedule.average_decay(self.step)
         averaged, current = self._averaged.state_dict(), self._plain_network.state_dict()
         floats = [name for name, value in averaged.items() if value.is_floating_point()]
-        torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
+        torch._foreach_lerp_(
+            [local(averaged[name]) for name in floats], [local(current[name]) for name in floats], 1 - decay
+        )
 
     def _agree(self, seconds: float) -> bool:
         """Sets `seconds` and says whether to stop, both as the first process sees it: all must decide alike."""
@@ -238,9 +257,14 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Scores the averaged network on the first process and keeps it if it is the best so far."""
+        if self._averaged is not self._scored:
+            weights = gathered(self._averaged.state_dict(), keep=self._accelerator.is_main_process)
+            if weights:
+                self._scored.load_state_dict(weights)
         if self._accelerator.is_main_process:
             scores = self._evaluator.scores()
-            is_best = scores.get(_SCORE, math.inf) < self._best
+            score = self._lower_is_better(scores)
+            is_best = score < self._best
             record = {
                 "step": self.step,
                 "minutes": round(self.seconds / 60, 2),
@@ -252,14 +276,22 @@ class Trainer:
                 record["real_scores"] = self._real.scores()
             self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
-                self._best = scores[_SCORE]
-                weights = {checkpoints.AVERAGED: self._averaged.state_dict()}
-                self._write(self.folder / BEST, {"evaluation": record}, weights)
+                self._best = score
+                self._write(
+                    self.folder / BEST, {"evaluation": record}, {checkpoints.AVERAGED: self._scored.state_dict()}
+                )
         self._accelerator.wait_for_everyone()
+
+    def _lower_is_better(self, scores: dict[str, float]) -> float:
+        """The score that decides which checkpoint is the best."""
+        name = self.config.run.score
+        value = scores.get(name, math.nan)
+        return math.inf if math.isnan(value) else -value if name == "miou" else value
 
     def _finish(self) -> None:
         best = self.folder / BEST / checkpoints.AVERAGED
         if self._accelerator.is_main_process and best.is_file():
+            self._learner.network = self._scored  # the trained one may be sharded
             try:
                 self._learner.finish(checkpoints.load_tensors(best), self.folder)
             except OSError as error:
@@ -272,17 +304,18 @@ class Trainer:
         return int(self.step * per_step)
 
     def _save(self) -> None:
-        if self._accelerator.is_main_process:
-            written = self._write(
-                checkpoints.step_folder(self.folder, self.step),
-                {"best": self._best if math.isfinite(self._best) else None},
-                {
-                    checkpoints.WEIGHTS: self._plain_network.state_dict(),
-                    checkpoints.AVERAGED: self._averaged.state_dict(),
-                    checkpoints.OPTIMISER: checkpoints.optimiser_tensors(self._optimiser.optimizer),
-                },
+        is_main = self._accelerator.is_main_process
+        files = {
+            name: gathered(tensors, keep=is_main)
+            for name, tensors in (
+                (checkpoints.WEIGHTS, self._plain_network.state_dict()),
+                (checkpoints.AVERAGED, self._averaged.state_dict()),
+                (checkpoints.OPTIMISER, checkpoints.optimiser_tensors(self._optimiser.optimizer)),
             )
-            if written:
+        }
+        if is_main:
+            best = {"best": self._best if math.isfinite(self._best) else None}
+            if self._write(checkpoints.step_folder(self.folder, self.step), best, files):
                 checkpoints.prune_checkpoints(self.folder)
         self._accelerator.wait_for_everyone()
 
@@ -306,21 +339,19 @@ class Trainer:
             return False
         return True
 
-    def _resume(self) -> None:
+    def _resume(self) -> Path | None:
+        """Takes up the newest checkpoint, if there is one, but for the optimiser, which comes later."""
         latest = checkpoints.latest_checkpoint(self.folder)
         if latest is None:
-            return
+            return None
         checkpoint = checkpoints.read_checkpoint(latest)
         if checkpoint.identity != self._learner.identity:
             raise InputError(
                 f"{latest} holds another network ({checkpoint.identity}) than the config asks for "
                 f"({self._learner.identity}): choose another output folder"
             )
-        checkpoints.load_weights(self._plain_network, latest / checkpoints.WEIGHTS)
-        checkpoints.load_weights(self._averaged, latest / checkpoints.AVERAGED)
-        checkpoints.restore_optimiser(
-            self._optimiser.optimizer, checkpoints.load_tensors(latest / checkpoints.OPTIMISER)
-        )
+        checkpoints.load_weights(self._learner.network, latest / checkpoints.WEIGHTS)
+        checkpoints.load_weights(self._scored, latest / checkpoints.AVERAGED)
         state = checkpoint.state
         self.step, self.seconds = state["step"], state["seconds"]
         self._position = Position(**state["position"])
@@ -329,9 +360,10 @@ class Trainer:
         self._validation_indices = [
             index for index in state["validation_indices"] if index < len(self._validation_data)
         ]
+        return latest
 
     def _describe(self) -> str:
-        parameters = sum(p.numel() for p in self._averaged.parameters()) / 1e6
+        parameters = sum(p.numel() for p in self._scored.parameters()) / 1e6
         return (
             f"{self.config.name}: {parameters:.1f} M parameters, {len(self._open_training_data())} training samples, "
             f"{len(self._validation_indices)} for validation, {self._accelerator.num_processes} process(es) on "
