@@ -13,7 +13,7 @@ The graph undoes the normalisation and then computes, from pixel values r, g, b 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +80,35 @@ def write_model(
         "instances": {"tensor": "instances", "offset_scale": float(CELL)},
     }
     fields = {
+        "graph": "model.onnx",
+        "input": {"tensor": "image", "size": size, "mean": list(MEAN), "std": list(STD)},
+        "noise": noise,
+        "outputs": [{"task": task, **outputs[task]} for task in tasks],
+    }
+    return write_card(folder, fields, card)
+
+
+def write_card(folder: Path, fields: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Path:
+    """Writes the card of a folder whose graphs are there, and returns the folder.
+
+    Args:
+        fields: What the card says besides the fields that are the same for every model of the tests.
+        changes: Further fields, which take the place of those.
+    """
+    card = {
         "schema_version": SCHEMA_VERSION,
         "name": folder.name,
         "family": "test",
         "description": "Closed-form outputs for tests.",
         "licence": "Apache-2.0",
         "source": {"checkpoint": "none", "training_data": "none"},
-        "graph": "model.onnx",
         "opset": 17,
         "precision": "fp32",
-        "input": {"tensor": "image", "size": size, "mean": list(MEAN), "std": list(STD)},
-        "noise": noise,
-        "outputs": [{"task": task, **outputs[task]} for task in tasks],
-        "files": {"model.onnx": sha256_of(folder / "model.onnx")},
-        **(card or {}),
+        **fields,
+        "files": {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))},
+        **(changes or {}),
     }
-    (folder / CARD_NAME).write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+    (folder / CARD_NAME).write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
     return folder
 
 

@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx.parser
-import yaml
-from model_factory import LABELS
-
-from diffusion_perception_ros.inference.card import CARD_NAME, SCHEMA_VERSION, sha256_of
+from model_factory import LABELS, write_card
 
 
 LATENT_CHANNELS = 3
@@ -192,20 +189,8 @@ def _save(text: str, path: Path) -> None:
 
 def _write_card(folder: Path, tasks: Sequence[str], fields: dict[str, Any], changes: Mapping[str, Any] | None) -> Path:
     size = {"rule": "longest_side", "longest_side": 128, "multiple_of": 32, "interpolation": "area"}
-    everything = {
-        "schema_version": SCHEMA_VERSION,
-        "name": folder.name,
-        "family": "test",
-        "description": "Closed-form outputs for tests.",
-        "licence": "Apache-2.0",
-        "source": {"checkpoint": "none", "training_data": "none"},
-        **fields,
-        "opset": 17,
-        "precision": "fp32",
+    described = {
         "input": {"tensor": "image", "size": size, "mean": [0.0] * 3, "std": [1.0] * 3},
         "outputs": [{"task": task, **OUTPUTS[task]} for task in tasks],
-        "files": {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))},
-        **(changes or {}),
     }
-    (folder / CARD_NAME).write_text(yaml.safe_dump(everything, sort_keys=False), encoding="utf-8")
-    return folder
+    return write_card(folder, fields | described, changes)
