@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ def test_graph_agrees_with_pytorch_at_other_sizes_and_batches(
     tmp_path: Path, rooms: Path, noise_channels: int
 ) -> None:
     network = write_toy_checkpoint(tmp_path / "checkpoint", rooms, noise_channels)
+    evaluation = {"minutes": 6.2, "samples": 5360, "scores": {"abs_rel": 0.4306, "normals_mean": 36.9}}
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(evaluation) + "\n")
     folder = tmp_path / "toy-model"
     assert main(["export", "native", "--checkpoint", str(tmp_path / "checkpoint"), "-o", str(folder)]) == 0
     card = read_card(folder)
@@ -61,7 +64,9 @@ def test_graph_agrees_with_pytorch_at_other_sizes_and_batches(
         actual = session.run(None, {name: value.numpy() for name, value in feed.items()})
         for ours, theirs in zip(actual, expected, strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-3)
-    assert "Graph against PyTorch" in (folder / "README.md").read_text()
+    readme = (folder / "README.md").read_text()
+    assert "Graph against PyTorch" in readme
+    assert "| 6 | 5.4 k | 0.431 | 36.9° |" in readme
 
 
 def test_the_folder_holds_weights_to_train_on_from(tmp_path: Path, rooms: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.training.checkpoint import Checkpoint
+from diffusion_perception_ros.training.monitor import EVALUATIONS
 
 
 _ROWS = (
@@ -21,6 +25,8 @@ _ROWS = (
     ("semantic mIoU, all classes", "miou", "{:.3f}"),
     ("semantic mIoU, coarse groups", "group_miou", "{:.3f}"),
 )
+
+_CURVE = ("abs_rel", "delta1", "metric_abs_rel", "normals_mean", "pixel_accuracy", "group_miou")
 
 
 def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> str:
@@ -57,13 +63,33 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> 
 | measure | value |
 |---|---|
 {table}
-
+{_learning_curve(checkpoint)}
 ## Graph against PyTorch
 
 | output | largest difference | mean |
 |---|---|---|
 {_parity_rows(card)}
 """
+
+
+def _learning_curve(checkpoint: Checkpoint) -> str:
+    """All evaluations of the run that the checkpoint lies in; nothing if it was taken out of it."""
+    try:
+        lines = (checkpoint.folder.parent / EVALUATIONS).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    shown = [row for row in _ROWS if row[1] in _CURVE and any(row[1] in record["scores"] for record in records)]
+    titles = " | ".join(["minutes", "pictures", *(title for title, _, _ in shown)])
+    rows = [
+        " | ".join(
+            [f"{record['minutes']:.0f}", f"{record['samples'] / 1000:.1f} k"]
+            + [form.format(record["scores"][key]) if key in record["scores"] else "" for _, key, form in shown]
+        )
+        for record in records
+    ]
+    table = "\n".join(f"| {row} |" for row in [titles, "|".join(["---"] * (2 + len(shown))), *rows])
+    return f"\n## Learning curve, on the same scenes\n\n{table}\n"
 
 
 def _variant(checkpoint: Checkpoint) -> str:
