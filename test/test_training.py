@@ -241,6 +241,11 @@ def test_a_wrong_setting_is_named(tmp_path: Path, data: Path, override: str, mes
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "config" / "train").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_the_shipped_configs_are_valid(path: Path) -> None:
+    assert load_config(path).name in (path.stem.replace("_", "-"), path.stem)
+
+
 def test_bad_config_files_and_data_end_with_exit_code_2(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
