@@ -17,7 +17,7 @@ from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
 from diffusion_perception_ros.training.sources import Sources
-from diffusion_perception_ros.world.labels import LABELS
+from diffusion_perception_ros.world.labels import CLASS_ID
 
 
 class _Strict(BaseModel):
@@ -37,7 +37,7 @@ class DataConfig(_Strict):
     """(width, height) of the network's input; every batch draws one, validation uses the first. Multiples of 32."""
     batch_size: int = Field(default=16, gt=0)
     """Per process and step."""
-    classes: tuple[str, ...] = Field(default=tuple(label.name for label in LABELS), min_length=1, max_length=255)
+    classes: tuple[str, ...] = Field(default=tuple(CLASS_ID), min_length=1, max_length=255)
     """Names of the class ids in the data; others than the world's only for shards written by `adapt`."""
     minimum_samples: int = Field(default=1, gt=0)
     """Fewer training samples than this are an error."""
@@ -150,7 +150,7 @@ class TrainingConfig(_Strict):
     """Weights of the same network to start from: a safetensors file, such as `ema.safetensors` of a checkpoint, or the
     folder of a model that comes with its weights, such as `models/onestep-s`."""
     adaptation: AdaptationConfig | None = None
-    """Only a small share of the parameters is learnt (LoRA); the others stay as `init_from` or `pretrained` has them."""
+    """Learn only a small share of the parameters (LoRA); the others stay as `init_from` or `pretrained` has them."""
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -172,7 +172,7 @@ class TrainingConfig(_Strict):
         if settings is None:
             return self
         if onestep and not settings.tasks:
-            raise ValueError("'adaptation' of the onestep network needs 'adaptation.tasks', what the data has labels for")
+            raise ValueError("'adaptation.tasks' must say what the data has labels for")
         if not onestep and (settings.tasks or settings.new_classes):
             raise ValueError("a diffusion network adapts to 'network.tasks': leave out the tasks of 'adaptation'")
         if self.init_from is None and (onestep or not self.network.pretrained):  # type: ignore[union-attr]

@@ -45,11 +45,11 @@ class Evaluator:
         self._network, self._learner, self._accelerator = network, learner, accelerator
         self._dataset, self._indices = dataset, indices
         self._size, self._batch_size = config.data.sizes[0], config.data.batch_size
-        self._keep_aspect = keep_aspect
+        self._keep_aspect, self._classes = keep_aspect, config.data.classes
 
     def scores(self) -> dict[str, float]:
         """See `validation.validate`."""
-        return validate(self._estimates, self._batches())
+        return validate(self._estimates, self._batches(), self._classes)
 
     def sheet(self) -> UInt8Image:
         """Predictions for the first pictures beside the truth."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_perception_ros.training import checkpoint as checkpoints
+from diffusion_perception_ros.training.adaptation import Adaptation
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
@@ -16,7 +17,6 @@ from diffusion_perception_ros.training.losses import multi_task_losses
 from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs
 from diffusion_perception_ros.training.objectives import OneStepObjective
 from diffusion_perception_ros.training.weights import weights_of
-from diffusion_perception_ros.world.labels import LABELS
 
 
 class OneStepLearner:
@@ -27,25 +27,36 @@ class OneStepLearner:
         self._objective = OneStepObjective(
             config.objective.noise_channels if config.objective.kind == "lotus_g" else 0
         )
-        self._weights, self.class_weights = config.losses, class_weights
+        self._weights, self._learnt, self.class_weights = config.losses, config.losses, class_weights
         settings = NetworkConfig(
-            size=config.network.size, noise_channels=self._objective.noise_channels, classes=len(LABELS)
+            size=config.network.size, noise_channels=self._objective.noise_channels, classes=len(config.data.classes)
         )
         self.identity: dict[str, Any] = settings.model_dump()
-        self.network: nn.Module = OneStepNet(settings)
+        network = OneStepNet(settings)
+        self.network: nn.Module = network
         if config.init_from is not None:
             start = config.init_from
-            checkpoints.load_weights(self.network, weights_of(start) if start.is_dir() else start)
+            checkpoints.load_weights(network, weights_of(start) if start.is_dir() else start)
+        self._adaptation = Adaptation(network, config.adaptation) if config.adaptation else None
+        if self._adaptation is not None:
+            self.identity[checkpoints.ADAPTER] = self._adaptation.adapter.model_dump(mode="json")
+            self._learnt = self._adaptation.learnt(config.losses)
 
     def to(self, device: torch.device) -> None:
         """See `Learner`."""
         self.class_weights = self.class_weights.to(device)
+        if self._adaptation is not None:
+            self._adaptation.to(device)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Learner`."""
-        outputs: Outputs = network(*self._objective.conditioning(batch.image, generator))
-        terms = multi_task_losses(outputs, batch, self._weights, self.class_weights)
-        return {name: getattr(self._weights, name) * value for name, value in terms.items()}
+        inputs = self._objective.conditioning(batch.image, generator)
+        outputs: Outputs = network(*inputs)
+        terms = multi_task_losses(outputs, batch, self._learnt, self.class_weights)
+        weighted = {name: getattr(self._learnt, name) * value for name, value in terms.items()}
+        if self._adaptation is not None:
+            weighted |= self._adaptation.kept(outputs, *inputs, self._weights)
+        return weighted
 
     def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
         """See `Learner`."""

@@ -121,7 +121,7 @@ def evenly(length: int, count: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, length - 1, min(count, length))})
 
 
-def label_counts(dataset: Sequence[Sample]) -> Tensor:
+def label_counts(dataset: Sequence[Sample], classes: int = len(LABELS)) -> Tensor:
     """(classes,) pixels per class in a few hundred samples spread over the dataset; unreadable ones do not count."""
     counts = np.zeros(256, np.int64)
     for index in evenly(len(dataset), _LABEL_SAMPLES):
@@ -131,7 +131,7 @@ def label_counts(dataset: Sequence[Sample]) -> Tensor:
             continue
         if semantic is not None:
             counts += np.bincount(semantic.reshape(-1), minlength=256)
-    return torch.from_numpy(counts[: len(LABELS)])
+    return torch.from_numpy(counts[:classes])
 
 
 def _open(source: Any) -> Sequence[Sample]:

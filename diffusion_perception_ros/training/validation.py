@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,37 +14,44 @@ from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import MAX_DEPTH
-from diffusion_perception_ros.world.labels import LABELS
+from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 
 
 _FEWEST_PIXELS = 100
 """Pictures with less depth than this are not scored."""
+_GROUPS = {label.name: label.group for label in LABELS}
 
 
 @dataclass
 class _Sums:
     """Per-image scores and pooled counts."""
 
+    confusion: Tensor
     per_image: dict[str, list[float]] = field(default_factory=dict)
     angles: list[Tensor] = field(default_factory=list)
-    confusion: Tensor = field(default_factory=lambda: torch.zeros(len(LABELS), len(LABELS), dtype=torch.int64))
 
     def add(self, name: str, value: float) -> None:
         self.per_image.setdefault(name, []).append(value)
 
 
 @torch.no_grad()
-def validate(estimate: Callable[[Batch], Estimates], batches: Iterable[Batch]) -> dict[str, float]:
+def validate(
+    estimate: Callable[[Batch], Estimates], batches: Iterable[Batch], classes: Sequence[str] = tuple(CLASS_ID)
+) -> dict[str, float]:
     """Scores a network.
+
+    Args:
+        classes: names of the class ids.
 
     Returns:
         `abs_rel`, `delta1` after least squares scale and shift per image, in depth or, for disparity, in 1 / depth;
         `metric_abs_rel` of metric depth without any alignment; `constant_*` and `row_plane_*`, the same for the best
         constant and the best plane over the rows; `normals_mean`, `normals_median` in degrees and `normals_30` (share
-        below 30°); `pixel_accuracy`, `miou`, and `group_miou` over the coarse groups. A task without prediction or
-        without ground truth is left out.
+        below 30°); `pixel_accuracy`, `miou`, `majority_miou` of the most frequent class everywhere, and, for classes
+        of the world, `group_miou` over their coarse groups. A task without prediction or without ground truth is left
+        out.
     """
-    sums = _Sums()
+    sums = _Sums(torch.zeros(len(classes), len(classes), dtype=torch.int64))
     for batch in batches:
         said = estimate(batch)
         if said.depth is not None:
@@ -54,7 +61,7 @@ def validate(estimate: Callable[[Batch], Estimates], batches: Iterable[Batch]) -
             _score_normals(sums, said.normals, batch.normals)
         if said.semantic is not None:
             _count_labels(sums, said.semantic, batch.semantic)
-    return _summary(sums)
+    return _summary(sums, classes)
 
 
 def _score_depth(sums: _Sums, predicted: Tensor, quantity: str, true: Tensor) -> None:
@@ -93,12 +100,12 @@ def _score_normals(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
 
 def _count_labels(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
     known = true != UNLABELLED
-    classes = len(LABELS)
+    classes = len(sums.confusion)
     pairs = true[known] * classes + predicted[known].clamp(max=classes - 1)
     sums.confusion += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu()
 
 
-def _summary(sums: _Sums) -> dict[str, float]:
+def _summary(sums: _Sums, classes: Sequence[str]) -> dict[str, float]:
     scores = {name: float(np.mean(values)) for name, values in sums.per_image.items()}
     angles = torch.cat(sums.angles) if sums.angles else torch.empty(0)
     if len(angles):
@@ -108,7 +115,10 @@ def _summary(sums: _Sums) -> dict[str, float]:
     if sums.confusion.sum():
         scores["pixel_accuracy"] = (sums.confusion.diag().sum() / sums.confusion.sum()).item()
         scores["miou"] = mean_iou(sums.confusion)
-        scores["group_miou"] = mean_iou(_by_group(sums.confusion))
+        per_class = sums.confusion.sum(1)
+        scores["majority_miou"] = (per_class.max() / per_class.sum() / (per_class > 0).sum()).item()
+        if set(classes) <= _GROUPS.keys():
+            scores["group_miou"] = mean_iou(_by_group(sums.confusion, classes))
     return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
@@ -119,9 +129,9 @@ def mean_iou(confusion: Tensor) -> float:
     return (hit / union.clamp(min=1))[confusion.sum(1) > 0].mean().item()
 
 
-def _by_group(confusion: Tensor) -> Tensor:
-    groups = sorted({label.group for label in LABELS})
-    member = torch.tensor([groups.index(label.group) for label in LABELS])
+def _by_group(confusion: Tensor, classes: Sequence[str]) -> Tensor:
+    groups = sorted({_GROUPS[name] for name in classes})
+    member = torch.tensor([groups.index(_GROUPS[name]) for name in classes])
     coarse = torch.zeros(len(groups), len(groups), dtype=confusion.dtype)
     coarse.index_put_((member[:, None].expand_as(confusion), member.expand_as(confusion)), confusion, accumulate=True)
     return coarse
