@@ -13,6 +13,27 @@ FloatImage = npt.NDArray[np.float32]
 UInt8Image = npt.NDArray[np.uint8]
 UInt16Image = npt.NDArray[np.uint16]
 
+JOINTS = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""The seventeen keypoints of COCO, in its order."""
+
 UNLABELLED = 255
 """Semantic id of a pixel without a label (the highest mono8 value, as vision_msgs and nav2 use it)."""
 
@@ -70,12 +91,17 @@ class Sample:
     """(H, W), class ids, `UNLABELLED` where unknown."""
     instances: UInt16Image | None = None
     """(H, W), 0 = no instance."""
+    previous: UInt8Image | None = None
+    """(H, W, 3), sRGB, the camera's picture before this one."""
     flow: FloatImage | None = None
-    """(H, W, 2), pixels (right, down) to the next frame; NaN unknown."""
+    """(H, W, 2), pixels (right, down) from each pixel to where it was in the picture before this one; NaN unknown."""
     alpha: FloatImage | None = None
     """(H, W), opacity of the foreground in [0, 1]."""
+    amodal: UInt16Image | None = None
+    """(H, W), the id in `instances` of one object wherever it would be seen if nothing hid it, 0 elsewhere."""
     keypoints: FloatImage | None = None
-    """(people, joints, 3): u, v in pixels and visibility (0 absent, 1 occluded, 2 visible)."""
+    """(people, 17, 3): u, v in pixels and visibility (0 absent, 1 occluded, 2 visible), joints in the order of COCO
+    (`JOINTS`)."""
     intrinsics: Intrinsics | None = None
     stamp: float | None = None
     """Seconds."""

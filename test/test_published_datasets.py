@@ -114,7 +114,7 @@ def write_vkitti2_frame(root: Path, scene: str, variation: str, number: int) -> 
         f"depth/Camera_0/depth_{number:05d}.png": depth,
         f"classSegmentation/Camera_0/classgt_{number:05d}.png": classes[..., ::-1],
         f"instanceSegmentation/Camera_0/instancegt_{number:05d}.png": instances,
-        f"forwardFlow/Camera_0/flow_{number:05d}.png": flow,
+        f"backwardFlow/Camera_0/backwardFlow_{number:05d}.png": flow,
     }
     for name, values in files.items():
         (frames / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,12 @@ def write_vkitti2_frame(root: Path, scene: str, variation: str, number: int) -> 
 
 
 def test_virtual_kitti_2_has_metres_sky_classes_and_flow(tmp_path: Path) -> None:
+    write_vkitti2_frame(tmp_path, "Scene01", "clone", 6)
     write_vkitti2_frame(tmp_path, "Scene01", "clone", 7)
     write_vkitti2_frame(tmp_path, "Scene02", "rain", 7)
-    (sample,) = list(VirtualKitti2Dataset(tmp_path, scenes=["Scene01"]))
+    first, sample = list(VirtualKitti2Dataset(tmp_path, scenes=["Scene01"]))
+    assert first.flow is None  # there is no picture before it
+    assert sample.previous.shape == sample.rgb.shape
     assert np.isposinf(sample.depth[:16]).all()
     np.testing.assert_allclose(sample.depth[16:], 12.34, rtol=1e-5)
     assert sample.semantic[0, 0] == CLASS_ID["sky"]
@@ -137,12 +140,12 @@ def test_virtual_kitti_2_has_metres_sky_classes_and_flow(tmp_path: Path) -> None
     np.testing.assert_allclose(sample.flow[5, 5], (2.0, 0.0), atol=2e-3)
     assert np.isnan(sample.flow[0, 0]).all()
     assert sample.intrinsics.fx == 725.0087
-    assert len(VirtualKitti2Dataset(tmp_path)) == 2
+    assert len(VirtualKitti2Dataset(tmp_path)) == 3
     with pytest.raises(InputError, match=r"of the scenes \['Scene18'\]"):
         VirtualKitti2Dataset(tmp_path, scenes=["Scene18"])
     (tmp_path / "Scene01/clone/frames/depth/Camera_0/depth_00007.png").unlink()
     with pytest.raises(InputError, match=r"depth_00007.png cannot be read"):
-        VirtualKitti2Dataset(tmp_path)[0]
+        VirtualKitti2Dataset(tmp_path)[1]
 
 
 def test_a_mixture_keeps_the_weights_and_shows_all_before_repeating() -> None:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import JOINTS
 from diffusion_perception_ros.world import makers
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
@@ -19,7 +20,7 @@ from diffusion_perception_ros.world.catalogue import classify
 from diffusion_perception_ros.world.config import SceneMixture, WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.meshes import MeshLibrary
-from diffusion_perception_ros.world.people import JOINTS, person
+from diffusion_perception_ros.world.people import person
 from diffusion_perception_ros.world.sampling import sample_clip, sample_scene
 from diffusion_perception_ros.world.scene import Scene
 

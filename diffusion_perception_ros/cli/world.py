@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diffusion_perception_ros.datasets.shard_rendering import SHARD_SIZE, render_shards
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.world.config import WorldConfig, load_config
+from diffusion_perception_ros.world.config import TARGETS, WorldConfig, load_config
 from diffusion_perception_ros.world.generate import render_sample
 from diffusion_perception_ros.world.sheet import contact_sheet
 
@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--meshes", type=Path, metavar="DIR", help="Sweet Home 3D catalogues (.sh3f, .jar) to furnish with"
+    )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=TARGETS,
+        metavar="T",
+        help=f"more ground truth, at a cost: {', '.join(TARGETS)}",
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="ranges to draw from; see world/config.py")
     parser.add_argument("--json", action="store_true", help="report on stdout as JSON")
@@ -68,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> WorldConfig:
     config = load_config(args.config) if args.config else WorldConfig()
-    return config.model_copy(update={"meshes": args.meshes}) if args.meshes else config
+    given = {"meshes": args.meshes, "targets": args.targets and tuple(dict.fromkeys(args.targets))}
+    return config.model_copy(update={name: value for name, value in given.items() if value})
 
 
 def _write_shards(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample, UInt8Image
+from diffusion_perception_ros.sample import JOINTS, FloatImage, Sample, UInt8Image
 
 
 def _increasing(limits: tuple[float, float]) -> tuple[float, float]:
@@ -25,7 +25,12 @@ def _increasing(limits: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
-_MAPS = ("depth", "normals", "semantic", "instances", "alpha")
+_MAPS = ("depth", "normals", "semantic", "instances", "previous", "flow", "alpha", "amodal")
+_AVERAGED = ("previous", "alpha")
+"""Maps that are filtered when they are made smaller, as the picture is."""
+_OTHER_SIDE = {"left": "right", "right": "left"}
+_MIRROR_JOINTS = [JOINTS.index("_".join(_OTHER_SIDE.get(word, word) for word in joint.split("_"))) for joint in JOINTS]
+"""Which joint shows in the mirror where a joint was."""
 _SMOOTH = 0.02
 """Relative difference up to which interpolated and nearest inverse depth are taken for the same surface."""
 
@@ -84,28 +89,46 @@ def _random_start(full: int, window: int, shift: float, rng: np.random.Generator
 
 
 def crop_sample(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
-    """The window that starts at pixel (left, top), of every map and of the camera. Keypoints are left behind."""
+    """The window that starts at pixel (left, top), of every map and of the camera."""
     window = (slice(top, top + height), slice(left, left + width))
     camera = sample.intrinsics
-    return _with_maps(
+    return dataclasses.replace(
         sample,
         rgb=sample.rgb[window],
         intrinsics=None if camera is None else camera.cropped(left, top, width, height),
+        keypoints=_moved_joints(sample, (1.0, 1.0), (-left, -top), width, height),
         **{name: getattr(sample, name)[window] for name in _present(sample)},
     )
 
 
 def flip_sample(sample: Sample) -> Sample:
-    """The mirror image: x changes sign in the normals, too."""
+    """The mirror image: x changes sign in normals and flow, a left elbow becomes a right one."""
     maps = {name: _mirrored(getattr(sample, name)) for name in _present(sample)}
-    if "normals" in maps:
-        maps["normals"][..., 0] *= -1.0
-    return _with_maps(
+    for name in ("normals", "flow"):
+        if name in maps:
+            maps[name][..., 0] *= -1.0
+    height, width = sample.rgb.shape[:2]
+    joints = _moved_joints(sample, (-1.0, 1.0), (width - 1.0, 0.0), width, height)
+    return dataclasses.replace(
         sample,
         rgb=_mirrored(sample.rgb),
         intrinsics=None if sample.intrinsics is None else sample.intrinsics.flipped(),
+        keypoints=None if joints is None else joints[:, _MIRROR_JOINTS],
         **maps,
     )
+
+
+def _moved_joints(
+    sample: Sample, factor: tuple[float, float], offset: tuple[float, float], width: int, height: int
+) -> FloatImage | None:
+    """Keypoints in a picture of width x height pixels; a joint that left it is absent, and so is who has none left."""
+    if sample.keypoints is None:
+        return None
+    joints = sample.keypoints.copy()
+    joints[..., :2] = joints[..., :2] * np.float32(factor) + np.float32(offset)
+    inside = ((joints[..., :2] > -0.5) & (joints[..., :2] < (width - 0.5, height - 0.5))).all(-1)
+    joints[~(inside & (joints[..., 2] > 0))] = 0.0
+    return joints[joints[..., 2].any(1)]
 
 
 def _mirrored(array: Any) -> Any:
@@ -120,19 +143,27 @@ def resize_sample(sample: Sample, width: int, height: int) -> Sample:
     """
     size = (width, height)
     if sample.rgb.shape[1::-1] == size:
-        return _with_maps(sample, sample.rgb, sample.intrinsics, **{n: getattr(sample, n) for n in _present(sample)})
-    maps = {
-        name: cv2.resize(np.ascontiguousarray(getattr(sample, name)), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return dataclasses.replace(sample)
+    sx, sy = width / sample.rgb.shape[1], height / sample.rgb.shape[0]
+    maps: dict[str, Any] = {
+        name: cv2.resize(
+            np.ascontiguousarray(getattr(sample, name)),
+            size,
+            interpolation=cv2.INTER_AREA if name in _AVERAGED else cv2.INTER_NEAREST_EXACT,
+        )
         for name in _present(sample)
         if name != "depth"
     }
+    if "flow" in maps:
+        maps["flow"] *= np.float32((sx, sy))
     if sample.depth is not None:
         maps["depth"] = _resize_depth(sample.depth, size)
     camera = sample.intrinsics
-    return _with_maps(
+    return dataclasses.replace(
         sample,
         rgb=cv2.resize(sample.rgb, size, interpolation=cv2.INTER_AREA),  # type: ignore[arg-type]
         intrinsics=None if camera is None else camera.resized(width, height),
+        keypoints=_moved_joints(sample, (sx, sy), ((sx - 1) / 2, (sy - 1) / 2), width, height),
         **maps,
     )
 
@@ -150,8 +181,12 @@ def _present(sample: Sample) -> list[str]:
     return [name for name in _MAPS if getattr(sample, name) is not None]
 
 
-def _with_maps(sample: Sample, rgb: UInt8Image, intrinsics: Intrinsics | None, **maps: Any) -> Sample:
-    return dataclasses.replace(sample, rgb=rgb, intrinsics=intrinsics, flow=None, keypoints=None, **maps)
+def recoloured(sample: Sample, rng: np.random.Generator, config: AugmentationConfig) -> Sample:
+    """The sample with `random_colours`, alike in the picture before it: one camera took both."""
+    if sample.previous is None:
+        return dataclasses.replace(sample, rgb=random_colours(sample.rgb, rng, config))
+    both = random_colours(np.concatenate([sample.rgb, sample.previous]), rng, config)
+    return dataclasses.replace(sample, rgb=both[: len(sample.rgb)], previous=both[len(sample.rgb) :])
 
 
 def random_colours(rgb: UInt8Image, rng: np.random.Generator, config: AugmentationConfig) -> UInt8Image:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from pydantic import ValidationError
 
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardWriter, read_manifest
 from diffusion_perception_ros.errors import InputError
@@ -125,6 +126,17 @@ class _ShardJob:
         """What decides the pixels, besides the seeds; kept in the shard."""
         return {"world": self.config.model_dump(mode="json"), "supersample": self.supersample}
 
+    def made_like(self, manifest: dict[str, Any]) -> bool:
+        """Whether a finished shard has the same seeds, size and settings; fields that it is too old for count as
+        their defaults."""
+        stored = manifest["config"]
+        try:
+            world = WorldConfig.model_validate(stored.get("world"))
+        except ValidationError:
+            return False
+        found = (manifest["seeds"], manifest["width"], manifest["height"], stored.get("supersample"), world)
+        return found == (self.seeds, *self.size, self.supersample, self.config)
+
 
 def _plan(
     config: WorldConfig, seeds: Sequence[int], size: tuple[int, int], folder: Path, shard_size: int, supersample: int
@@ -133,13 +145,10 @@ def _plan(
     for start in range(0, len(seeds), shard_size):
         chunk = list(seeds[start : start + shard_size])
         job = _ShardJob(folder / f"seed-{chunk[0]:09d}", chunk, size, supersample, config)
-        if job.is_finished:
-            manifest = read_manifest(job.folder)
-            found = (manifest["seeds"], (manifest["width"], manifest["height"]), manifest["config"])
-            if found != (chunk, size, job.settings()):
-                raise InputError(
-                    f"{job.folder} was rendered with other seeds, size or config: choose another folder or delete it."
-                )
+        if job.is_finished and not job.made_like(read_manifest(job.folder)):
+            raise InputError(
+                f"{job.folder} was rendered with other seeds, size or config: choose another folder or delete it."
+            )
         jobs.append(job)
     return jobs
 
@@ -193,7 +202,7 @@ def _write_shard(job: _ShardJob, slot: int) -> list[str]:
         return []
     width, height = job.size
     renderer = shared_renderer(width, height, job.supersample)
-    writer = ShardWriter(job.folder, len(job.seeds), height, width)
+    writer = ShardWriter(job.folder, len(job.seeds), height, width, job.config.targets)
     rejected: list[str] = []
     for done, seed in enumerate(job.seeds):
         if _should_stop():

@@ -12,6 +12,16 @@ may have room for more), the picture's size, the seeds, and the config that made
 | semantic.npy | uint8 | (N, H, W) | class ids, 255 unlabelled |
 | instances.npy | uint16 | (N, H, W) | 0 = none |
 | intrinsics.npy | float32 | (N, 4) | fx fy cx cy, all NaN where unknown |
+
+Shards of a world that was asked for more `targets` name them in `shard.json` and have the files for them:
+
+| target | file | dtype | shape | meaning |
+|---|---|---|---|---|
+| flow | previous.npy | uint8 | (N, H, W, 3) | the picture before, sRGB |
+| flow | flow.npy | float16 | (N, H, W, 2) | pixels to the place in that picture, NaN unknown |
+| alpha | alpha.npy | uint8 | (N, H, W) | round(255 opacity) |
+| amodal | amodal.npy | uint16 | (N, H, W) | id of one object with its hidden part, else 0 |
+| keypoints | keypoints.npy | float32 | (N, `MOST_PEOPLE`, 17, 3) | u v visibility, NaN where there is nobody |
 """
 
 from __future__ import annotations
@@ -29,20 +39,34 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED, Intrinsics, Sample
+from diffusion_perception_ros.sample import JOINTS, UNLABELLED, Intrinsics, Sample
 
 
 FORMAT_VERSION = 1
 MANIFEST = "shard.json"
 NORMAL_SCALE = 127
+MOST_PEOPLE = 16
+"""Of one sample; the joints of more are left out."""
 LARGEST_DEPTH = float(np.finfo(np.float16).max)
 
 _logger = logging.getLogger(__name__)
 
 
-def array_specs(count: int, height: int, width: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+def array_specs(
+    count: int, height: int, width: int, targets: Sequence[str] = ()
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Name of every array of a shard → (shape, dtype)."""
-    return {
+    extra = {
+        "flow": {
+            "previous": ((count, height, width, 3), np.dtype(np.uint8)),
+            "flow": ((count, height, width, 2), np.dtype(np.float16)),
+        },
+        "alpha": {"alpha": ((count, height, width), np.dtype(np.uint8))},
+        "amodal": {"amodal": ((count, height, width), np.dtype(np.uint16))},
+        "keypoints": {"keypoints": ((count, MOST_PEOPLE, len(JOINTS), 3), np.dtype(np.float32))},
+    }
+    wanted = {name: spec for target in targets for name, spec in extra[target].items()}
+    return wanted | {
         "rgb": ((count, height, width, 3), np.dtype(np.uint8)),
         "depth": ((count, height, width), np.dtype(np.float16)),
         "normals": ((count, height, width, 3), np.dtype(np.int8)),
@@ -53,7 +77,7 @@ def array_specs(count: int, height: int, width: int) -> dict[str, tuple[tuple[in
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """`shard.json` of a finished shard: version, count, width, height, seeds, tags, config.
+    """`shard.json` of a finished shard: version, count, width, height, seeds, tags, config, and perhaps targets.
 
     Raises:
         InputError: it cannot be read, lacks a field, or is of another version.
@@ -78,14 +102,21 @@ class ShardWriter:
     Whatever an earlier, unfinished attempt left in the folder is overwritten.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], count: int, height: int, width: int) -> None:
-        """Reserves room for `count` samples.
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        count: int,
+        height: int,
+        width: int,
+        targets: Sequence[str] = (),
+    ) -> None:
+        """Reserves room for `count` samples, which must have the `targets` (`WorldConfig.targets`).
 
         Raises:
             InputError: the folder already holds a finished shard, cannot be written, or the disk is too small.
         """
         self.folder = Path(folder)
-        self._capacity, self._size = count, (height, width)
+        self._capacity, self._size, self._targets = count, (height, width), list(targets)
         self._seeds: list[int | None] = []
         self._tags: list[list[str]] = []
         if (self.folder / MANIFEST).exists():
@@ -94,7 +125,7 @@ class ShardWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._arrays = {
                 name: _reserve(self.folder / f"{name}.npy", shape, dtype)
-                for name, (shape, dtype) in array_specs(count, height, width).items()
+                for name, (shape, dtype) in array_specs(count, height, width, targets).items()
             }
         except OSError as error:
             raise InputError(f"Cannot write the shard {self.folder}: {error.strerror or error}.") from error
@@ -106,14 +137,14 @@ class ShardWriter:
         """Adds a sample; modalities it lacks are stored as unknown.
 
         Raises:
-            ValueError: the shard is full, or the sample has another size.
+            ValueError: the shard is full, or the sample has another size or lacks one of the shard's targets.
         """
         index = len(self)
         if index >= self._capacity:
             raise ValueError(f"{self.folder} has room for {self._capacity} samples")
         if sample.rgb.shape != (*self._size, 3):
             raise ValueError(f"{self.folder} holds pictures of {self._size}, got one of {sample.rgb.shape}")
-        for name, row in _encode(sample).items():
+        for name, row in (_encode(sample) | _encode_targets(sample, self._targets)).items():
             self._arrays[name][index] = row
         self._seeds.append(seed)
         self._tags.append(list(tags))
@@ -131,7 +162,7 @@ class ShardWriter:
             "seeds": self._seeds,
             "tags": self._tags,
             "config": config or {},
-        }
+        } | ({"targets": self._targets} if self._targets else {})
         partial = self.folder / f"{MANIFEST}.partial"
         partial.write_text(json.dumps(manifest), encoding="utf-8")
         os.replace(partial, self.folder / MANIFEST)
@@ -196,6 +227,7 @@ class _Shard:
         self.count, self.height, self.width = (int(manifest[key]) for key in ("count", "height", "width"))
         self.seeds: list[int | None] = manifest["seeds"]
         self.tags: list[list[str]] = manifest["tags"]
+        self._targets: list[str] = manifest.get("targets", [])
         if len(self.seeds) != self.count:
             raise ValueError(f"{len(self.seeds)} seeds for {self.count} samples")
         self._arrays: dict[str, npt.NDArray[Any]] | None = None
@@ -208,7 +240,7 @@ class _Shard:
     def _open(self) -> dict[str, npt.NDArray[Any]]:
         if self._arrays is None:
             arrays = {}
-            for name, (shape, dtype) in array_specs(self.count, self.height, self.width).items():
+            for name, (shape, dtype) in array_specs(self.count, self.height, self.width, self._targets).items():
                 array = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                 if array.dtype != dtype or array.shape[1:] != shape[1:] or len(array) < self.count:
                     raise ValueError(f"{name}.npy is {array.dtype} {array.shape}, expected {dtype} {shape}")
@@ -260,6 +292,38 @@ def _encode(sample: Sample) -> dict[str, npt.NDArray[Any]]:
     return rows
 
 
+def _encode_targets(sample: Sample, targets: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """The rows of what only some shards have."""
+    rows: dict[str, npt.NDArray[Any]] = {}
+    for target in targets:
+        if getattr(sample, target) is None:
+            raise ValueError(f"{sample.name} lacks {target}, which its shard holds")
+    if "flow" in targets and sample.flow is not None:
+        if sample.previous is None:
+            raise ValueError(f"{sample.name} has flow, but not the picture before")
+        rows |= {"previous": sample.previous, "flow": sample.flow.astype(np.float16)}
+    if "alpha" in targets and sample.alpha is not None:
+        rows["alpha"] = np.round(sample.alpha * 255).astype(np.uint8)
+    if "amodal" in targets and sample.amodal is not None:
+        rows["amodal"] = sample.amodal
+    if "keypoints" in targets and sample.keypoints is not None:
+        rows["keypoints"] = np.full((MOST_PEOPLE, len(JOINTS), 3), np.nan, np.float32)
+        rows["keypoints"][: len(sample.keypoints)] = sample.keypoints[:MOST_PEOPLE]
+    return rows
+
+
+def _decode_targets(sample: Sample, rows: dict[str, npt.NDArray[Any]]) -> Sample:
+    if "flow" in rows:
+        sample.previous, sample.flow = np.array(rows["previous"]), rows["flow"].astype(np.float32)
+    if "alpha" in rows:
+        sample.alpha = rows["alpha"] * np.float32(1 / 255)
+    if "amodal" in rows:
+        sample.amodal = np.array(rows["amodal"])
+    if "keypoints" in rows:
+        sample.keypoints = np.array(rows["keypoints"][np.isfinite(rows["keypoints"][:, 0, 0])])
+    return sample
+
+
 def _decode(rows: dict[str, npt.NDArray[Any]], name: str) -> Sample:
     """The sample behind the rows of `_encode`."""
     height, width = rows["depth"].shape
@@ -269,7 +333,7 @@ def _decode(rows: dict[str, npt.NDArray[Any]], name: str) -> Sample:
         normals /= length
     camera = rows["intrinsics"]
     known = bool(np.isfinite(camera).all())
-    return Sample(
+    sample = Sample(
         rgb=np.array(rows["rgb"]),
         depth=rows["depth"].astype(np.float32),
         normals=normals,
@@ -278,3 +342,4 @@ def _decode(rows: dict[str, npt.NDArray[Any]], name: str) -> Sample:
         intrinsics=Intrinsics(width, height, *map(float, camera)) if known else None,
         name=name,
     )
+    return _decode_targets(sample, rows)

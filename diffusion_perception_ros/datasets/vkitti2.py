@@ -86,11 +86,17 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         instances = _sibling(frame, "instanceSegmentation", "instancegt")
         if instances.is_file():
             sample.instances = read_mask(instances, rgb.shape).astype(np.uint16)
-        flow = _sibling(frame, "forwardFlow", "flow")
-        if flow.is_file():
-            sample.flow = read_flow(flow)
-            _check_size(sample.flow, rgb.shape, flow)
+        self._add_flow(sample, frame)
         return sample
+
+    def _add_flow(self, sample: Sample, frame: Path) -> None:
+        """With the picture before, where both are there."""
+        flow = _sibling(frame, "backwardFlow", "backwardFlow")
+        previous = frame.with_name(f"rgb_{int(frame.stem.split('_')[1]) - 1:05d}{frame.suffix}")
+        if flow.is_file() and previous.is_file():
+            sample.flow, sample.previous = read_flow(flow), read_picture(previous)
+            _check_size(sample.flow, sample.rgb.shape, flow)
+            _check_size(sample.previous, sample.rgb.shape, previous)
 
     def _intrinsics(self, frame: Path, shape: tuple[int, ...]) -> Intrinsics | None:
         """From `intrinsic.txt` of the variation; None without that file."""
@@ -103,7 +109,7 @@ class VirtualKitti2Dataset(Sequence[Sample]):
 
 
 def read_flow(path: Path) -> FloatImage:
-    """(H, W, 2) pixels (right, down) to the next frame, NaN where unknown.
+    """(H, W, 2) pixels (right, down) to the other frame, NaN where unknown.
 
     A 16-bit PNG: red and green hold (right / (W - 1), down / (H - 1)) from -1 to 1, blue is 0 where there is no flow.
 

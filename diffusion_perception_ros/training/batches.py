@@ -19,8 +19,8 @@ from torch import Tensor
 
 from diffusion_perception_ros.datasets.augment import (
     AugmentationConfig,
-    random_colours,
     random_view,
+    recoloured,
     resize_sample,
 )
 from diffusion_perception_ros.datasets.mixture import Mixture
@@ -189,8 +189,7 @@ class BatchStream:
     ) -> Sample:
         rng = np.random.default_rng([self._seed, epoch, pick, 1])
         view = random_view(self._readable(dataset, order, pick), *size, rng, self._augmentation)
-        view.rgb = random_colours(view.rgb, rng, self._augmentation)
-        return view
+        return recoloured(view, rng, self._augmentation)
 
     def _readable(self, dataset: Mixture, order: npt.NDArray[np.int64], pick: int) -> Sample:
         """The sample at a place of the order, or the next one that can be read.

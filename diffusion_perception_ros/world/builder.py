@@ -12,7 +12,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.world.assets import Assets
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
-from diffusion_perception_ros.world.scene import Triangles
+from diffusion_perception_ros.world.scene import Skeleton, Triangles
 from diffusion_perception_ros.world.shapes import Shape, apply, rotation_z
 from diffusion_perception_ros.world.texture_tools import hsv
 
@@ -55,6 +55,14 @@ class Item:
     """Where its base usually is above the floor."""
 
 
+@dataclass
+class Person(Item):
+    """An item that knows where its joints are."""
+
+    joints: npt.NDArray[np.float64] = field(kw_only=True)
+    """(17, 3), metres in the item's own frame, in the order of `sample.JOINTS`."""
+
+
 class SceneBuilder:
     """Collects the triangles of one scene."""
 
@@ -73,6 +81,7 @@ class SceneBuilder:
         self._parts: list[tuple[Shape, Material, Tag]] = []
         self._instances = 0
         self.triangle_count = 0
+        self.skeletons: list[Skeleton] = []
 
     def tag(self, label: str) -> Tag:
         """A new instance of a thing, or the one tag of stuff."""
@@ -107,6 +116,8 @@ class SceneBuilder:
         for shape, material in item.parts:
             normals = apply(rotation, shape.normals) if is_uniform else _unit(apply(rotation / factor, shape.normals))
             self.add(Shape(apply(rotation * factor, shape.positions) + offset, normals, shape.uvs), tag, material)
+        if isinstance(item, Person):
+            self.skeletons.append(Skeleton(tag.instance, item.joints @ (rotation * factor).T + offset))
         return tag
 
     def mesh(self, index: int) -> Item:
@@ -141,7 +152,8 @@ class SceneBuilder:
     def pick(self, label: str, *placements: str) -> Item:
         """A catalogue mesh of a class, or a procedural item where there is none (and now and then for variety)."""
         item = None
-        if self.rng.random() >= self.config.procedural_share:
+        needs_joints = label == "person" and "keypoints" in self.config.targets  # meshes have none
+        if self.rng.random() >= self.config.procedural_share and not needs_joints:
             item = self.pick_mesh(label, *placements)
         return item or self._make(self, label, placements)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,10 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+Target = Literal["flow", "alpha", "amodal", "keypoints"]
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 class _Section(BaseModel):
@@ -47,6 +51,8 @@ class SceneMixture(_Section):
     """Roads between façades, parked cars, pavements, trees."""
     nature: Weight = 0.05
     """Parks, tracks, slopes and yards with trees and rocks."""
+    portrait: Weight = 0.0
+    """People from a few steps away, for opacity and human pose."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> SceneMixture:
@@ -152,6 +158,9 @@ class WorldConfig(_Section):
     """Every tenth mesh is `held_out`, to score models on objects they have never seen."""
     procedural_share: Share = 0.0
     """Share of furniture built by our own code where catalogue meshes exist as well."""
+    targets: tuple[Target, ...] = ()
+    """Ground truth beyond depth, normals, classes and instances, each at a cost: `flow` with the picture before this
+    one, `alpha`, `amodal`, `keypoints` (people are then procedural: catalogue meshes have no joints)."""
     max_triangles: Annotated[int, Field(gt=10_000)] = 300_000
     """Scenes above this are thinned out."""
     mixture: SceneMixture = SceneMixture()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffusion_perception_ros.sample import JOINTS
 from diffusion_perception_ros.world.builder import Item, SceneBuilder
 from diffusion_perception_ros.world.furniture import kitchen_row
 from diffusion_perception_ros.world.objects import carton, small_thing
-from diffusion_perception_ros.world.people import JOINTS, person
+from diffusion_perception_ros.world.people import person
 from diffusion_perception_ros.world.placement import Top, half_extents, place_freely, scatter_on, top_of
 from diffusion_perception_ros.world.rooms import Room
 from diffusion_perception_ros.world.seating import chair

@@ -16,9 +16,11 @@ import numpy as np
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.world.config import WorldConfig
+from diffusion_perception_ros.world.motion import fixed_sensor
 from diffusion_perception_ros.world.renderer import RenderedImage, Renderer, create_renderer
 from diffusion_perception_ros.world.sampling import sample_scene
 from diffusion_perception_ros.world.sensor import capture
+from diffusion_perception_ros.world.targets import add_targets
 
 
 MAX_ATTEMPTS = 12
@@ -63,9 +65,11 @@ def render_seed(seed: int, config: WorldConfig, renderer: Renderer) -> SeededSam
             rejected.append(f"{scene_seed}: {error!r}")
             continue
         rng = np.random.default_rng([scene_seed, 1])
-        sample = capture(image, scene.camera.intrinsics, rng, config.sensor, name=f"seed {seed}")
+        sensor = fixed_sensor(config.sensor, rng) if "flow" in config.targets else config.sensor
+        sample = capture(image, scene.camera.intrinsics, rng, sensor, name=f"seed {seed}")
         reason = _fault(image, sample.rgb)
         if reason is None:
+            add_targets(sample, scene, image, renderer, rng, config.targets, sensor)
             return SeededSample(sample, scene.tags, rejected)
         rejected.append(f"{scene_seed}: {reason}")
     raise InputError(f"Seed {seed} gave no usable scene in {MAX_ATTEMPTS} attempts ({'; '.join(rejected)}).")

@@ -66,6 +66,26 @@ def build_bin(builder: SceneBuilder, room: Room) -> Proposal:
     return lambda: _look_down(builder, room, middle, (0.4, 1.2), (45.0, 89.0))
 
 
+def build_portrait(builder: SceneBuilder, room: Room) -> Proposal:
+    """One to three people, seen from a few steps away at about the height of their heads."""
+    rng = builder.rng
+    people = [builder.pick("person", "floor") for _ in range(int(rng.integers(1, 4)))]
+    spots = [(place_freely(builder, room.plan, somebody), somebody) for somebody in people]
+    standing = [(spot, somebody.size[2]) for spot, somebody in spots if spot is not None]
+    if not standing:
+        raise ValueError("the room has no space for anybody")
+    limits = np.array([room.plan.width, room.plan.depth]) / 2 - builder.config.camera.clearance_m
+
+    def propose() -> View:
+        (x, y, _), height = standing[int(rng.integers(len(standing)))]
+        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(1.2, 3.5)
+        eye = np.clip(np.array([x, y]) + distance * np.array([np.cos(angle), np.sin(angle)]), -limits, limits)
+        target = np.array([x, y, rng.uniform(0.45, 0.75) * height])
+        return np.array([*eye, rng.uniform(0.6, 1.05) * height]), target
+
+    return propose
+
+
 def build_shelf_front(builder: SceneBuilder, room: Room) -> Proposal:
     """Shelf boards full of things along a wall, seen from arm's length."""
     rng = builder.rng

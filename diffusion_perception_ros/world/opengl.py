@@ -5,6 +5,7 @@ Four passes: what is seen (normal, depth, triangle, albedo), two shadow maps fit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from diffusion_perception_ros.world.projection import (
     seen_points,
     tent_filter,
 )
-from diffusion_perception_ros.world.renderer import RenderedImage, ground_truth
+from diffusion_perception_ros.world.renderer import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.scene import Scene
 
 
@@ -70,26 +71,37 @@ class OpenGLRenderer:
         Raises:
             ValueError: the camera's picture has another size than this renderer's.
         """
-        intrinsics = scene.camera.intrinsics
-        if (intrinsics.width, intrinsics.height) != (self.width, self.height):
-            raise ValueError(
-                f"the scene's camera is {intrinsics.width}x{intrinsics.height}, "
-                f"the renderer {self.width}x{self.height}"
-            )
-        camera = sample_grid(intrinsics, self._supersample)
+        check_size(self, scene)
+        camera = sample_grid(scene.camera.intrinsics, self._supersample)
         view = camera_from_world(scene.camera.world_from_camera)
         self._buffers.upload(scene)
-        geometry, surface = self._render_geometry(camera, view)
+        self._render_geometry(camera, view)
+        geometry = _read(self._geometry, np.float32)
         self._render_light(scene, camera, view, geometry[..., 3])
 
         centres = slice(self._supersample - 1, None, self._supersample)
-        geometry = geometry[centres, centres]
-        hit = self._buffers.original_index(surface[centres, centres, 3].astype(np.int64) - 1)
+        geometry, hit = geometry[centres, centres], self._hit()
         depth, normals, semantic, instances = ground_truth(scene.triangles, hit, geometry[..., 3], geometry[..., :3])
         radiance = _read(self._light, np.float16)[..., :3].astype(np.float32)
         if self._supersample == 2:
             radiance = tent_filter(radiance)
         return RenderedImage(radiance, depth, normals, semantic, instances)
+
+    def instances(self, scene: Scene, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+        """See `Renderer`.
+
+        Raises:
+            ValueError: the camera's picture has another size than this renderer's.
+        """
+        check_size(self, scene)
+        camera, view = scene.camera.intrinsics, camera_from_world(scene.camera.world_from_camera)
+        self._buffers.upload(scene)
+        seen = np.zeros((len(offsets), self.height, self.width), np.uint16)
+        for layer, (right, down) in zip(seen, offsets, strict=True):
+            moved = replace(camera, cx=camera.cx - right, cy=camera.cy - down)
+            self._render_geometry(sample_grid(moved, self._supersample), view)
+            layer[:] = instance_map(scene.triangles, self._hit())
+        return seen
 
     def release(self) -> None:
         """Gives up the context and everything in it."""
@@ -117,17 +129,20 @@ class OpenGLRenderer:
             shadow.compare_func = "<="
             shadow.repeat_x = shadow.repeat_y = False
 
-    def _render_geometry(
-        self, camera: Intrinsics, view: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The G-buffer, read back: (normal, z) and (albedo, triangle + 1), each (rows, columns, 4); 0 = nothing."""
+    def _render_geometry(self, camera: Intrinsics, view: npt.NDArray[np.float64]) -> None:
+        """Fills the G-buffer: (normal, z) and (albedo, triangle + 1); 0 = nothing."""
         self._context.enable(self._context.DEPTH_TEST)
         self._geometry_target.use()
         self._geometry_target.clear(depth=1.0)
         for program in self._draw_geometry:
             _set(program, camera_from_world=view.T, clip_from_camera=clip_from_camera(camera).T)
         self._buffers.draw(self._draw_geometry)
-        return _read(self._geometry, np.float32), _read(self._surface, np.float32)
+
+    def _hit(self) -> npt.NDArray[np.int64]:
+        """(H, W), index in the scene of the triangle at every pixel's centre, -1 = nothing."""
+        centres = slice(self._supersample - 1, None, self._supersample)
+        surface = _read(self._surface, np.float32)[centres, centres]
+        return self._buffers.original_index(surface[..., 3].astype(np.int64) - 1)
 
     def _render_light(
         self, scene: Scene, camera: Intrinsics, view: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder, item_of
+from diffusion_perception_ros.sample import JOINTS
+from diffusion_perception_ros.world.builder import Item, Material, Part, Person, SceneBuilder, item_of
 from diffusion_perception_ros.world.finishes import cloth, plastic
 from diffusion_perception_ros.world.shapes import Shape, box, capsule, join, sphere
 
 
 Vector = npt.NDArray[np.float64]
-
-JOINTS = (
-    "nose",
-    "left_eye",
-    "right_eye",
-    "left_ear",
-    "right_ear",
-    "left_shoulder",
-    "right_shoulder",
-    "left_elbow",
-    "right_elbow",
-    "left_wrist",
-    "right_wrist",
-    "left_hip",
-    "right_hip",
-    "left_knee",
-    "right_knee",
-    "left_ankle",
-    "right_ankle",
-)
-"""The seventeen keypoints of COCO, in its order."""
-
-
-@dataclass
-class Person(Item):
-    """An item that knows where its joints are."""
-
-    joints: Vector = field(default_factory=lambda: np.zeros((len(JOINTS), 3)))
-    """(17, 3), metres in the item's own frame, in the order of `JOINTS`."""
 
 
 def person(builder: SceneBuilder, pose: str | None = None) -> Person:

@@ -68,6 +68,14 @@ def camera_from_world(world_from_camera: Float64) -> Float64:
     return inverse
 
 
+def project(camera: Intrinsics, points: Float64) -> Float64:
+    """(…, 2) pixels of points (…, 3) in the optical frame; meaningless nearer than `NEAR` and behind the camera."""
+    z = np.where(points[..., 2] > NEAR, points[..., 2], 1.0)
+    u = camera.fx * points[..., 0] / z + camera.cx
+    v = camera.fy * points[..., 1] / z + camera.cy
+    return np.stack([u, v], axis=-1)
+
+
 def tent_filter(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(2H+1, 2W+1, 3) samples to (H, W, 3) pixels, weighted 1 2 1 along each axis about the pixel's centre."""
     rows = (samples[:-1:2] + 2 * samples[1::2] + samples[2::2]) * 0.25

@@ -44,6 +44,13 @@ class Renderer(Protocol):
         """Draws the scene as its camera sees it."""
         ...
 
+    def instances(self, scene: Scene, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+        """(K, H, W), the instance ids seen `offsets` (K, 2) pixels (right, down) beside the pixels' centres.
+
+        No light is computed: several times faster than `render`.
+        """
+        ...
+
     def release(self) -> None:
         """Gives up what the renderer holds on the device."""
         ...
@@ -62,6 +69,26 @@ def create_renderer(width: int, height: int, supersample: int = 1) -> Renderer:
         return TorchRenderer(width, height, supersample)
 
 
+def check_size(renderer: Renderer, scene: Scene) -> None:
+    """Refuses a scene whose camera's picture has another size than the renderer's.
+
+    Raises:
+        ValueError: it has.
+    """
+    camera = scene.camera.intrinsics
+    if (camera.width, camera.height) != (renderer.width, renderer.height):
+        raise ValueError(
+            f"the scene's camera is {camera.width}x{camera.height}, the renderer {renderer.width}x{renderer.height}"
+        )
+
+
+def instance_map(triangles: Triangles, hit: npt.NDArray[np.int64]) -> UInt16Image:
+    """(H, W) instance ids from the indices of the triangles seen, -1 for sky."""
+    if not len(triangles):
+        return np.zeros(hit.shape, np.uint16)
+    return np.where(hit < 0, 0, triangles.instance[hit]).astype(np.uint16)
+
+
 def ground_truth(
     triangles: Triangles, hit: npt.NDArray[np.int64], depth: FloatImage, normals: FloatImage
 ) -> tuple[FloatImage, FloatImage, UInt8Image, UInt16Image]:
@@ -72,11 +99,8 @@ def ground_truth(
         depth: (H, W), normals: (H, W, 3), anything at all where there is sky.
     """
     sky = hit < 0
-    if len(triangles):
-        semantic, instances = triangles.semantic[hit], triangles.instance[hit].astype(np.uint16)
-    else:
-        semantic, instances = np.zeros(hit.shape, np.uint8), np.zeros(hit.shape, np.uint16)
-    semantic[sky], instances[sky] = CLASS_ID["sky"], 0
+    semantic = triangles.semantic[hit] if len(triangles) else np.zeros(hit.shape, np.uint8)
+    semantic[sky] = CLASS_ID["sky"]
     depth = np.where(sky, np.float32(np.inf), depth)
     normals = np.where(sky[..., None], np.float32(np.nan), normals)
-    return depth, normals, semantic, instances
+    return depth, normals, semantic, instance_map(triangles, hit)

@@ -34,6 +34,7 @@ _NEAR_FIELD = {
     "tabletop": nearfield.build_tabletop,
     "bin": nearfield.build_bin,
     "shelf": nearfield.build_shelf_front,
+    "portrait": nearfield.build_portrait,
 }
 
 
@@ -55,6 +56,7 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
     )
     scene.seed = seed
     scene.tags.insert(0, kind)
+    scene.skeletons = builder.skeletons
     return scene
 
 

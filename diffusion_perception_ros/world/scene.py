@@ -39,6 +39,11 @@ class Triangles:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def of_instance(self, instance: int) -> Triangles:
+        """Those of one object."""
+        rows = self.instance == instance
+        return Triangles(**{name: getattr(self, name)[rows] for name in Triangles.__dataclass_fields__})
+
     @staticmethod
     def concatenate(parts: list[Triangles]) -> Triangles:
         """One soup out of several, in order."""
@@ -73,6 +78,15 @@ class Camera:
     """(4, 4) pose of the optical frame (x right, y down, z forward)."""
 
 
+@dataclass(frozen=True)
+class Skeleton:
+    """Where the joints of somebody in the scene are."""
+
+    instance: int
+    joints: npt.NDArray[np.float64]
+    """(17, 3), metres in the world, in the order of `sample.JOINTS`."""
+
+
 @dataclass
 class Scene:
     """Everything a renderer needs."""
@@ -91,6 +105,7 @@ class Scene:
     seed: int = 0
     tags: list[str] = field(default_factory=list)
     """What kind of scene it is (`room`, `tabletop`, `street`, …), for statistics."""
+    skeletons: list[Skeleton] = field(default_factory=list)
 
 
 def look_at(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from diffusion_perception_ros.sample import UNLABELLED, FloatImage, Sample, UInt8Image, UInt16Image
+from diffusion_perception_ros.sample import JOINTS, UNLABELLED, FloatImage, Sample, UInt8Image, UInt16Image
 from diffusion_perception_ros.world.labels import LABELS
 
 
@@ -17,9 +17,10 @@ GOLDEN_RATIO = 0.618034
 
 
 def contact_sheet(samples: Sequence[Sample], columns: int = 1) -> UInt8Image:
-    """One row of pictures per sample (colour, depth, normals, classes, instances), `columns` samples side by side.
+    """One row of pictures per sample (colour, depth, normals, classes, instances; then, where samples have them, the
+    picture before, flow, opacity, an object with its hidden part, joints), `columns` samples side by side.
 
-    Samples must have all five modalities and one size. Returns (rows, columns, 3) sRGB.
+    Samples must have the first five modalities, the same others, and one size. Returns (rows, columns, 3) sRGB.
     """
     strips = [_pad(np.concatenate([_pad(picture) for picture in _pictures(sample)], axis=1)) for sample in samples]
     while len(strips) % columns:
@@ -64,6 +65,56 @@ def color_instances(instances: UInt16Image) -> UInt8Image:
     return np.asarray(palette[instances])
 
 
+def color_flow(flow: FloatImage) -> UInt8Image:
+    """Hue is the direction, white stands still, the 98th percentile of the lengths is full colour; black = unknown."""
+    length, angle = cv2.cartToPolar(*np.ascontiguousarray(np.nan_to_num(flow).transpose(2, 0, 1)))
+    share = np.clip(length / max(float(np.percentile(length, 98)), 1e-3), 0, 1)
+    hsv = np.stack([angle * (90 / np.pi), share * 255, np.full_like(share, 255)], axis=-1).astype(np.uint8)
+    picture = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+    picture[np.isnan(flow).any(axis=-1)] = 0
+    return picture
+
+
+def cut_out(rgb: UInt8Image, alpha: FloatImage) -> UInt8Image:
+    """The foreground before green."""
+    opacity = alpha[..., None]
+    return np.round(opacity * rgb + (1 - opacity) * np.array([0, 200, 80])).astype(np.uint8)
+
+
+def show_hidden(rgb: UInt8Image, instances: UInt16Image, amodal: UInt16Image) -> UInt8Image:
+    """The rest of the picture dimmed, what is seen of the object as it is, its hidden part red."""
+    picture = rgb // 3
+    seen = (amodal > 0) & (instances == amodal)
+    picture[seen] = rgb[seen]
+    picture[(amodal > 0) & ~seen] = (230, 25, 75)
+    return np.asarray(picture, np.uint8)
+
+
+def draw_joints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
+    """Left green, right red, the nose yellow; hidden joints are rings."""
+    picture = rgb // 2
+    for person in keypoints:
+        for name, (u, v, visibility) in zip(JOINTS, person, strict=True):
+            color = {"left": (0, 255, 60), "right": (255, 50, 50)}.get(name.split("_")[0], (255, 230, 0))
+            if visibility:
+                thickness = cv2.FILLED if visibility == 2 else 1
+                cv2.circle(picture, (round(float(u)), round(float(v))), 3, color, thickness)
+    return np.asarray(picture, np.uint8)
+
+
+def _targets(sample: Sample) -> list[UInt8Image]:
+    pictures = []
+    if sample.previous is not None and sample.flow is not None:
+        pictures += [sample.previous, color_flow(sample.flow)]
+    if sample.alpha is not None:
+        pictures.append(cut_out(sample.rgb, sample.alpha))
+    if sample.amodal is not None and sample.instances is not None:
+        pictures.append(show_hidden(sample.rgb, sample.instances, sample.amodal))
+    if sample.keypoints is not None:
+        pictures.append(draw_joints(sample.rgb, sample.keypoints))
+    return pictures
+
+
 def _pictures(sample: Sample) -> list[UInt8Image]:
     if sample.depth is None or sample.normals is None or sample.semantic is None or sample.instances is None:
         raise ValueError(f"{sample.name} lacks a modality")
@@ -73,6 +124,7 @@ def _pictures(sample: Sample) -> list[UInt8Image]:
         color_normals(sample.normals),
         color_semantic(sample.semantic),
         color_instances(sample.instances),
+        *_targets(sample),
     ]
 
 

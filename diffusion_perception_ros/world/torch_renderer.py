@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from diffusion_perception_ros.world.projection import (
     tent_filter,
 )
 from diffusion_perception_ros.world.rasterizer import Fragments, rasterize
-from diffusion_perception_ros.world.renderer import RenderedImage, ground_truth
+from diffusion_perception_ros.world.renderer import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.scene import Scene
 
 
@@ -52,14 +52,26 @@ class TorchRenderer:
         Raises:
             ValueError: the camera's picture has another size than this renderer's.
         """
-        intrinsics = scene.camera.intrinsics
-        if (intrinsics.width, intrinsics.height) != (self.width, self.height):
-            raise ValueError(
-                f"the scene's camera is {intrinsics.width}x{intrinsics.height}, "
-                f"the renderer {self.width}x{self.height}"
-            )
+        check_size(self, scene)
         with torch.no_grad():
-            return self._render(scene, sample_grid(intrinsics, self._supersample))
+            return self._render(scene, sample_grid(scene.camera.intrinsics, self._supersample))
+
+    @torch.no_grad()
+    def instances(self, scene: Scene, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+        """See `Renderer`.
+
+        Raises:
+            ValueError: the camera's picture has another size than this renderer's.
+        """
+        check_size(self, scene)
+        soup = _Soup.of(scene, camera_from_world(scene.camera.world_from_camera), self._device)
+        camera = scene.camera.intrinsics
+        seen = np.zeros((len(offsets), self.height, self.width), np.uint16)
+        for layer, (right, down) in zip(seen, offsets, strict=True):
+            moved = replace(camera, cx=camera.cx - right, cy=camera.cy - down)
+            fragments = soup.rasterize(clip_from_camera(moved), self.height, self.width)
+            layer[:] = instance_map(scene.triangles, fragments.triangle[0].cpu().numpy())
+        return seen
 
     def release(self) -> None:
         """Nothing is held."""
