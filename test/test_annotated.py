@@ -1,0 +1,214 @@
+"""Masks drawn in common formats: what is drawn is what the reader gives, and what cannot be is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_masks
+
+from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE
+from diffusion_perception_ros.datasets.annotated import open_annotated
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.sample import UNLABELLED
+
+
+WIDTH, HEIGHT = 40, 30
+BOX = [5, 4, 25, 4, 25, 14, 5, 14]
+"""x, y of a rectangle's corners."""
+
+
+def write_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+
+
+def drawn_box() -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:14, 5:25] = 1
+    return mask
+
+
+def write_coco(folder: Path, *segmentations: Any, crowd: bool = False, **image: Any) -> Path:
+    """One picture; segmentation i is of category i % 2."""
+    write_picture(folder / "images" / "a.png")
+    content = {
+        "images": [{"id": 3, "file_name": "a.png", "width": WIDTH, "height": HEIGHT} | image],
+        "categories": [{"id": 7, "name": "door", "color": [1, 2, 3]}, {"id": 2, "name": "sign"}],
+        "annotations": [
+            {"id": i, "image_id": 3, "category_id": (7, 2)[i % 2], "segmentation": s, "iscrowd": int(crowd)}
+            for i, s in enumerate(segmentations)
+        ],
+    }
+    path = folder / "annotations" / "instances.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def plain_run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's: column by column, zeros first."""
+    column = mask.T.reshape(-1)
+    ends = np.flatnonzero(np.diff(column)) + 1
+    runs = np.diff([0, *ends.tolist(), column.size]).tolist()
+    return runs if column[0] == 0 else [0, *runs]
+
+
+def test_coco_polygons_and_both_kinds_of_run_lengths_agree(tmp_path: Path) -> None:
+    packed = coco_masks.encode(np.asfortranarray(drawn_box()))
+    forms = {
+        "polygon": [BOX],
+        "plain": {"size": [HEIGHT, WIDTH], "counts": plain_run_lengths(drawn_box())},
+        "packed": {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()},
+    }
+    for name, segmentation in forms.items():
+        path = write_coco(tmp_path / name, segmentation)
+        for dataset in (open_annotated(path), open_annotated(tmp_path / name)):
+            (sample,) = dataset
+            assert sample.classes == ("door", "sign")
+            np.testing.assert_array_equal(sample.semantic == 0, drawn_box() == 1, err_msg=name)
+            assert set(np.unique(sample.semantic)) == {0, UNLABELLED}
+            np.testing.assert_array_equal(sample.instances == 1, drawn_box() == 1)
+            assert dataset.colors == {"door": (1, 2, 3)}
+
+
+def test_small_objects_lie_on_large_ones_and_crowds_have_no_instance(tmp_path: Path) -> None:
+    inner = [10, 6, 15, 6, 15, 10, 10, 10]
+    (sample,) = open_annotated(write_coco(tmp_path, [inner], [BOX]), background="nothing")
+    assert sample.classes == ("door", "sign", "nothing")
+    assert (sample.semantic[8, 12], sample.semantic[12, 20], sample.semantic[20, 20]) == (0, 1, 2)
+    assert (sample.instances[8, 12], sample.instances[12, 20], sample.instances[20, 20]) == (1, 2, 0)
+    (sample,) = open_annotated(write_coco(tmp_path / "crowd", [BOX], crowd=True))
+    assert sample.instances[8, 12] == UNKNOWN_INSTANCE
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "image", "message"),
+    [
+        ([[1, 2, 3, 4]], {}, "no polygon of at least three points"),
+        ([], {}, "no polygon of at least three points"),
+        ([BOX], {"width": 80}, "a.png of .* is for 80x30 pixels but its picture is 40x30"),
+        ({"size": [20, 20], "counts": [400]}, {}, "annotation 0 .* is for 20x20 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": [7]}, {}, "do not add up to its 40x30 pixels"),
+        ([BOX], {"file_name": "b.png"}, "b.png .* is missing"),
+    ],
+)
+def test_a_coco_picture_that_cannot_be_used_says_why(
+    tmp_path: Path, segmentation: Any, image: dict[str, Any], message: str
+) -> None:
+    dataset = open_annotated(write_coco(tmp_path, segmentation, **image))
+    with pytest.raises(InputError, match=message):
+        dataset[0]
+
+
+def write_labelme(folder: Path, name: str, shapes: list[dict[str, Any]], **fields: Any) -> Path:
+    content = {"shapes": shapes, "imagePath": f"..\\{folder.name}\\{name}.png", "imageData": None, **fields}
+    write_picture(folder / f"{name}.png")
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def shape(label: str, kind: str, *points: tuple[float, float], **fields: Any) -> dict[str, Any]:
+    return {"label": label, "shape_type": kind, "points": points, **fields}
+
+
+def test_labelme_shapes(tmp_path: Path) -> None:
+    _, stored = cv2.imencode(".png", np.full((3, 4), 255, np.uint8))
+    shapes = [
+        shape("door", "rectangle", (5, 4), (25, 14)),
+        shape("sign", "circle", (30.0, 20.0), (33.0, 20.0)),
+        shape("sign", "mask", (1, 20), (4, 22), mask=base64.b64encode(stored.tobytes()).decode()),
+        shape("pole", "polygon", (10, 6), (15, 6), (15, 10), (10, 10), group_id=4),
+        shape("pole", "polygon", (18, 6), (20, 6), (20, 10), (18, 10), group_id=4),
+        shape("__ignore__", "rectangle", (22, 4), (25, 14)),
+    ]
+    write_labelme(tmp_path, "a", shapes, imageWidth=WIDTH, imageHeight=HEIGHT)
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    assert sample.classes == ("door", "pole", "sign")
+    where = {"door": (12, 12), "pole": (8, 12), "sign": (20, 30)}
+    assert [sample.classes[sample.semantic[place]] for place in where.values()] == list(where)
+    assert sample.semantic[21, 2] == sample.classes.index("sign")
+    assert (sample.semantic == 2).sum() == pytest.approx(np.pi * 9 + 12, abs=4)
+    assert sample.semantic[8, 24] == sample.semantic[28, 28] == UNLABELLED
+    assert sample.instances[8, 12] == sample.instances[8, 19] != sample.instances[12, 12]
+    assert sample.instances[20, 30] != sample.instances[21, 2]
+    assert dataset.things == {"door", "pole", "sign"}
+
+
+def test_a_labelme_file_may_hold_its_picture(tmp_path: Path) -> None:
+    _, stored = cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    path = write_labelme(tmp_path, "a", [shape("door", "rectangle", (5, 4), (25, 14))])
+    content = json.loads(path.read_text()) | {"imagePath": "gone.png"}
+    path.write_text(json.dumps(content | {"imageData": base64.b64encode(stored.tobytes()).decode()}))
+    (sample,) = open_annotated(tmp_path)
+    assert sample.rgb.shape == (HEIGHT, WIDTH, 3)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"gone\.png cannot be read"):
+        open_annotated(tmp_path)[0]
+
+
+def test_labelme_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "line", "a", [shape("door", "line", (1, 1), (5, 5))])
+    with pytest.raises(InputError, match=r"'door' of .*a\.json is a 'line': only polygon, rectangle, circle and mask"):
+        open_annotated(tmp_path / "line")[0]
+    write_labelme(tmp_path / "size", "a", [shape("door", "rectangle", (5, 4), (25, 14))], imageWidth=9, imageHeight=9)
+    with pytest.raises(InputError, match=r"a\.json is for 9x9 pixels"):
+        open_annotated(tmp_path / "size")[0]
+    _, stored = cv2.imencode(".png", np.full((3, 4), 255, np.uint8))
+    outside = shape("door", "mask", (38, 1), (41, 3), mask=base64.b64encode(stored.tobytes()).decode())
+    write_labelme(tmp_path / "outside", "a", [outside])
+    with pytest.raises(InputError, match="does not lie inside"):
+        open_annotated(tmp_path / "outside")[0]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.json").write_text('{"shapes": [{"points": []}], "imagePath": "a.png"}')
+    with pytest.raises(InputError, match=r"not an annotation file of LabelMe: shapes\.0\.label"):
+        open_annotated(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_mask_pictures_by_id_and_by_colour(tmp_path: Path, coloured: bool) -> None:
+    for name in "ab":
+        write_picture(tmp_path / "rgb" / f"{name}.png")
+    mask = drawn_box()
+    mask[20:] = 9
+    if coloured:
+        table = np.array([(10, 20, 30), (200, 0, 5)] + [(7, 7, 7)] * 8, np.uint8)
+        mask = table[mask][..., ::-1]
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "b.png"), mask)
+    names: Any = {"floor": [10, 20, 30], "door": [200, 0, 5]} if coloured else ["floor", "door"]
+    (tmp_path / "classes.json").write_text(json.dumps(names))
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    assert sample.name.endswith("/b")
+    assert (sample.semantic[8, 8], sample.semantic[18, 8], sample.semantic[25, 8]) == (1, 0, UNLABELLED)
+    assert sample.instances is None
+    with pytest.raises(InputError, match=r"name 'rest' in classes\.json"):
+        open_annotated(tmp_path, background="rest")
+    cv2.imwrite(str(tmp_path / "masks" / "b.png"), mask[:10])
+    with pytest.raises(InputError, match=r"b\.png is 40x10 but its picture is 40x30"):
+        dataset[0]
+    (tmp_path / "classes.json").unlink()
+    with pytest.raises(InputError, match=r"classes\.json must name the classes"):
+        open_annotated(tmp_path)
+
+
+def test_folders_without_masks_say_what_is_missing(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    with pytest.raises(InputError, match="has no masks: it needs a COCO file, LabelMe's"):
+        open_annotated(tmp_path)
+    with pytest.raises(InputError, match="there is no folder or annotation file"):
+        open_annotated(tmp_path / "nothing")
+    (tmp_path / "a.json").write_text('{"images": 3, "annotations": []}')
+    with pytest.raises(InputError, match=r"a\.json is not an annotation file in the COCO format: images"):
+        open_annotated(tmp_path)
+    (tmp_path / "b.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(InputError, match=r"has 2 COCO files \(a\.json, b\.json\)"):
+        open_annotated(tmp_path)
