@@ -18,12 +18,14 @@ from diffusion_perception_ros.inference.memory import keep_freed_memory
 COMMANDS = {
     "run": "predict on pictures, folders, videos and bags, without ROS running",
     "evaluate": "metrics against ground truth and trivial baselines",
+    "scale": "accuracy against compute at test time: steps, ensembles, noise schedules",
     "models": "list, show, verify, fetch and build model folders",
     "doctor": "what this machine has, what it lacks and what to do about it",
     "demo": "publisher, perception node and recorder over DDS, then a report",
     "bench": "benchmarks, as ratios measured side by side",
     "world": "render synthetic samples with exact ground truth",
     "train": "train a model from a YAML config",
+    "adapt": "adapt a model to a robot's own place and camera, from a few images",
     "export": "turn a checkpoint into a model folder",
 }
 """Each name is a module of `cli` with `add_arguments(parser)` and `run(args) -> int`, imported only when asked for."""

@@ -1,4 +1,4 @@
-"""Scores of depth, normals, segmentation and instances. Formulas and sources are in docs/evaluation.md."""
+"""Scores of depth, normals, segmentation, instances and flow. Formulas and sources are in docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ DELTA = 1.25
 NORMAL_LIMITS_DEGREES = (11.25, 22.5, 30.0)
 BOUNDARY_TOLERANCE = 0.0075
 """Share of the image diagonal by which a boundary may be off."""
+FLOW_OUTLIER = (3.0, 0.05)
+"""A flow vector is an outlier if it is off by more than so many pixels, and by more than that share of its length."""
 
 
 def depth_scores(prediction: FloatArray, depth: FloatArray) -> Scores:
@@ -164,3 +166,16 @@ def instance_scores(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.i
         return {"coverage": math.nan, "found": math.nan}
     best = iou.max(axis=1, initial=0.0)
     return {"coverage": float(best.mean()), "found": float((best >= 0.5).mean())}
+
+
+def flow_scores(prediction: FloatArray, truth: FloatArray) -> Scores:
+    """`epe`, the mean distance of the vectors' ends in pixels, and `outliers`, the share that KITTI 2015 calls wrong.
+
+    Args:
+        prediction: (N, 2) pixels, finite.
+        truth: (N, 2) pixels, finite, N > 0.
+    """
+    error = np.linalg.norm(prediction - truth, axis=1)
+    pixels, share = FLOW_OUTLIER
+    wrong = (error > pixels) & (error > share * np.linalg.norm(truth, axis=1))
+    return {"epe": float(error.mean()), "outliers": float(wrong.mean())}

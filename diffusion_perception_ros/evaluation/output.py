@@ -13,6 +13,11 @@ from diffusion_perception_ros.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a file as UTF-8; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file by renaming a finished one into place, with the folders above it.
 
     Raises:
@@ -21,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -36,6 +41,11 @@ def write_json(path: Path, value: Any) -> None:
         InputError: the file cannot be written.
     """
     write_text(path, json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, with null for NaN and infinities."""
+    return json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

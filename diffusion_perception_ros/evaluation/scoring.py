@@ -24,6 +24,7 @@ from diffusion_perception_ros.evaluation.metrics import (
     boundary_f1,
     confusion_matrix,
     depth_scores,
+    flow_scores,
     instance_scores,
     normal_scores,
     segmentation_scores,
@@ -78,6 +79,8 @@ def score_image(sample: EvaluationSample, prediction: Prediction, labels: Sequen
             "model": instance_scores(prediction.instances, sample.instances),
             "one_instance": instance_scores(whole, sample.instances),
         }
+    if sample.flow is not None and prediction.flow is not None and np.isfinite(sample.flow[..., 0]).any():
+        result.scores["flow"] = _score_flow(sample.flow, prediction.flow)
     return result
 
 
@@ -143,6 +146,13 @@ def _score_normals(truth: FloatImage, normals: FloatImage) -> dict[str, Scores]:
     target = truth[valid].astype(np.float64)
     methods = {"model": normals[valid].astype(np.float64)} | normal_baselines(np.nonzero(valid)[0], target)
     return {method: normal_scores(angles_between(vectors, target)) for method, vectors in methods.items()}
+
+
+def _score_flow(truth: FloatImage, flow: FloatImage) -> dict[str, Scores]:
+    known = np.isfinite(truth[..., 0])
+    target = truth[known].astype(np.float64)
+    methods = {"model": flow[known].astype(np.float64), "no_motion": np.zeros_like(target)}
+    return {method: flow_scores(vectors, target) for method, vectors in methods.items()}
 
 
 def _score_semantic(

@@ -13,7 +13,7 @@ from diffusion_perception_ros.evaluation.scoring import ImageScores
 
 
 ALL = "all"
-TASKS = ("depth", "normals", "semantic", "instances")
+TASKS = ("depth", "normals", "semantic", "instances", "flow")
 
 MethodScores = dict[str, dict[str, float]]
 """Method to metric to mean."""
@@ -60,7 +60,7 @@ def _means(task: str, images: Sequence[ImageScores]) -> MethodScores:
     rows: MethodScores = {}
     for method in methods:
         scores = [image.scores[task][method] for image in images if method in image.scores[task]]
-        rows[method] = {metric: _mean(score[metric] for score in scores) for metric in scores[0]}
+        rows[method] = {metric: mean_of_known(score[metric] for score in scores) for metric in scores[0]}
         rows[method]["images"] = len(scores)
     if task == "semantic" and len({image.label_set for image in images}) == 1:
         for method in methods:
@@ -69,7 +69,7 @@ def _means(task: str, images: Sequence[ImageScores]) -> MethodScores:
     return rows
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_known(values: Iterable[float]) -> float:
     """Mean of the values that are defined; NaN if none is."""
     known = [value for value in values if math.isfinite(value)]
     return float(np.mean(known)) if known else math.nan

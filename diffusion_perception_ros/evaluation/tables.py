@@ -11,7 +11,13 @@ from rich.table import Table
 from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary
 
 
-TASK_TITLES = {"depth": "Depth", "normals": "Surface normals", "semantic": "Segmentation", "instances": "Instances"}
+TASK_TITLES = {
+    "depth": "Depth",
+    "normals": "Surface normals",
+    "semantic": "Segmentation",
+    "instances": "Instances",
+    "flow": "Optical flow",
+}
 METHOD_TITLES = {
     "model_metric": "model, in metres",
     "model_scale": "model, scale-aligned",
@@ -25,6 +31,7 @@ METHOD_TITLES = {
     "majority_class": "majority class",
     "majority_class_per_row": "majority class per row",
     "one_instance": "one instance",
+    "no_motion": "nothing moves",
 }
 METRIC_TITLES = {
     "absrel": ("AbsRel", -1),
@@ -43,6 +50,8 @@ METRIC_TITLES = {
     "boundary_f1": ("boundary F1", 1),
     "coverage": ("coverage", 1),
     "found": ("found", 1),
+    "epe": ("EPE px", -1),
+    "outliers": ("outliers", -1),
 }
 """Title and direction: 1 = larger is better."""
 HEADLINE = {
@@ -50,6 +59,7 @@ HEADLINE = {
     "normals": ("mean", "below_11.25"),
     "semantic": ("miou", "boundary_f1"),
     "instances": ("coverage", "found"),
+    "flow": ("epe", "outliers"),
 }
 """The two metrics of the table per group."""
 

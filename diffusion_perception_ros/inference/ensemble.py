@@ -12,12 +12,16 @@ What is done depends on the quantity, as in Marigold (Ke et al., CVPR 2024; diff
 | flow | mean | - |
 | instances | the first member: colours and votes of different members do not belong together | - |
 | everything else | median | - |
+
+Depth can be merged in other ways (`Merging`). A mean goes with the standard deviation in place of the MAD. Two members
+are always averaged: their median would be the lower one, and its MAD 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -38,16 +42,24 @@ _REGULARIZER = 0.02
 _MOST_ITERATIONS = 2
 _TOLERANCE = 1e-3
 
+Merging = Literal["aligned_median", "aligned_mean", "median"]
+"""How depth is merged: aligned or as it is (metric depth always is as it is), and which of its values is taken."""
+MERGINGS: tuple[str, ...] = get_args(Merging)
+_Reduction = Literal["median", "mean"]
+
 Tensors = Mapping[str, FloatTensor]
 """(C, h, w) by name."""
 
 
-def merge_members(card: ModelCard, members: Sequence[Tensors]) -> tuple[dict[str, FloatTensor], dict[str, FloatImage]]:
+def merge_members(
+    card: ModelCard, members: Sequence[Tensors], merging: Merging = "aligned_median"
+) -> tuple[dict[str, FloatTensor], dict[str, FloatImage]]:
     """Merges what the graphs gave for several noises.
 
     Args:
         card: Says what the tensors are.
         members: Tensors by name, the same names in all.
+        merging: Of depth.
 
     Returns:
         tensors: The merged ones, in the card's units.
@@ -60,7 +72,7 @@ def merge_members(card: ModelCard, members: Sequence[Tensors]) -> tuple[dict[str
         stack = np.stack([member[name] for member in members])  # (E, C, h, w)
         output = outputs.get(name)
         if isinstance(output, DepthOutput):
-            depth, confidence["depth"] = _merge_depth(output, stack[:, 0])
+            depth, confidence["depth"] = _merge_depth(output, stack[:, 0], merging)
             tensors[name] = depth[None]
         elif isinstance(output, NormalsOutput):
             tensors[name], angle = ensemble_normals(stack)
@@ -76,7 +88,9 @@ def merge_members(card: ModelCard, members: Sequence[Tensors]) -> tuple[dict[str
     return tensors, confidence
 
 
-def ensemble_depth(depth: FloatTensor, largest_side: int = ALIGNMENT_SIDE) -> tuple[FloatImage, FloatImage]:
+def ensemble_depth(
+    depth: FloatTensor, largest_side: int = ALIGNMENT_SIDE, reduction: _Reduction = "median"
+) -> tuple[FloatImage, FloatImage]:
     """Aligns relative depth (or disparity) maps in scale and shift, and merges them.
 
     The scales and shifts minimise the mean distance of all pairs (diffusers' `ensemble_depth`, same start, same two
@@ -86,15 +100,16 @@ def ensemble_depth(depth: FloatTensor, largest_side: int = ALIGNMENT_SIDE) -> tu
     Args:
         depth: (E, h, w), at least two, finite.
         largest_side: See `ALIGNMENT_SIDE`.
+        reduction: What is taken of the aligned members.
 
     Returns:
         merged: (h, w), stretched to [0, 1].
-        spread: (h, w), median absolute deviation of the aligned members on the same scale.
+        spread: (h, w), median absolute deviation of the aligned members on the same scale; with the mean their
+            standard deviation.
     """
-    scale, shift = _align(_shrunk(depth, largest_side).astype(np.float64))
+    scale, shift = _align(_shrunk(depth, largest_side).astype(np.float64), reduction)
     aligned = (depth * scale[:, None, None] + shift[:, None, None]).astype(np.float32)
-    merged = _median(aligned)
-    spread = _median(np.abs(aligned - merged))
+    merged, spread = _reduce(aligned, reduction)
     low, extent = merged.min(), max(merged.max() - merged.min(), np.float32(1e-6))
     return (merged - low) / extent, spread / extent
 
@@ -117,19 +132,31 @@ def ensemble_normals(normals: FloatTensor) -> tuple[FloatTensor, FloatImage]:
     return merged, np.arccos(cosines).mean(axis=0)
 
 
-def _merge_depth(output: DepthOutput, depth: FloatTensor) -> tuple[FloatImage, FloatImage]:
+def _merge_depth(output: DepthOutput, depth: FloatTensor, merging: Merging) -> tuple[FloatImage, FloatImage]:
     """(E, h, w) in the card's units → the merged map in the same units, and its confidence."""
+    reduction: _Reduction = "mean" if merging == "aligned_mean" or len(depth) == 2 else "median"
     if output.quantity == "metric_depth":
-        merged = _median(depth)
-        spread = _median(np.abs(depth - merged)) / np.maximum(merged, np.float32(1e-6))
-        return merged, np.exp(-spread / np.float32(DEPTH_SPREAD))
+        merged, spread = _reduce(depth, reduction)
+        return merged, np.exp(-spread / np.maximum(merged, np.float32(1e-6)) / np.float32(DEPTH_SPREAD))
     low, high = (np.float32(limit) for limit in output.range)
     relative = np.clip((np.nan_to_num(depth, nan=float(low)) - low) / (high - low), 0.0, 1.0)
-    merged, spread = ensemble_depth(relative)
+    merged, spread = (
+        _reduce(relative, reduction) if merging == "median" else ensemble_depth(relative, ALIGNMENT_SIDE, reduction)
+    )
     return low + (high - low) * merged, np.exp(-spread / np.float32(DEPTH_SPREAD))
 
 
-def _align(depth: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _reduce(members: FloatTensor, reduction: _Reduction) -> tuple[FloatImage, FloatImage]:
+    """(E, h, w) → the median and its median absolute deviation, or the mean and the standard deviation."""
+    if reduction == "mean":
+        return members.mean(axis=0), members.std(axis=0, ddof=1)
+    merged = _median(members)
+    return merged, _median(np.abs(members - merged))
+
+
+def _align(
+    depth: npt.NDArray[np.float64], reduction: _Reduction
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Scale and shift of every map of (E, h, w)."""
     # Imported here: only models with ensembles need it, and it takes a second to load.
     from scipy.optimize import minimize
@@ -141,7 +168,7 @@ def _align(depth: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt
         scale, shift = np.split(parameters, 2)
         aligned = depth * scale[:, None, None] + shift[:, None, None]
         distance = sum(float(np.sqrt(np.mean((aligned[i] - aligned[j]) ** 2))) for i, j in pairs)
-        merged = _median(aligned)
+        merged = _median(aligned) if reduction == "median" else aligned.mean(axis=0)
         return distance + _REGULARIZER * float(abs(merged.min()) + abs(1 - merged.max()))
 
     low, high = depth.min(axis=(1, 2)), depth.max(axis=(1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ import numpy.typing as npt
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import Backend, open_backend
 from diffusion_perception_ros.inference.backends.graph_check import read_nodes
-from diffusion_perception_ros.inference.card import GraphRole, ModelCard, read_card
+from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
+from diffusion_perception_ros.inference.ensemble import Merging
 from diffusion_perception_ros.inference.models import find_model
 from diffusion_perception_ros.inference.noise import NoiseSource, check_noise_mode
 from diffusion_perception_ros.inference.preprocess import check_picture
@@ -40,7 +42,7 @@ class Query:
 class Estimator:
     """A model folder, opened. Buffers are reused between calls: give every thread its own estimator.
 
-    `steps`, `ensemble_size` and `noise_mode` start as the card says, and can be changed between calls.
+    `steps`, `ensemble_size`, `noise_mode` and `noise_seed` start as the card says, and can be changed between calls.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Estimator:
         self.tile = tile
         self.takes_batches = takes_batches
         """`predict_batch` runs pictures together: a fused graph without noise, and with a free batch dimension."""
+        self.merging: Merging = "aligned_median"
+        """How the depth of an ensemble is merged; may be changed between calls."""
         self._backends = backends
         self._noise = NoiseSource.for_card(card)
         self._runner = ModelRunner(card, network, self._noise)
@@ -73,6 +77,7 @@ class Estimator:
         optimization: str = "all",
         tile: Tile | None = None,
         engine_precision: str = "fp16",
+        sampler: Mapping[str, Any] | None = None,
     ) -> Estimator:
         """Opens a model by name (`models.find_model`) or folder.
 
@@ -83,13 +88,18 @@ class Estimator:
             optimization: Graph optimisation: `none`, `basic`, `extended` or `all`.
             tile: Pictures larger than this are predicted in tiles, None = never.
             engine_precision: Of TensorRT engines: `fp32`, `fp16` or `bf16`.
+            sampler: Fields of the card's sampler that take other values than the card says.
 
         Raises:
-            InputError: no such model or backend.
+            InputError: no such model or backend, or a sampler that cannot be changed so.
             CardError: the model's card, files or graph are missing, altered or contradict each other.
         """
         folder = find_model(name_or_path)
         card = read_card(folder)
+        if sampler:
+            if card.sampler is None:
+                raise InputError(f"model '{card.name}' predicts in one step: it has no sampler to change")
+            card = card.model_copy(update={"sampler": changed_sampler(card.sampler, sampler)})
         backends = {
             role: open_backend(folder, card, backend, threads, optimization, role, engine_precision)
             for role in card.graph_files
@@ -138,6 +148,17 @@ class Estimator:
     @noise_mode.setter
     def noise_mode(self, mode: str) -> None:
         self._noise_mode = self.check_noise(mode)
+
+    @property
+    def noise_seed(self) -> int | None:
+        """Seed of the noise of the modes `fixed` and `carry`; None for models that take no noise, which have none."""
+        return None if self._noise is None else self._noise.seed
+
+    @noise_seed.setter
+    def noise_seed(self, seed: int) -> None:
+        if self._noise is None:
+            raise InputError(f"model '{self.card.name}' takes no noise: it has no seed")
+        self._noise.seed = seed
 
     def check_noise(self, mode: str) -> str:
         """The noise mode.
@@ -284,7 +305,8 @@ class Estimator:
         prompts = check_prompts(self.card, query.points, query.prompt_mask, width, height)
         steps, ensemble_size = self.check_sampling(steps, ensemble_size)
         last = self._streams.recall(query.stream, rgb)
-        request = Request(wanted - self._unanswerable(prompts, last), steps, ensemble_size, self._noise_mode)
+        answerable = wanted - self._unanswerable(prompts, last)
+        request = Request(answerable, steps, ensemble_size, self._noise_mode, self.merging)
         return View(rgb, intrinsics, last.picture, prompts, last.latents), request
 
     def _exceeds_tile(self, view: View) -> bool:

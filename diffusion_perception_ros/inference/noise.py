@@ -48,6 +48,16 @@ class NoiseSource:
             return cls(sampler.latent_channels, sampler.latent_downscale, seed, sampler.start == "zeros")
         return cls(card.noise.channels, card.noise.downscale, seed) if card.noise else None
 
+    @property
+    def seed(self) -> int:
+        """Of the `fixed` and `carry` modes."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        if seed != self._seed:
+            self._seed, self._fixed = seed, None
+
     def __call__(
         self, width: int, height: int, members: int, mode: str = "fixed", last: Sequence[FloatTensor] = ()
     ) -> list[FloatTensor]:

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
-from diffusion_perception_ros.inference.ensemble import merge_members
+from diffusion_perception_ros.inference.ensemble import Merging, merge_members
 from diffusion_perception_ros.inference.noise import NoiseSource
 from diffusion_perception_ros.inference.postprocess import Size
 from diffusion_perception_ros.inference.preprocess import Preprocessor
@@ -29,6 +29,7 @@ class Request:
     steps: int
     ensemble_size: int
     noise_mode: str
+    merging: Merging
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class ModelRunner:
                 latents.append(latent)
         if len(members) == 1:
             return members[0], {}, latents
-        merged, confidence = merge_members(self._card, members)
+        merged, confidence = merge_members(self._card, members, request.merging)
         return merged, confidence, latents
 
     def _without_batch(self, name: str, tensor: FloatTensor) -> FloatTensor:

@@ -48,6 +48,7 @@ from diffusion_perception_ros.inference.card.sampler import (
     Graphs,
     LcmSampler,
     Sampler,
+    changed_sampler,
 )
 
 
@@ -85,6 +86,7 @@ __all__ = [
     "SecondImageInput",
     "SemanticOutput",
     "Source",
+    "changed_sampler",
     "read_card",
     "sha256_of",
     "write_card",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card.base import StrictModel
 
 
@@ -118,3 +120,19 @@ class EulerFlowSampler(_Sampler):
 
 
 Sampler = Annotated[DdimSampler | LcmSampler | EulerFlowSampler, Field(discriminator="scheduler")]
+
+
+def changed_sampler(sampler: Sampler, fields: Mapping[str, Any]) -> Sampler:
+    """The sampler with other values of some fields, such as another `timestep_spacing`.
+
+    Raises:
+        InputError: this kind of sampler has no such field, or cannot have that value.
+    """
+    try:
+        return type(sampler).model_validate(sampler.model_dump() | dict(fields))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"]) or "sampler"
+        wrong = problem["type"] == "extra_forbidden"
+        reason = "there is no such field" if wrong else problem["msg"].removeprefix("Value error, ")
+        raise InputError(f"the model's sampler '{sampler.scheduler}' cannot be changed in {name}: {reason}") from error
