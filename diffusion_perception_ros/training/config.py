@@ -186,6 +186,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     Raises:
         InputError: the file cannot be read, or a key is unknown, missing or wrong; names the key and the file.
     """
+    fields = read_fields(path, overrides)
+    try:
+        return TrainingConfig.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {_message(problem)}"
+            for problem in error.errors()
+        )
+        raise InputError(f"{path}: {problems}") from error
+
+
+def read_fields(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings of a YAML config with overrides, not checked yet.
+
+    Raises:
+        InputError: the file cannot be read, or an override is not `key=value`.
+    """
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -196,14 +213,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainingConfig:
         raise InputError(f"{path} must hold a mapping of settings, such as config/train/onestep_s.yaml")
     for override in overrides:
         _apply(fields, override)
-    try:
-        return TrainingConfig.model_validate(fields)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'config'}: {_message(problem)}"
-            for problem in error.errors()
-        )
-        raise InputError(f"{path}: {problems}") from error
+    return fields
 
 
 def _apply(fields: dict[str, Any], override: str) -> None:

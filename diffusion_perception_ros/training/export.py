@@ -89,17 +89,7 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
     network = source.averaged_network()
     width, height = source.state["config"]["data"]["sizes"][0]
     with replacing_folder(output, options.overwrite) as folder:
-        graph = folder / GRAPH
-        write_graph(network, graph, (width, height))
-        inputs = [_network_input(sample, width, height) for sample in pictures]
-        if options.precision == "int8":
-            _quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
-        parity = compare(network, graph, inputs[:_PARITY_PICTURES])
-        if options.precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
-            raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
-        weights = folder / weights_file.FILE
-        weights_file.write_weights(network, weights)
-        files = {path.name: sha256_of(path) for path in (graph, weights)}
+        parity, files = write_network(network, folder, (width, height), pictures, options.precision)
         card = _card(source, options, (width, height), parity, files)
         write_card(card, folder)
         if options.credits is not None:
@@ -107,6 +97,39 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         text = model_readme(source, card, has_credits=options.credits is not None)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return card
+
+
+def write_network(
+    network: OneStepNet,
+    folder: Path,
+    size: tuple[int, int],
+    pictures: Sequence[Sample],
+    precision: Literal["fp32", "int8"],
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Writes graph and weights into a model folder, and compares the graph with PyTorch.
+
+    Args:
+        size: (width, height) of the network's input.
+        pictures: for calibration and for comparing.
+
+    Returns:
+        `parity` and `files` of the card.
+
+    Raises:
+        InputError: no pictures for int8, or the graph disagrees with PyTorch.
+        OSError: the folder cannot be written.
+    """
+    graph = folder / GRAPH
+    write_graph(network, graph, size)
+    inputs = [_network_input(sample, *size) for sample in pictures]
+    if precision == "int8":
+        _quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
+    parity = compare(network, graph, inputs[:_PARITY_PICTURES])
+    if precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
+        raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
+    weights = folder / weights_file.FILE
+    weights_file.write_weights(network, weights)
+    return parity, {path.name: sha256_of(path) for path in (graph, weights)}
 
 
 def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:

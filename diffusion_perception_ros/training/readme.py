@@ -10,7 +10,7 @@ from diffusion_perception_ros.training.checkpoint import Checkpoint
 from diffusion_perception_ros.training.monitor import EVALUATIONS
 
 
-_ROWS = (
+ROWS = (
     ("depth AbsRel, scale and shift aligned", "abs_rel", "{:.3f}"),
     ("… best constant", "constant_abs_rel", "{:.3f}"),
     ("… best plane over the rows", "row_plane_abs_rel", "{:.3f}"),
@@ -23,6 +23,7 @@ _ROWS = (
     ("normals within 30°", "normals_30", "{:.3f}"),
     ("semantic pixel accuracy", "pixel_accuracy", "{:.3f}"),
     ("semantic mIoU, all classes", "miou", "{:.3f}"),
+    ("… most frequent class everywhere", "majority_miou", "{:.3f}"),
     ("semantic mIoU, coarse groups", "group_miou", "{:.3f}"),
 )
 
@@ -34,7 +35,7 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> 
     state = checkpoint.state
     evaluation = state.get("evaluation", {})
     scores = evaluation.get("scores", {})
-    table = "\n".join(f"| {title} | {form.format(scores[key])} |" for title, key, form in _ROWS if key in scores)
+    table = "\n".join(f"| {title} | {form.format(scores[key])} |" for title, key, form in ROWS if key in scores)
     outputs = ", ".join(
         output.quantity.replace("_", " ") if output.task == "depth" else output.task for output in card.outputs
     )
@@ -68,7 +69,7 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> 
 
 | output | largest difference | mean |
 |---|---|---|
-{_parity_rows(card)}
+{parity_rows(card)}
 """
 
 
@@ -79,7 +80,7 @@ def _learning_curve(checkpoint: Checkpoint) -> str:
     except OSError:
         return ""
     records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    shown = [row for row in _ROWS if row[1] in _CURVE and any(row[1] in record["scores"] for record in records)]
+    shown = [row for row in ROWS if row[1] in _CURVE and any(row[1] in record["scores"] for record in records)]
     titles = " | ".join(["minutes", "pictures", *(title for title, _, _ in shown)])
     rows = [
         " | ".join(
@@ -97,7 +98,8 @@ def _variant(checkpoint: Checkpoint) -> str:
     return f"stochastic, {channels} noise channels" if channels else "deterministic"
 
 
-def _parity_rows(card: ModelCard) -> str:
+def parity_rows(card: ModelCard) -> str:
+    """Rows of a Markdown table: output, largest and mean difference of the graph from PyTorch."""
     names = [name.removesuffix("_max") for name in card.parity if name.endswith("_max")]
     return "\n".join(
         f"| {name} | {card.parity[f'{name}_max']:g} | {card.parity[f'{name}_mean']:g} |" for name in names

@@ -25,6 +25,7 @@ from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec,
 from diffusion_perception_ros.training.diffusion.losses import latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
 from diffusion_perception_ros.training.estimates import Estimates
+from diffusion_perception_ros.training.lora import add_lora, merge_lora, plan_adapter
 
 
 class DiffusionLearner:
@@ -48,6 +49,10 @@ class DiffusionLearner:
             "sees_noise": self._objective.sees_noise,
         }
         self._check_sizes(config)
+        if config.adaptation is not None:
+            adapter = plan_adapter(self.network, config.adaptation.share)
+            add_lora(self.network, adapter)
+            self.identity[checkpoints.ADAPTER] = adapter.model_dump(mode="json")
 
     def _backbone(self) -> Backbone:
         channels = self.codec.channels
@@ -114,6 +119,8 @@ class DiffusionLearner:
         See `Learner`.
         """
         self.network.load_state_dict(weights)
+        if checkpoints.ADAPTER in self.identity:
+            merge_lora(self.network)
         folder = run / "pipeline"
         name = "unet" if isinstance(self.network, UNetBackbone) else "transformer"
         self._denoiser.save_pretrained(folder / name)
