@@ -13,7 +13,7 @@ from family_checkpoints_mm import SMALL_DIT, write_scaling, write_scaling_base
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families import scaling
-from diffusion_perception_ros.families.dit_moe import DiTMultiTaskMoE, MixtureOfExperts
+from diffusion_perception_ros.families.dit_moe import DiTMultiTaskMoE, mixture
 from diffusion_perception_ros.families.export import export_family, standard_noise
 from diffusion_perception_ros.families.export_options import ExportOptions
 from diffusion_perception_ros.families.recipe import LoadOptions
@@ -124,7 +124,7 @@ def test_a_single_step_with_dense_experts_finds_the_whole_object(
 @pytest.mark.parametrize("dense", [False, True])
 def test_experts_are_the_weighted_sum_of_the_two_best(dense: bool) -> None:
     torch.manual_seed(0)
-    layer = MixtureOfExperts(SMALL_DIT, dense)
+    layer = mixture(SMALL_DIT, dense)
     tokens = torch.randn(2, 5, SMALL_DIT.width)
     expected = torch.zeros_like(tokens)
     for row in range(2):

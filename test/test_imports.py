@@ -18,12 +18,19 @@ ALLOWED = {
     "world": set(),
     "datasets": {"inference", "world"},
     "evaluation": {"inference", "datasets"},
-    "training": {"inference.card", "datasets", "world"},
+    "training": {
+        "inference.card",
+        "inference.color_coding",
+        "evaluation.metrics",
+        "evaluation.object_metrics",
+        "datasets",
+        "world",
+    },
     "families": {"inference.card", "datasets", "world"},
 }
 """Folder → other parts of the package that it may import, besides `SHARED`. `cli` may import all."""
 
-SHARED = {"sample", "errors", "bag_salvage", "atomic_folder"}
+SHARED = {"sample", "errors", "bag_salvage", "atomic_folder", "mixture_of_experts"}
 
 TRAINING_ONLY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "onnxscript"}
 RCLPY = {"rclpy", "sensor_msgs", "std_msgs", "cv_bridge"}

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_perception_ros.mixture_of_experts import MixtureOfExperts
+
 
 HEADS = 16
 EXPERTS_PER_TOKEN = 2
@@ -166,7 +168,7 @@ class _Block(nn.Module):
         self.norm1 = _norm(config.width)
         self.attn = _Attention(config.width)
         self.norm2 = _norm(config.width)
-        self.moe = MixtureOfExperts(config, dense)
+        self.moe = mixture(config, dense)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(config.width, 6 * config.width))
 
     def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
@@ -188,33 +190,10 @@ class _Attention(nn.Module):
         return self.proj(attended.transpose(1, 2).reshape(-1, count, width))  # type: ignore[no-any-return]
 
 
-class MixtureOfExperts(nn.Module):
-    """The two experts that a token's gate scores highest, weighted with the softmax over all scores.
-
-    The two weights are not scaled to a sum of 1.
-    """
-
-    def __init__(self, config: DitConfig, dense: bool) -> None:
-        super().__init__()
-        self.dense = dense
-        self.experts = nn.ModuleList(_Expert(config.width, config.hidden) for _ in range(config.experts))
-        self.gate = nn.Linear(config.width, config.experts, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, width) → the same."""
-        flat = tokens.reshape(-1, tokens.shape[-1])  # (N, width)
-        scores = self.gate(flat).softmax(dim=-1)  # (N, experts)
-        weights, chosen = torch.topk(scores, EXPERTS_PER_TOKEN, dim=-1, sorted=False)
-        weights = torch.zeros_like(scores).scatter(1, chosen, weights)  # 0 for experts that are not chosen
-        mixed = torch.zeros_like(flat)
-        for index, expert in enumerate(self.experts):
-            weight = weights[:, index : index + 1]  # (N, 1)
-            if self.dense:
-                mixed = mixed + weight * expert(flat)
-            else:
-                rows = torch.nonzero(weight[:, 0])[:, 0]
-                mixed = mixed.index_add(0, rows, weight[rows] * expert(flat[rows]))
-        return mixed.view_as(tokens)
+def mixture(config: DitConfig, dense: bool) -> MixtureOfExperts:
+    """The experts of one block."""
+    experts = [_Expert(config.width, config.hidden) for _ in range(config.experts)]
+    return MixtureOfExperts(experts, config.width, EXPERTS_PER_TOKEN, dense=dense)
 
 
 class _Expert(nn.Module):

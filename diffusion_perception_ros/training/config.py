@@ -13,6 +13,7 @@ from diffusion_perception_ros.datasets.augment import AugmentationConfig
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.adaptation import AdaptationConfig
 from diffusion_perception_ros.training.diffusion.annotations import Task
+from diffusion_perception_ros.training.diffusion.experts import ExpertsConfig
 from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
@@ -116,6 +117,8 @@ class DiffusionNetwork(_Strict):
     """Without `pretrained`: diffusers' config of a network that starts from random weights."""
     pixels: int = Field(default=4, ge=1, le=16)
     """Without `pretrained`: there is no autoencoder, the network sees blocks of this many pixels square."""
+    experts: ExpertsConfig | None = None
+    """The MLPs of a DiT become mixtures of experts."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
 
@@ -125,6 +128,8 @@ class DiffusionNetwork(_Strict):
             raise ValueError("give either 'pretrained' or 'config'")
         if self.pretrained and self.kind == "dit":
             raise ValueError("'pretrained' is for U-Nets; a DiT starts from 'config'")
+        if self.experts is not None and self.kind != "dit":
+            raise ValueError("'experts' are for 'kind: dit'")
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task appears twice in {list(self.tasks)}")
         return self

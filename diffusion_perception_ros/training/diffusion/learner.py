@@ -16,12 +16,14 @@ from diffusion_perception_ros.training.config import DiffusionNetwork, TrainingC
 from diffusion_perception_ros.training.diffusion.annotations import annotate, estimates_of
 from diffusion_perception_ros.training.diffusion.backbones import (
     Backbone,
+    DiTBackbone,
     UNetBackbone,
     empty_prompt,
     new_backbone,
     pretrained_unet,
 )
 from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec, VaeCodec, load_vae
+from diffusion_perception_ros.training.diffusion.experts import add_experts, mixtures_of
 from diffusion_perception_ros.training.diffusion.losses import latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
 from diffusion_perception_ros.training.estimates import Estimates
@@ -45,9 +47,11 @@ class DiffusionLearner:
         if settings.gradient_checkpointing:
             self._denoiser.enable_gradient_checkpointing()
         self.identity: dict[str, Any] = {
-            **settings.model_dump(mode="json", exclude={"gradient_checkpointing"}),
+            **settings.model_dump(mode="json", exclude={"gradient_checkpointing", "experts"}),
             "sees_noise": self._objective.sees_noise,
         }
+        if settings.experts is not None:
+            self.identity["experts"] = settings.experts.model_dump(include={"count", "per_token"})
         self._check_sizes(config)
         if config.adaptation is not None:
             adapter = plan_adapter(self.network, config.adaptation.share)
@@ -60,7 +64,13 @@ class DiffusionLearner:
         tasks, settings = len(self.tasks), self._settings
         if settings.pretrained:
             return pretrained_unet(settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained))
-        return new_backbone(settings.kind, settings.config, inputs, channels, tasks)
+        backbone = new_backbone(settings.kind, settings.config, inputs, channels, tasks)
+        if settings.experts is not None:
+            assert isinstance(backbone, DiTBackbone)
+            if settings.experts.upcycle_from is not None:
+                checkpoints.load_weights(backbone, settings.experts.upcycle_from)
+            add_experts(backbone.transformer, settings.experts)
+        return backbone
 
     @property
     def _denoiser(self) -> Any:
@@ -87,14 +97,22 @@ class DiffusionLearner:
         picture, target = self.codec.encode(batch.image), self.codec.encode(annotation.picture)
         example = self._objective.noised(picture, target, generator)
         said = network(example.inputs, example.timesteps, number)
+        balance = self._expert_balance()
         if self._kind == "genpercept":
             decoded = self.codec.decode(-said.float())
-            return picture_losses(self.tasks[number], decoded, annotation.picture, annotation.known)
-        terms = {"annotation": latent_loss(said, example.target, annotation.known)}
+            return picture_losses(self.tasks[number], decoded, annotation.picture, annotation.known) | balance
+        terms = {"annotation": latent_loss(said, example.target, annotation.known), **balance}
         if self._reconstructs:
             copied = network(example.inputs, example.timesteps, len(self.tasks))
             terms["reconstruction"] = latent_loss(copied, picture, torch.ones_like(annotation.known))
         return terms
+
+    def _expert_balance(self) -> dict[str, Tensor]:
+        """The loss of uneven work among experts in the last pass; nothing for networks without."""
+        imbalances = [mixture.imbalance for mixture in mixtures_of(self.network) if mixture.imbalance is not None]
+        if self._settings.experts is None or not imbalances:
+            return {}
+        return {"experts": self._settings.experts.balance * torch.stack(imbalances).mean()}
 
     def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
         """See `Learner`."""
@@ -116,11 +134,13 @@ class DiffusionLearner:
     def finish(self, weights: dict[str, Tensor], run: Path) -> None:
         """Writes `pipeline`, the network in the diffusers layout with what its pre-trained checkpoint had beside it.
 
-        See `Learner`.
+        See `Learner`. Diffusers has no transformer with experts: nothing is written for one.
         """
         self.network.load_state_dict(weights)
         if checkpoints.ADAPTER in self.identity:
             merge_lora(self.network)
+        if self._settings.experts is not None:
+            return
         folder = run / "pipeline"
         name = "unet" if isinstance(self.network, UNetBackbone) else "transformer"
         self._denoiser.save_pretrained(folder / name)
