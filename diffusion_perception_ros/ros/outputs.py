@@ -123,6 +123,7 @@ OUTPUTS = (
     _image("depth/confidence", "depth", "publish_depth", lambda frame: frame.prediction.confidence),
     _image("depth/image_color", "depth", "publish_depth", _depth_color),
     _image("normals/image", "normals", "publish_normals", lambda frame: frame.prediction.normals),
+    _image("normals/confidence", "normals", "publish_normals", lambda frame: frame.prediction.normals_confidence),
     _image("normals/image_color", "normals", "publish_normals", _normals_color),
     _image("segmentation/mask", "semantic", "publish_segmentation", lambda frame: frame.prediction.semantic),
     _image(

@@ -22,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from diffusion_perception_ros.evaluation.recording import output_topics, read_recording
 from diffusion_perception_ros.inference.card import read_card
+from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.msg import PerceptionStatus
 
 
@@ -145,8 +146,9 @@ def test_a_licence_that_forbids_commerce_is_announced_once_per_start(node: Proce
     assert "LicenseRef-OpenRAIL" in notices[0]
 
 
-def test_sampling_follows_the_parameters(ros: Ros, camera: Camera) -> None:
-    outputs = camera.use("disparity", **{"depth_relative/image": Image, "depth/confidence": Image})
+def test_sampling_follows_the_parameters(ros: Ros, camera: Camera, models: Path) -> None:
+    topics = ("depth_relative/image", "depth/confidence", "normals/confidence")
+    outputs = camera.use("disparity", **dict.fromkeys(topics, Image))
     stamp = camera.send(filled(100, 100, 100))
     one = get(ros, outputs, "depth_relative/image", stamp)
     assert camera.values("network")["Steps"] == "2"
@@ -154,8 +156,11 @@ def test_sampling_follows_the_parameters(ros: Ros, camera: Camera) -> None:
     stamp = camera.send(filled(100, 100, 100))
     several = get(ros, outputs, "depth_relative/image", stamp)
     assert np.abs(several - one).max() > 1e-3
-    confidence = get(ros, outputs, "depth/confidence", stamp)
-    assert 0 <= confidence.min() <= confidence.max() <= 1
+    assert not outputs["depth/confidence"].at(stamp - 1)  # one member has no spread
+    said = Estimator.load(models / "disparity", "cpu").predict(filled(100, 100, 100), steps=4, ensemble_size=3)
+    np.testing.assert_allclose(get(ros, outputs, "depth/confidence", stamp), said.confidence, atol=1e-4)
+    np.testing.assert_allclose(get(ros, outputs, "normals/confidence", stamp), said.normals_confidence, atol=1e-4)
+    assert 0 <= said.confidence.min() < said.confidence.max() <= 1
     ros.wait_for(lambda: camera.values("network")["Steps"] == "4", "diagnostics know the steps")
     assert camera.values("network")["Ensemble size"] == "3"
     again = get(ros, outputs, "depth_relative/image", camera.send(filled(100, 100, 100)))
