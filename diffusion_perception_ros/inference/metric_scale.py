@@ -144,7 +144,8 @@ def fit_scale(prediction: Prediction, points: SparsePoints, known_shift: float |
     values, metres = points.values[::step].astype(np.float64), points.metres[::step].astype(np.float64)
     # Both quantities become one problem: find (scale, shift) with (v * scale + shift) * weight = 1.
     weight = metres if prediction.depth_quantity == "relative_disparity" else 1.0 / metres
-    near, far = np.percentile(metres, (5, 95))
+    ordered = np.sort(metres)
+    near, far = ordered[len(metres) // 20], ordered[-1 - len(metres) // 20]  # 5 % are nearer, 5 % farther
     if far >= near * _SMALLEST_SPAN:
         scale, shift, inliers = _robust_line(values, weight)
     elif known_shift is not None:
@@ -188,7 +189,11 @@ def _robust_line(values: Vector, weight: Vector) -> tuple[float, float, npt.NDAr
     # a start for points that no pair explains: everything at one ratio
     scales = np.append(scales[usable], np.median(targets) / max(float(np.median(values)), 1e-9))
     shifts = np.append(shifts[usable], 0.0)
-    errors = np.abs((np.outer(scales, values) + shifts[:, None]) * weight - 1.0)
+    # (pairs, N); single precision is plenty to choose a start, and half the work
+    errors = np.outer(scales.astype(np.float32), values.astype(np.float32))
+    errors += shifts[:, None].astype(np.float32)
+    errors *= weight.astype(np.float32)
+    np.abs(np.subtract(errors, np.float32(1), out=errors), out=errors)
     best = int(np.argmin(np.minimum(errors, _INLIER).mean(axis=1)))
     scale, shift = float(scales[best]), float(shifts[best])
     inliers: npt.NDArray[np.bool_] = errors[best] < _INLIER
