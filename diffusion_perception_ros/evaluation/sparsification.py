@@ -71,7 +71,7 @@ def sparsification_scores(error: FloatArray, confidence: FloatArray) -> Scores:
 
 
 def _remaining_error(errors: FloatArray) -> FloatArray:
-    """Mean error of what is left for every share of `REMOVED`, the last of `errors` being the first to go."""
+    """Mean error of what is left, as a share of the mean of all, for every share of `REMOVED`; the last go first."""
     left = np.maximum(np.round((1.0 - REMOVED) * errors.size).astype(int), 1)
-    means: FloatArray = np.cumsum(errors)[left - 1] / left
-    return means / errors.mean()
+    means: FloatArray = np.cumsum(errors)[left - 1] / (left * errors.mean())
+    return means
