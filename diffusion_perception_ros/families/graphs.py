@@ -25,6 +25,9 @@ EXTERNAL_DATA_BYTES = 1_500_000_000
 """Larger graphs keep their weights in a second file: an ONNX file itself ends at 2 GB."""
 MAX_SIDE = 4096
 """Largest side of a picture that a graph for all sizes takes."""
+MOST_MEMBERS = 63
+"""Largest ensemble that is denoised in one batch: diffusers' U-Nets upsample 64 and more in another way
+(`Upsample2D`), and a range that reaches into both makes the exporter trace the network twice."""
 
 CLEAN_LATENT = "clean_latent"
 """Name of the latent among the outputs of a fused graph."""
@@ -154,7 +157,7 @@ def stage_graphs(model: FamilyModel, sizes: Sizes) -> tuple[Graph, Graph, Graph]
     }
     shapes = {
         "image_latent": sizes.latent_shape,
-        "noisy_latent": {0: Dim("members", min=1, max=64), **sizes.latent_shape},
+        "noisy_latent": {0: Dim("members", min=1, max=MOST_MEMBERS), **sizes.latent_shape},
         **sizes.condition_shapes(conditions),
     }
     return (
