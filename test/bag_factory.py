@@ -36,6 +36,8 @@ class BagSpec:
     noise: bool = False
     """Pictures that do not compress, so that a truncated file loses some."""
     depth: bool = True
+    ramp: bool = False
+    """Brightness and depth grow from row to row: 3 cm and 3 steps of grey each."""
 
 
 def write_bag(folder: Path, spec: BagSpec) -> Path:
@@ -87,6 +89,8 @@ def _fill(bag: Any, types: Any, serialize: Any, spec: BagSpec, header_extra: dic
         if spec.depth:
             seconds += spec.depth_delay
             depth = np.full((spec.height, spec.width), 1000 + 250 * index, np.uint16)
+            if spec.ramp:
+                depth += (30 * np.arange(spec.height, dtype=np.uint16))[:, None]
             depth[:2] = 0
             message = _raw(kinds["Image"], header(seconds, spec.depth_frame_id), depth, "16UC1")
             write("depth", seconds, message)
@@ -99,6 +103,8 @@ def _split(seconds: float) -> tuple[int, int]:
 def _image(kinds: dict[str, Any], header: Any, spec: BagSpec, index: int) -> Any:
     rgb = np.empty((spec.height, spec.width, 3), np.uint8)
     rgb[...] = (20 * index % 256, 60, 90)
+    if spec.ramp:
+        rgb[...] = 50 + 3 * np.arange(spec.height, dtype=np.uint8)[:, None, None]
     if spec.noise:
         rgb[4:] = np.random.default_rng(index).integers(0, 256, rgb[4:].shape)
     broken = index == spec.broken_image

@@ -75,6 +75,31 @@ def test_bag_to_report(tmp_path: Path, model: Path, storage: str, compressed: bo
     assert processes_that_name(tmp_path) == []
 
 
+def test_relative_model_answers_in_metres_where_the_bag_has_depth(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "models" / "toy", ["depth"], depth="brightness")
+    bag = write_bag(tmp_path, BagSpec(frames=10, ramp=True))
+    out = tmp_path / "out"
+    code, output, error = demo("--bag", bag, "--model", model, "--output", out)
+    assert code == 0, error
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["sparse_depth_share"] == 0.01
+    assert metrics["scale"]["frames"]["sparse_depth"] > metrics["frames_recorded"] / 2
+    assert metrics["scale"]["inliers"] > 0.9
+    assert metrics["scale"]["age"] < 0.2
+    scores = metrics["accuracy"]["depth"]["all"]
+    assert scores["model_metric"]["absrel"] < 0.1
+    assert scores["model_affine"]["images"] == metrics["frames_recorded"]
+    # 0.1 % of so small a picture are fewer points than a scale needs
+    assert {entry["share"] for entry in metrics["completion"]} == {0.01, 0.05}
+    for entry in metrics["completion"]:
+        assert list(entry["methods"]) == ["model", "nearest", "joint_bilateral"]
+        assert entry["methods"]["model"]["absrel"] < entry["methods"]["nearest"]["absrel"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for title in ("Inliers of the scale", "Residual of the scale", "Age of the scale", "1.0% given, random"):
+        assert title in page
+    assert "joint bilateral" in output
+
+
 def test_bag_without_depth_has_a_report_without_accuracy(tmp_path: Path, model: Path) -> None:
     bag = write_bag(tmp_path, BagSpec(frames=5, depth=False))
     out = tmp_path / "out"

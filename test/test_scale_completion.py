@@ -57,6 +57,19 @@ def test_interpolations_are_what_they_say() -> None:
     np.testing.assert_allclose(completion.joint_bilateral(stepped, given, rgb), stepped, rtol=1e-3)
 
 
+def test_interpolations_of_every_nth_pixel_are_those_of_the_picture() -> None:
+    depth = slanted()
+    given = sparse_pattern(depth, 0.05, "random", 0)
+    rgb = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    some = np.s_[::3, ::3]
+    np.testing.assert_array_equal(completion.nearest(depth, given, 3), completion.nearest(depth, given)[some])
+    np.testing.assert_allclose(
+        completion.joint_bilateral(depth, given, rgb, 3),
+        completion.joint_bilateral(depth, given, rgb)[some],
+        rtol=1e-6,
+    )
+
+
 def test_points_on_one_line_have_no_triangles() -> None:
     depth = slanted()
     given = np.zeros(depth.shape, bool)

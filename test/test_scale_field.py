@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_perception_ros.inference.metric_scale import scale_by_sparse_depth
+from diffusion_perception_ros.inference.point_map import PointMap
 from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
 
 
@@ -72,6 +73,22 @@ def test_a_model_that_invents_structure_is_flattened_by_the_points() -> None:
         depth_relative=(depth * np.exp(0.3 * noise) / 10).astype(np.float32), depth_quantity="relative_depth"
     )
     assert error(depth, scale_by_sparse_depth(prediction, given(depth, 0.05), rgb).depth) < 0.03
+
+
+def test_the_map_of_nearest_points_needs_no_search() -> None:
+    rng = np.random.default_rng(5)
+    shape, spacing = (120, 160), 8.0
+    rows, columns = (
+        rng.integers(0, shape[0], 300),
+        rng.integers(0, shape[1] // 2, 300),
+    )  # half of the picture is a hole
+    nearest = PointMap.of(rows, columns, shape, spacing, reach=5)
+    places = np.indices(shape).reshape(2, -1)
+    distance = np.hypot(*(places[:, :, None] - np.stack([rows, columns])[:, None]))
+    found = np.take_along_axis(distance, nearest.at(*places)[:, None], axis=1)[:, 0]
+    near = distance.min(axis=1) < 2 * spacing
+    assert np.mean((found - distance.min(axis=1))[near]) < 0.25 * spacing
+    assert (found < 1.5 * distance.min(axis=1) + spacing).mean() > 0.99
 
 
 def test_single_wrong_returns_do_not_show() -> None:

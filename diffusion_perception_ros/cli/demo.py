@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +16,16 @@ from rich.table import Table
 from diffusion_perception_ros.cli.live import NAMESPACE, play_live
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.cli.resources import find_resource
+from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.completion_comparison import (
+    INTERPOLATIONS,
+    Comparison,
+    Setting,
+    compare_samples,
+)
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.live_run import LiveRun, analyse, write_live_report
 from diffusion_perception_ros.evaluation.summary import percentiles
@@ -31,6 +40,11 @@ from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
 CLIP = "demo/clip"
 VIDEO_LENGTH = 30
 """Frames from the start of the bag whose flicker is measured."""
+SPARSE_SHARE = 0.01
+"""Of the pixels of the bag's depth, which a relative model gets as another sensor's, so that it answers in metres."""
+COMPLETED = tuple(Setting(share, pattern) for share in (0.001, 0.01, 0.05) for pattern in ("random", "rows32"))
+COMPLETED_FRAMES, COMPLETED_STEP = 4, 4
+"""Frames of the bag whose depth is completed, and of which rows and columns are scored."""
 NEEDED_SHARE = 0.95
 """Share of the published images that must arrive at the node."""
 
@@ -52,10 +66,15 @@ def run(args: argparse.Namespace) -> int:
     card = read_card(model)
     dataset = BagDataset(bag, args.image_topic, depth_required=False)
     recording = args.output / "recording"
+    depth = card.output("depth")
+    relative = depth is not None and str(depth.quantity).startswith("relative")
+    sparse_share = SPARSE_SHARE if relative and dataset.depth_topic is not None else 0.0
     try:
         with _progress() as progress:
             progress.add_task("waiting for node and recorder, then playing", total=None)
-            published = play_live(dataset, model, card, recording, args.output / "logs", args.backend, args.rate)
+            published = play_live(
+                dataset, model, card, recording, args.output / "logs", args.backend, args.rate, sparse_share
+            )
     except ChildError as error:
         print(f"diffusion-perception demo: {error}", file=sys.stderr)
         return 2
@@ -65,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
             recording, NAMESPACE, dataset, card, published, on_frame=lambda n: progress.update(task, completed=n)
         )
     result.video = _video(dataset, model, args.backend)
+    result.sparse_share = sparse_share
+    if sparse_share:
+        result.completion = _completion(dataset, model, args.backend)
     facts = environment() | {"backend": result.backend}
     metrics_path, report_path = write_live_report(args.output, result, facts)
     _print(result)
@@ -92,6 +114,29 @@ def _video(dataset: BagDataset, model: Path, backend: str) -> VideoEvaluation | 
             return None
 
 
+def _completion(dataset: BagDataset, model: Path, backend: str) -> Comparison | None:
+    """Depth completed from sparse points on a few frames, without ROS; None where it cannot be scored."""
+    with _progress() as progress:
+        task = progress.add_task("completing sparse depth", total=COMPLETED_FRAMES)
+        result = compare_samples(
+            _some(dataset, COMPLETED_FRAMES),
+            Estimator.load(model, backend),
+            COMPLETED,
+            ("model", *INTERPOLATIONS),
+            COMPLETED_STEP,
+            on_image=lambda index: progress.advance(task),
+        )
+    return result if result.scores else None
+
+
+def _some(dataset: BagDataset, count: int) -> Iterator[tuple[int, EvaluationSample]]:
+    """Frames at equal distances that can be read, with their index."""
+    for number in range(min(count, len(dataset))):
+        index = (2 * number + 1) * len(dataset) // (2 * min(count, len(dataset)))
+        with contextlib.suppress(InputError):  # named among the problems of the run
+            yield index, dataset[index]
+
+
 def _progress() -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
@@ -117,6 +162,8 @@ def _print(result: LiveRun) -> None:
     console.print(table)
     for accuracy in tables(result.summary):
         console.print(accuracy)
+    if result.completion:
+        console.print(result.completion.table())
     if result.video:
         console.print(video_table(result.video))
 

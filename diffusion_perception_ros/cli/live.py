@@ -35,6 +35,7 @@ def play_live(
     logs: Path,
     backend: str = "auto",
     rate: float = 1.0,
+    sparse_share: float = 0.0,
 ) -> int:
     """Plays a bag to its end and records everything that the node answers.
 
@@ -45,6 +46,7 @@ def play_live(
         logs: Folder for the output of the three processes.
         backend: Of the node.
         rate: Playback speed.
+        sparse_share: Of the pixels of the bag's depth, which the node gets as `sparse_depth`; 0 = none of them.
 
     Returns:
         The number of images published, all of them after node and recorder had been found.
@@ -62,6 +64,10 @@ def play_live(
     with children(logs, _environment()) as group:
         recorder = _start(group, "recorder", output=str(recording), topics=[*outputs, trigger])
         remaps = ["-r", f"__ns:={NAMESPACE}", "-r", f"image:={base}"]
+        played = [dataset.image_topic, trigger]
+        if sparse_share and dataset.depth_topic is not None:
+            remaps += ["-r", f"sparse_depth:={dataset.depth_topic}"]
+            played.append(dataset.depth_topic)
         settings: dict[str, object] = {"model": str(model), "backend": backend, "image_transport": transport}
         node = _start(group, "perception_node", remaps, **settings)
         player = _start(
@@ -69,7 +75,8 @@ def play_live(
             "bag_player",
             bag=str(dataset.path.resolve()),
             rate=rate,
-            topics=list(dict.fromkeys([dataset.image_topic, trigger])),
+            topics=list(dict.fromkeys(played)),
+            depth_share=sparse_share or 1.0,
             wait_for=[trigger],
             wait_for_subscribers=2,
             wait_timeout=START_TIMEOUT,

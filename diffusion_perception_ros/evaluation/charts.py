@@ -66,6 +66,56 @@ def stage_bars(stages: Mapping[str, float], unit: str) -> str:
     return _svg(parts, len(stages) * row, "Time per stage")
 
 
+def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[str], unit: str) -> str:
+    """Values over time as a line, above a band that names the state of each time.
+
+    Args:
+        times: Seconds, ascending.
+        values: Not negative; the line breaks where they are NaN.
+        states: Neighbours that are equal share a stretch of the band.
+        unit: Of the values.
+    """
+    left, band = 58, 18
+    top, bottom = TOP - 12, HEIGHT - BOTTOM - band - 6
+    high = max([value for value in values if np.isfinite(value)], default=0.0) * 1.1 or 1.0
+    span = max(times[-1] - times[0], 1e-3)
+
+    def x(time: float) -> float:
+        return left + (WIDTH - LEFT - left) * (time - times[0]) / span
+
+    def y(value: float) -> float:
+        return bottom - (bottom - top) * value / high
+
+    parts = []
+    for tick in _ticks(0.0, high)[::2]:
+        parts.append(f'<line class="axis" x1="{left}" y1="{y(tick):.1f}" x2="{WIDTH - LEFT}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g} {escape(unit)}</text>')
+    known = [(time, value) for time, value in zip(times, values, strict=True) if np.isfinite(value)]
+    for stretch in _stretches(np.isfinite(values).tolist()):
+        if np.isfinite(values[stretch.start]):
+            line = " ".join(f"{x(times[index]):.1f},{y(values[index]):.1f}" for index in stretch)
+            parts.append(f'<polyline class="line" points="{line}"/>')
+    parts += [f'<circle class="bar" cx="{x(time):.1f}" cy="{y(value):.1f}" r="1.8"/>' for time, value in known]
+    for stretch in _stretches(states):
+        begin = x(times[stretch.start])
+        end = x(times[min(stretch.stop, len(times) - 1)])
+        parts.append(
+            f'<rect class="band" x="{begin:.1f}" y="{bottom + 6}" width="{max(end - begin, 1):.1f}" height="{band}"/>'
+        )
+        if end - begin > 7 * len(states[stretch.start]):
+            parts.append(f'<text x="{begin + 6:.1f}" y="{bottom + band + 1}">{escape(states[stretch.start])}</text>')
+    for tick in _ticks(0.0, span):
+        place = x(times[0] + tick)
+        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick:g} s</text>')
+    return _svg(parts, HEIGHT, f"{len(known)} values over {span:.1f} s")
+
+
+def _stretches(states: Sequence[object]) -> list[range]:
+    """Indices of neighbours that are equal."""
+    changes = [index for index in range(1, len(states)) if states[index] != states[index - 1]]
+    return [range(begin, end) for begin, end in zip([0, *changes], [*changes, len(states)], strict=True)]
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Round values, about six."""
     step = (high - low) / 6

@@ -21,10 +21,10 @@ _BLOCK = 1 << 15
 _KD_TREE: dict[str, bool | int | float | str] = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE: exact
 
 
-def nearest(depth: FloatImage, given: BoolImage) -> FloatImage:
-    """(H, W) depth of the nearest given pixel."""
-    _, order = _neighbours(given, 1)
-    return depth[given][order[:, 0]].reshape(depth.shape)
+def nearest(depth: FloatImage, given: BoolImage, step: int = 1) -> FloatImage:
+    """Depth of the nearest given pixel, for every `step`-th row and column."""
+    _, order = _neighbours(given, 1, step)
+    return depth[given][order[:, 0]].reshape(depth[::step, ::step].shape)
 
 
 def linear(depth: FloatImage, given: BoolImage) -> FloatImage:
@@ -41,18 +41,18 @@ def linear(depth: FloatImage, given: BoolImage) -> FloatImage:
     return np.where(missing, filled, inside.data).astype(np.float32)
 
 
-def joint_bilateral(depth: FloatImage, given: BoolImage, rgb: UInt8Image) -> FloatImage:
-    """(H, W) mean of the nearest given pixels, weighted by distance and by likeness of colour.
+def joint_bilateral(depth: FloatImage, given: BoolImage, rgb: UInt8Image, step: int = 1) -> FloatImage:
+    """Mean of the nearest given pixels, weighted by distance and colour, for every `step`-th row and column.
 
     Joint bilateral upsampling (Kopf et al., SIGGRAPH 2007) from scattered samples, in CIELAB.
     """
     count = int(np.count_nonzero(given))
-    distances, order = _neighbours(given, min(JOINT_NEIGHBOURS, count))
+    distances, order = _neighbours(given, min(JOINT_NEIGHBOURS, count), step)
     spacing = np.sqrt(np.count_nonzero(np.isfinite(depth)) / count)
     lab = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    samples, colours, places = depth[given], lab[given], lab.reshape(-1, 3)
-    result = np.empty(depth.size, np.float32)
-    for start in range(0, depth.size, _BLOCK):
+    samples, colours, places = depth[given], lab[given], lab[::step, ::step].reshape(-1, 3)
+    result = np.empty(len(places), np.float32)
+    for start in range(0, len(places), _BLOCK):
         block = np.s_[start : start + _BLOCK]
         near = order[block]
         space = np.exp(-distances[block] / (2 * (JOINT_SIGMA_SPACE * spacing) ** 2))
@@ -61,12 +61,15 @@ def joint_bilateral(depth: FloatImage, given: BoolImage, rgb: UInt8Image) -> Flo
         weight = space * np.exp(-colour / (2 * JOINT_SIGMA_COLOUR**2))
         weight += 1e-12 * np.exp(-np.sqrt(distances[block]) / spacing)
         result[block] = (weight * samples[near]).sum(axis=1) / weight.sum(axis=1)
-    return result.reshape(depth.shape)
+    return result.reshape(depth[::step, ::step].shape)
 
 
-def _neighbours(given: BoolImage, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-    """(H * W, count) squared distances in pixels to the nearest given pixels, and which of them (row by row)."""
+def _neighbours(given: BoolImage, count: int, step: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    """Squared distances in pixels to the `count` nearest given pixels, and which of them (row by row).
+
+    (M, count) each, for the M pixels of every `step`-th row and column.
+    """
     tree = cv2.flann.Index(np.argwhere(given).astype(np.float32), _KD_TREE)
-    rows, columns = np.indices(given.shape, np.float32)
+    rows, columns = np.indices(given.shape, np.float32)[:, ::step, ::step]
     order, distances = tree.knnSearch(np.stack([rows.ravel(), columns.ravel()], axis=1), count, params={})
     return np.asarray(distances, np.float64), np.asarray(order, np.int32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,8 @@ METHODS = {
     "joint_bilateral": "joint bilateral",
     "linear": "linear (Delaunay)",
 }
+INTERPOLATIONS = ("nearest", "joint_bilateral")
+"""Those that a short comparison looks at."""
 ALL = "all"
 
 
@@ -61,7 +63,7 @@ class Comparison:
         rows = [scores for name, scores in self.scores[setting] if group in (ALL, name)]
         return {
             method: {metric: float(np.nanmean([row[method][metric] for row in rows])) for metric in rows[0][method]}
-            for method in METHODS
+            for method in rows[0]
         }
 
     def as_dict(self) -> list[dict[str, Any]]:
@@ -86,8 +88,9 @@ class Comparison:
         )
         for column in ("given", "pattern", "pictures"):
             table.add_column(column, justify="right")
-        for method, title in METHODS.items():
-            table.add_column(title, justify="right", style=None if method.startswith("model") else "dim")
+        methods = next(iter(self.scores.values()))[0][1]
+        for method in methods:
+            table.add_column(METHODS[method], justify="right", style=None if method.startswith("model") else "dim")
         for setting, rows in self.scores.items():
             means = self.means(setting)
             best = min(scores["absrel"] for scores in means.values()), max(s["delta1"] for s in means.values())
@@ -113,21 +116,7 @@ def compare(
     Raises:
         InputError: not one picture could be scored, or an unknown pattern.
     """
-    result = Comparison()
-    for index, sample in dataset.usable():
-        if sample.depth is None:
-            continue
-        prediction = predictor.predict(sample.rgb, sample.intrinsics, {"depth"})
-        for setting in settings:
-            try:
-                scores = _score(sample, sample.depth, prediction, setting, index)
-            except InputError as error:
-                name = f"{sample.name} with {setting.share:.4g} {setting.pattern}"
-                result.failed.append(Skipped(name, str(error)))
-                continue
-            result.scores.setdefault(setting, []).append((sample.group, scores))
-        if on_image:
-            on_image(index)
+    result = compare_samples(dataset.usable(), predictor, settings, METHODS, on_image=on_image)
     result.skipped = list(dataset.skipped)
     if not result.scores:
         reason = result.failed[0].reason if result.failed else "no picture has depth"
@@ -135,23 +124,69 @@ def compare(
     return result
 
 
+def compare_samples(
+    samples: Iterable[tuple[int, EvaluationSample]],
+    predictor: DepthPredictor,
+    settings: Sequence[Setting],
+    methods: Collection[str],
+    step: int = 1,
+    on_image: Callable[[int], None] | None = None,
+) -> Comparison:
+    """The same for some samples and methods, scored on every `step`-th row and column.
+
+    Args:
+        samples: With their index, which seeds the choice of what is given away. Those without depth are passed over.
+        methods: Of `METHODS`.
+
+    Raises:
+        InputError: an unknown pattern.
+    """
+    result = Comparison()
+    for index, sample in samples:
+        if sample.depth is None:
+            continue
+        prediction = predictor.predict(sample.rgb, sample.intrinsics, {"depth"})
+        for setting in settings:
+            try:
+                scores = _score(sample, sample.depth, prediction, setting, index, methods, step)
+            except InputError as error:
+                name = f"{sample.name} with {setting.share:.4g} {setting.pattern}"
+                result.failed.append(Skipped(name, str(error)))
+                continue
+            result.scores.setdefault(setting, []).append((sample.group, scores))
+        if on_image:
+            on_image(index)
+    return result
+
+
 def _score(
-    sample: EvaluationSample, depth: FloatImage, prediction: Prediction, setting: Setting, seed: int
+    sample: EvaluationSample,
+    depth: FloatImage,
+    prediction: Prediction,
+    setting: Setting,
+    seed: int,
+    methods: Collection[str],
+    step: int,
 ) -> dict[str, Scores]:
     given = sparse_pattern(depth, setting.share, setting.pattern, seed)
     sparse = np.where(given, depth, np.float32(np.nan))
-    completed = scale_by_sparse_depth(prediction, sparse, sample.rgb).depth
-    assert completed is not None
-    methods = {
-        "model": completed,
-        "model_global": _one_line(prediction, sparse),
-        "nearest": completion.nearest(depth, given),
-        "joint_bilateral": completion.joint_bilateral(depth, given, sample.rgb),
-        "linear": completion.linear(depth, given),
+    scored = np.s_[::step, ::step]
+    answers: dict[str, Callable[[], FloatImage]] = {
+        "model": lambda: _completed(prediction, sparse, sample.rgb)[scored],
+        "model_global": lambda: _one_line(prediction, sparse)[scored],
+        "nearest": lambda: completion.nearest(depth, given, step),
+        "joint_bilateral": lambda: completion.joint_bilateral(depth, given, sample.rgb, step),
+        "linear": lambda: completion.linear(depth, given)[scored],
     }
-    rest = np.isfinite(depth) & ~given
-    truth = depth[rest].astype(np.float64)
-    return {method: depth_scores(values[rest].astype(np.float64), truth) for method, values in methods.items()}
+    rest = (np.isfinite(depth) & ~given)[scored]
+    truth = depth[scored][rest].astype(np.float64)
+    return {method: depth_scores(answers[method]()[rest].astype(np.float64), truth) for method in methods}
+
+
+def _completed(prediction: Prediction, sparse: FloatImage, rgb: UInt8Image) -> FloatImage:
+    completed = scale_by_sparse_depth(prediction, sparse, rgb).depth
+    assert completed is not None
+    return completed
 
 
 def _one_line(prediction: Prediction, sparse: FloatImage) -> FloatImage:

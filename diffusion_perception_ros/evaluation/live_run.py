@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffusion_perception_ros.datasets import Skipped
+from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.completion_comparison import Comparison
 from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.recording import STAGES, RecordedFrame, read_recording
 from diffusion_perception_ros.evaluation.report import (
     REPORT_NAME,
     Fact,
     Page,
+    TableView,
     accuracy_facts,
     card_rows,
     frame_views,
@@ -24,11 +26,19 @@ from diffusion_perception_ros.evaluation.report import (
     write_page,
 )
 from diffusion_perception_ros.evaluation.run import Frame, spread
+from diffusion_perception_ros.evaluation.scale_report import (
+    ScaleState,
+    completion_facts,
+    completion_view,
+    scale_charts,
+    scale_summary,
+)
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
 from diffusion_perception_ros.evaluation.temporal_report import video_facts, video_frame_view, video_table_view
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.sample import Prediction
 
 
 METRICS_NAME = "metrics.json"
@@ -58,6 +68,12 @@ class LiveRun:
     problems: list[Skipped] = field(default_factory=list)
     video: VideoEvaluation | None = None
     """Flicker with and without the temporal filter, on the start of the same bag."""
+    sparse_share: float = 0.0
+    """Of the pixels of the bag's depth, which the node got as `sparse_depth`."""
+    scales: list[ScaleState] = field(default_factory=list)
+    """Of every frame with a status."""
+    completion: Comparison | None = None
+    """Depth completed from sparse points, on a few frames of the same bag."""
 
     @property
     def throughput_hz(self) -> float:
@@ -110,7 +126,7 @@ def analyse(
             run.problems.append(Skipped(dataset.name_of(index), str(error)))
             continue
         run.header_mismatches += sum(frame_id != sample.frame_id for frame_id in frame.frame_ids)
-        run.images.append(score_image(sample, frame.prediction, card.labels))
+        run.images.append(_scored(sample, frame.prediction, card))
         if targets and index >= targets[0]:
             run.frames.append(Frame(sample, frame.prediction))
             targets = [target for target in targets if target > index]
@@ -121,6 +137,20 @@ def analyse(
     if not run.times:
         raise InputError(f"{recording} holds no prediction: see the node's log")
     return run
+
+
+def _scored(sample: EvaluationSample, prediction: Prediction, card: ModelCard) -> ImageScores:
+    """Scores of a frame; what the model says alone is scored beside the metres that another sensor gave it."""
+    depth = card.output("depth")
+    if prediction.depth is None or prediction.depth_relative is None or depth is None:
+        return score_image(sample, prediction, card.labels)
+    alone = replace(prediction, depth=None, depth_quantity=str(depth.quantity))
+    result = score_image(sample, alone, card.labels)
+    metres = Prediction(depth=prediction.depth, depth_quantity="metric_depth")
+    scores = score_image(sample, metres, card.labels).scores
+    if "depth" in scores:
+        result.scores["depth"] = {"model_metric": scores["depth"]["model_metric"]} | result.scores["depth"]
+    return result
 
 
 def _count(run: LiveRun, frame: RecordedFrame) -> None:
@@ -134,6 +164,7 @@ def _count(run: LiveRun, frame: RecordedFrame) -> None:
     for stage, seconds in frame.prediction.timings.items():
         run.stage_ms[stage].append(1000 * seconds)
     run.times.append(frame.time)
+    run.scales.append(ScaleState.of(frame.stamp, status))
 
 
 def metrics(run: LiveRun, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -156,6 +187,9 @@ def metrics(run: LiveRun, environment: Mapping[str, str]) -> dict[str, Any]:
         "throughput_hz": run.throughput_hz,
         "accuracy": run.summary,
         "flicker": run.video.as_dict() if run.video else None,
+        "sparse_depth_share": run.sparse_share,
+        "scale": scale_summary(run.scales),
+        "completion": run.completion.as_dict() if run.completion else None,
         "problems": [vars(problem) for problem in run.problems],
         "environment": dict(environment),
     }
@@ -172,14 +206,31 @@ def write_live_report(folder: Path, run: LiveRun, environment: Mapping[str, str]
     page = Page(
         title=f"{run.model.name} on {Path(run.data).name}",
         subtitle=f"{run.published} images played over DDS: bag player → perception node → recorder, three processes",
-        facts=[*_live_facts(run), *accuracy_facts(run.summary), *(video_facts(run.video) if run.video else [])],
+        facts=_facts(run),
         frames=[*frame_views(run.frames, run.model.labels), *([strip] if strip else [])],
-        tables=[*table_views(run.summary), *([video_table_view(run.video)] if run.video else [])],
+        tables=_tables(run),
+        scale_charts=scale_charts(run.scales),
         charts=time_charts("From image to last output", run.latency_ms, run.stage_ms),
         sections={"Run": _run_rows(run), "Model": card_rows(run.model), "Measured on": dict(environment)},
         problems=run.problems,
     )
     return folder / METRICS_NAME, write_page(folder / REPORT_NAME, page)
+
+
+def _facts(run: LiveRun) -> list[Fact]:
+    facts = [*_live_facts(run), *accuracy_facts(run.summary)]
+    if run.completion:
+        facts += completion_facts(run.completion)
+    return [*facts, *video_facts(run.video)] if run.video else facts
+
+
+def _tables(run: LiveRun) -> list[TableView]:
+    tables = table_views(run.summary)
+    if run.sparse_share and "depth" in run.summary:
+        tables[0].note += f" “In metres”: {run.sparse_share:.0%} of the true depth went to the node as sparse_depth."
+    if run.completion:
+        tables.append(completion_view(run.completion))
+    return [*tables, video_table_view(run.video)] if run.video else tables
 
 
 def _live_facts(run: LiveRun) -> list[Fact]:
@@ -203,5 +254,8 @@ def _run_rows(run: LiveRun) -> dict[str, str]:
         "replaced by newer ones": str(run.dropped),
         "could not be used": str(run.rejected),
         "wrong stamp or frame": str(run.header_mismatches),
+        "sparse_depth": f"{run.sparse_share:.0%} of the pixels of the bag's depth, at random"
+        if run.sparse_share
+        else "none",
         "backend": run.backend,
     }

@@ -91,6 +91,7 @@ class Page:
     facts: list[Fact] = field(default_factory=list)
     frames: list[FrameView] = field(default_factory=list)
     tables: list[TableView] = field(default_factory=list)
+    scale_charts: list[Chart] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     sections: dict[str, dict[str, str]] = field(default_factory=dict)
     """Title to name to value: the model card, the environment."""

@@ -23,13 +23,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.ros.bag_source import Source, open_source
+from diffusion_perception_ros.ros.bag_source import Message, Source, open_source
+from diffusion_perception_ros.ros.depth_thinning import thinned
 from diffusion_perception_ros.ros.messages import message_type
 from diffusion_perception_ros.ros.node_parameters import NodeParameters
 from diffusion_perception_ros.ros.parameters import PlayerParameters
 from diffusion_perception_ros.ros.running import run_node
 
 
+IMAGE = "sensor_msgs/msg/Image"
 SETTLE_TIME = 0.5
 """Seconds that DDS gets for discovery before the first and for delivery after the last message."""
 
@@ -115,9 +117,15 @@ class BagPlayer(Node):
                 self._sleep_until(message.stamp, begin, started)
             elif message.topic not in source.latched:
                 continue
-            self._outputs[message.topic].publish(message.data)
+            self._outputs[message.topic].publish(self._sparse(source, message))
             self.published[message.topic] += 1
         return self.published.total() - before
+
+    def _sparse(self, source: Source, message: Message) -> bytes:
+        """What is published of a message: of depth images only `depth_share` of the pixels."""
+        if self.parameters.depth_share == 1 or source.topics[message.topic] != IMAGE:
+            return message.data
+        return thinned(message.data, self.parameters.depth_share, message.stamp)
 
     def _sleep_until(self, stamp: int, begin: int, started: float) -> None:
         """Waits until it is `stamp` in the recording, serving callbacks and publishing the clock meanwhile."""

@@ -182,6 +182,9 @@ class PlayerParameters(ParameterTable):
     wait_timeout: float = _parameter(60.0, "Seconds to wait for them before giving up.", "never", gt=0.0, le=1e6)
     clock: bool = _parameter(True, "Publish /clock with the time of the recording.", "never")
     clock_rate: float = _parameter(100.0, "Hz of /clock, in wall time.", "never", gt=0.0, le=1000.0)
+    depth_share: float = _parameter(
+        1.0, "Share of the pixels of depth images that is played; the others become holes.", "never", ge=0.0, le=1.0
+    )
     picture_rate: float = _parameter(10.0, "Pictures per second when a folder is played.", "never", gt=0.0, le=1000.0)
     picture_frame_id: str = _parameter("camera_optical_frame", "Frame of the pictures of a folder.", "never")
 
