@@ -26,8 +26,8 @@ EXTERNAL_DATA_BYTES = 1_500_000_000
 MAX_SIDE = 4096
 """Largest side of a picture that a graph for all sizes takes."""
 MOST_MEMBERS = 63
-"""Largest batch that the exporter reckons with. diffusers' U-Nets upsample 64 and more in another way (`Upsample2D`), and
-a range that reaches into both makes it trace the network twice. The graph itself takes a batch of any size."""
+"""Largest batch that the exporter reckons with. diffusers' U-Nets upsample 64 and more in another way (`Upsample2D`),
+and a range that reaches into both makes it trace the network twice. The graph itself takes a batch of any size."""
 
 CLEAN_LATENT = "clean_latent"
 """Name of the latent among the outputs of a fused graph."""
