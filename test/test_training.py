@@ -241,7 +241,10 @@ def test_a_wrong_setting_is_named(tmp_path: Path, data: Path, override: str, mes
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "config" / "train").rglob("*.yaml")), ids=lambda p: p.stem)
+CONFIGS = sorted((Path(__file__).parents[1] / "config" / "train").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_the_shipped_configs_are_valid(path: Path) -> None:
     assert load_config(path).name in (path.stem.replace("_", "-"), path.stem)
 

@@ -100,7 +100,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor) -> Tensor:
     """About U Vᵀ of the singular value decomposition U S Vᵀ, of any (m, n) matrix, by five Newton-Schulz steps."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = (wide / (wide.norm() * 1.01 + 1e-7)).contiguous()  # singular values at most 1
+    x: Tensor = (wide / (wide.norm() * 1.01 + 1e-7)).contiguous()  # singular values at most 1
     for a, b, c in _COEFFICIENTS:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
