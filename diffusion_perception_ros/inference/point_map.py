@@ -53,10 +53,8 @@ class PointMap:
 
     def at(self, rows: Indices, columns: Indices) -> npt.NDArray[np.intp]:
         """The nearest points of some places, which may lie in the margin."""
-        found: npt.NDArray[np.intp] = self.indices[
-            (rows + self.margin) >> self.level, (columns + self.margin) >> self.level
-        ]
-        return found
+        row, column = (rows + self.margin) >> self.level, (columns + self.margin) >> self.level
+        return np.take(self.indices, row * self.indices.shape[1] + column)
 
     def spread(self, values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """(N, C) of the points, in rows of 1, 2, 4 or 8 bytes, as C planes: grid and margin."""
