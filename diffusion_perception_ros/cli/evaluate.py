@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
+from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
 from diffusion_perception_ros.evaluation.environment import environment
@@ -30,7 +32,10 @@ from diffusion_perception_ros.inference.temporal import TIME_CONSTANT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", required=True, type=Path, help="folder with ground truth, or a bag with a depth topic"
+        "--data",
+        required=True,
+        type=Path,
+        help="folder with ground truth, rendered shards, or a bag with a depth topic",
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
@@ -160,11 +165,13 @@ def _compare(
 def open_dataset(
     data: Path, groups: list[str] | None, image_topic: str | None = None, depth_topic: str | None = None
 ) -> EvaluationDataset:
-    """A folder or a bag, whichever `data` is.
+    """Rendered shards, a bag or a folder, whichever `data` is.
 
     Raises:
         InputError: neither, or nothing in it that can be scored.
     """
+    if any(next(data.glob(pattern), None) for pattern in (MANIFEST, f"*/{MANIFEST}")):
+        return RenderedDataset(str(data), ShardDataset(data))
     if is_bag(data):
         return BagDataset(data, image_topic, depth_topic)
     return FolderDataset(data, groups)

@@ -125,7 +125,7 @@ def _moved_joints(
     if sample.keypoints is None:
         return None
     joints = sample.keypoints.copy()
-    joints[..., :2] = joints[..., :2] * np.float32(factor) + np.float32(offset)
+    joints[..., :2] = joints[..., :2] * np.array(factor, np.float32) + np.array(offset, np.float32)
     inside = ((joints[..., :2] > -0.5) & (joints[..., :2] < (width - 0.5, height - 0.5))).all(-1)
     joints[~(inside & (joints[..., 2] > 0))] = 0.0
     return joints[joints[..., 2].any(1)]
@@ -155,7 +155,7 @@ def resize_sample(sample: Sample, width: int, height: int) -> Sample:
         if name != "depth"
     }
     if "flow" in maps:
-        maps["flow"] *= np.float32((sx, sy))
+        maps["flow"] *= np.array((sx, sy), np.float32)
     if sample.depth is not None:
         maps["depth"] = _resize_depth(sample.depth, size)
     camera = sample.intrinsics

@@ -4,24 +4,7 @@ A shard is a folder with one `.npy` per modality, all with the sample as first a
 written last: a folder without it is unfinished and is passed over. `shard.json` holds the count of samples (the arrays
 may have room for more), the picture's size, the seeds, and the config that made them.
 
-| file | dtype | shape | meaning |
-|---|---|---|---|
-| rgb.npy | uint8 | (N, H, W, 3) | sRGB |
-| depth.npy | float16 | (N, H, W) | metres, +Inf sky, NaN unknown |
-| normals.npy | int8 | (N, H, W, 3) | round(127 n), all zero where unknown |
-| semantic.npy | uint8 | (N, H, W) | class ids, 255 unlabelled |
-| instances.npy | uint16 | (N, H, W) | 0 = none |
-| intrinsics.npy | float32 | (N, 4) | fx fy cx cy, all NaN where unknown |
-
-Shards of a world that was asked for more `targets` name them in `shard.json` and have the files for them:
-
-| target | file | dtype | shape | meaning |
-|---|---|---|---|---|
-| flow | previous.npy | uint8 | (N, H, W, 3) | the picture before, sRGB |
-| flow | flow.npy | float16 | (N, H, W, 2) | pixels to the place in that picture, NaN unknown |
-| alpha | alpha.npy | uint8 | (N, H, W) | round(255 opacity) |
-| amodal | amodal.npy | uint16 | (N, H, W) | id of one object with its hidden part, else 0 |
-| keypoints | keypoints.npy | float32 | (N, `MOST_PEOPLE`, 17, 3) | u v visibility, NaN where there is nobody |
+`shard_rows` says which arrays.
 """
 
 from __future__ import annotations
@@ -38,42 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from diffusion_perception_ros.datasets.shard_rows import array_specs, decode, encode, encode_targets
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import JOINTS, UNLABELLED, Intrinsics, Sample
+from diffusion_perception_ros.sample import Sample
 
 
 FORMAT_VERSION = 1
 MANIFEST = "shard.json"
-NORMAL_SCALE = 127
-MOST_PEOPLE = 16
-"""Of one sample; the joints of more are left out."""
-LARGEST_DEPTH = float(np.finfo(np.float16).max)
 
 _logger = logging.getLogger(__name__)
-
-
-def array_specs(
-    count: int, height: int, width: int, targets: Sequence[str] = ()
-) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Name of every array of a shard → (shape, dtype)."""
-    extra = {
-        "flow": {
-            "previous": ((count, height, width, 3), np.dtype(np.uint8)),
-            "flow": ((count, height, width, 2), np.dtype(np.float16)),
-        },
-        "alpha": {"alpha": ((count, height, width), np.dtype(np.uint8))},
-        "amodal": {"amodal": ((count, height, width), np.dtype(np.uint16))},
-        "keypoints": {"keypoints": ((count, MOST_PEOPLE, len(JOINTS), 3), np.dtype(np.float32))},
-    }
-    wanted = {name: spec for target in targets for name, spec in extra[target].items()}
-    return wanted | {
-        "rgb": ((count, height, width, 3), np.dtype(np.uint8)),
-        "depth": ((count, height, width), np.dtype(np.float16)),
-        "normals": ((count, height, width, 3), np.dtype(np.int8)),
-        "semantic": ((count, height, width), np.dtype(np.uint8)),
-        "instances": ((count, height, width), np.dtype(np.uint16)),
-        "intrinsics": ((count, 4), np.dtype(np.float32)),
-    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -144,7 +100,7 @@ class ShardWriter:
             raise ValueError(f"{self.folder} has room for {self._capacity} samples")
         if sample.rgb.shape != (*self._size, 3):
             raise ValueError(f"{self.folder} holds pictures of {self._size}, got one of {sample.rgb.shape}")
-        for name, row in (_encode(sample) | _encode_targets(sample, self._targets)).items():
+        for name, row in (encode(sample) | encode_targets(sample, self._targets)).items():
             self._arrays[name][index] = row
         self._seeds.append(seed)
         self._tags.append(list(tags))
@@ -249,7 +205,7 @@ class _Shard:
         return self._arrays
 
     def read(self, index: int) -> Sample:
-        return _decode({name: array[index] for name, array in self._open().items()}, self._name(index))
+        return decode({name: array[index] for name, array in self._open().items()}, self._name(index))
 
     def _name(self, index: int) -> str:
         seed = self.seeds[index]
@@ -263,83 +219,3 @@ def _reserve(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.mem
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def _encode(sample: Sample) -> dict[str, npt.NDArray[Any]]:
-    """The rows that stand for a sample, in the shard's dtypes."""
-    height, width = sample.rgb.shape[:2]
-    rows: dict[str, npt.NDArray[Any]] = {
-        "rgb": sample.rgb,
-        "depth": np.full((height, width), np.nan, np.float16),
-        "normals": np.zeros((height, width, 3), np.int8),
-        "semantic": np.full((height, width), UNLABELLED, np.uint8),
-        "instances": np.zeros((height, width), np.uint16),
-        "intrinsics": np.full(4, np.nan, np.float32),
-    }
-    if sample.depth is not None:
-        # A far but finite surface must not turn into sky by overflowing float16.
-        near = np.where(np.isfinite(sample.depth), np.minimum(sample.depth, LARGEST_DEPTH), sample.depth)
-        rows["depth"] = near.astype(np.float16)
-    if sample.normals is not None:
-        rows["normals"] = np.nan_to_num(np.round(sample.normals * NORMAL_SCALE)).astype(np.int8)
-    if sample.semantic is not None:
-        rows["semantic"] = sample.semantic
-    if sample.instances is not None:
-        rows["instances"] = sample.instances
-    if sample.intrinsics is not None:
-        camera = sample.intrinsics
-        rows["intrinsics"] = np.array([camera.fx, camera.fy, camera.cx, camera.cy], np.float32)
-    return rows
-
-
-def _encode_targets(sample: Sample, targets: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """The rows of what only some shards have."""
-    rows: dict[str, npt.NDArray[Any]] = {}
-    for target in targets:
-        if getattr(sample, target) is None:
-            raise ValueError(f"{sample.name} lacks {target}, which its shard holds")
-    if "flow" in targets and sample.flow is not None:
-        if sample.previous is None:
-            raise ValueError(f"{sample.name} has flow, but not the picture before")
-        rows |= {"previous": sample.previous, "flow": sample.flow.astype(np.float16)}
-    if "alpha" in targets and sample.alpha is not None:
-        rows["alpha"] = np.round(sample.alpha * 255).astype(np.uint8)
-    if "amodal" in targets and sample.amodal is not None:
-        rows["amodal"] = sample.amodal
-    if "keypoints" in targets and sample.keypoints is not None:
-        rows["keypoints"] = np.full((MOST_PEOPLE, len(JOINTS), 3), np.nan, np.float32)
-        rows["keypoints"][: len(sample.keypoints)] = sample.keypoints[:MOST_PEOPLE]
-    return rows
-
-
-def _decode_targets(sample: Sample, rows: dict[str, npt.NDArray[Any]]) -> Sample:
-    if "flow" in rows:
-        sample.previous, sample.flow = np.array(rows["previous"]), rows["flow"].astype(np.float32)
-    if "alpha" in rows:
-        sample.alpha = rows["alpha"] * np.float32(1 / 255)
-    if "amodal" in rows:
-        sample.amodal = np.array(rows["amodal"])
-    if "keypoints" in rows:
-        sample.keypoints = np.array(rows["keypoints"][np.isfinite(rows["keypoints"][:, 0, 0])])
-    return sample
-
-
-def _decode(rows: dict[str, npt.NDArray[Any]], name: str) -> Sample:
-    """The sample behind the rows of `_encode`."""
-    height, width = rows["depth"].shape
-    normals = rows["normals"].astype(np.float32)
-    length = np.linalg.norm(normals, axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that marks an unknown normal
-        normals /= length
-    camera = rows["intrinsics"]
-    known = bool(np.isfinite(camera).all())
-    sample = Sample(
-        rgb=np.array(rows["rgb"]),
-        depth=rows["depth"].astype(np.float32),
-        normals=normals,
-        semantic=np.array(rows["semantic"]),
-        instances=np.array(rows["instances"]),
-        intrinsics=Intrinsics(width, height, *map(float, camera)) if known else None,
-        name=name,
-    )
-    return _decode_targets(sample, rows)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.evaluation.prompting import question
 from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_image
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
@@ -24,7 +26,13 @@ class Predictor(Protocol):
     card: ModelCard
 
     def predict(
-        self, rgb: UInt8Image, intrinsics: Intrinsics | None = None, tasks: Collection[str] | None = None
+        self,
+        rgb: UInt8Image,
+        intrinsics: Intrinsics | None = None,
+        tasks: Collection[str] | None = None,
+        *,
+        points: npt.ArrayLike | None = None,
+        prompt_mask: npt.ArrayLike | None = None,
     ) -> Prediction: ...
 
 
@@ -102,13 +110,16 @@ def evaluate(
     kept = set(spread([dataset.group_of(index) for index in range(len(dataset))], show))
     for index, sample in dataset.usable():
         try:
-            prediction = predictor.predict(sample.rgb, sample.intrinsics)
+            if sample.previous is not None and predictor.card.second_image is not None:
+                predictor.predict(sample.previous, tasks=())  # flow leads to what was seen last
+            prompts, wanted = question(predictor.card, sample)
+            prediction = predictor.predict(sample.rgb, sample.intrinsics, **prompts)
             if sparse is not None:
                 sample, prediction = _give_sparse_depth(sample, prediction, sparse, pattern, index)
         except (InputError, RuntimeError) as error:
             result.failed.append(Skipped(sample.name, str(error)))
             continue
-        result.images.append(score_image(sample, prediction, predictor.card.labels))
+        result.images.append(score_image(sample, prediction, predictor.card.labels, wanted))
         if index in kept:
             result.frames.append(Frame(sample, prediction))
         if on_image:

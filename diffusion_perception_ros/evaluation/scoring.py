@@ -29,12 +29,14 @@ from diffusion_perception_ros.evaluation.metrics import (
     normal_scores,
     segmentation_scores,
 )
+from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
 from diffusion_perception_ros.inference.card import Label
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 
 FloatArray = npt.NDArray[np.float64]
 
+MASK_LEVEL = 0.5
 NORMALS_MAX_DEPTH = 2.0
 """Metres. Beyond, the quantisation of a structured-light sensor is larger than the slopes that are measured."""
 NORMALS_MIN_SHARE = 0.1
@@ -57,13 +59,19 @@ class ImageScores:
     """Seconds per stage, from the prediction."""
 
 
-def score_image(sample: EvaluationSample, prediction: Prediction, labels: Sequence[Label] = ()) -> ImageScores:
+def score_image(
+    sample: EvaluationSample,
+    prediction: Prediction,
+    labels: Sequence[Label] = (),
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> ImageScores:
     """Scores every task that both the sample and the prediction have.
 
     Args:
         sample: Ground truth.
         prediction: In the sample's size.
         labels: The semantic classes of the model.
+        mask: (H, W), what it was prompted for.
     """
     result = ImageScores(sample.name, sample.group, timings=dict(prediction.timings))
     if sample.depth is not None and (prediction.depth is not None or prediction.depth_relative is not None):
@@ -81,6 +89,18 @@ def score_image(sample: EvaluationSample, prediction: Prediction, labels: Sequen
         }
     if sample.flow is not None and prediction.flow is not None and np.isfinite(sample.flow[..., 0]).any():
         result.scores["flow"] = _score_flow(sample.flow, prediction.flow)
+    if mask is not None and prediction.mask is not None:
+        result.scores["mask"] = {
+            "model": mask_scores(prediction.mask >= MASK_LEVEL, mask),
+            "whole_picture": mask_scores(np.ones_like(mask), mask),
+        }
+    if sample.alpha is not None and prediction.alpha is not None:
+        result.scores["alpha"] = {
+            "model": alpha_scores(prediction.alpha, sample.alpha),
+            "no_foreground": alpha_scores(np.zeros_like(sample.alpha), sample.alpha),
+        }
+    if sample.keypoints is not None and prediction.keypoints is not None and len(sample.keypoints):
+        result.scores["keypoints"] = {"model": keypoint_scores(prediction.keypoints, sample.keypoints)}
     return result
 
 

@@ -13,7 +13,7 @@ from diffusion_perception_ros.evaluation.scoring import ImageScores
 
 
 ALL = "all"
-TASKS = ("depth", "normals", "semantic", "instances", "flow")
+TASKS = ("depth", "normals", "semantic", "instances", "flow", "mask", "alpha", "keypoints")
 
 MethodScores = dict[str, dict[str, float]]
 """Method to metric to mean."""

@@ -17,6 +17,9 @@ TASK_TITLES = {
     "semantic": "Segmentation",
     "instances": "Instances",
     "flow": "Optical flow",
+    "mask": "Prompted mask",
+    "alpha": "Opacity of the foreground",
+    "keypoints": "Keypoints",
 }
 METHOD_TITLES = {
     "model_metric": "model, in metres",
@@ -32,6 +35,8 @@ METHOD_TITLES = {
     "majority_class_per_row": "majority class per row",
     "one_instance": "one instance",
     "no_motion": "nothing moves",
+    "whole_picture": "whole picture",
+    "no_foreground": "no foreground",
 }
 METRIC_TITLES = {
     "absrel": ("AbsRel", -1),
@@ -52,6 +57,11 @@ METRIC_TITLES = {
     "found": ("found", 1),
     "epe": ("EPE px", -1),
     "outliers": ("outliers", -1),
+    "iou": ("IoU", 1),
+    "mae": ("MAE", -1),
+    "sad": ("SAD / 1000", -1),
+    "pck": ("PCK", 1),
+    "precision": ("precision", 1),
 }
 """Title and direction: 1 = larger is better."""
 HEADLINE = {
@@ -60,6 +70,9 @@ HEADLINE = {
     "semantic": ("miou", "boundary_f1"),
     "instances": ("coverage", "found"),
     "flow": ("epe", "outliers"),
+    "mask": ("iou", "iou"),
+    "alpha": ("mae", "sad"),
+    "keypoints": ("pck", "precision"),
 }
 """The two metrics of the table per group."""
 

@@ -25,7 +25,7 @@ from diffusion_perception_ros.datasets.augment import (
 )
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED, Sample, UInt16Image
+from diffusion_perception_ros.sample import JOINTS, UNLABELLED, Sample, UInt16Image
 from diffusion_perception_ros.training.network import OFFSET_SCALE
 
 
@@ -52,11 +52,35 @@ class Batch:
     intrinsics: Tensor
     """(N, 4) fx fy cx cy in pixels of this image, NaN where unknown."""
     names: list[str]
+    instances: Tensor | None = None
+    """(N, H, W) int32 ids, 0 = none or unknown. This and what follows is None where no sample has it."""
+    previous: Tensor | None = None
+    """(N, 3, H, W) in [-1, 1], the pictures before; the picture itself where there is none."""
+    flow: Tensor | None = None
+    """(N, 2, H, W) pixels of this image to the place in the picture before, NaN where unknown."""
+    alpha: Tensor | None = None
+    """(N, H, W) opacity of the foreground in [0, 1], NaN where unknown."""
+    amodal: Tensor | None = None
+    """(N, H, W) int32, the id of one object with its hidden part, else 0."""
+    keypoints: Tensor | None = None
+    """(N, P, 17, 3) u, v, visibility; zero for nobody, NaN for pictures whose people are not known."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        tensors = {key: value.to(device, non_blocking=True) for key, value in vars(self).items() if key != "names"}
-        return Batch(names=self.names, **tensors)
+        moved: dict[str, Any] = {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in vars(self).items()
+        }
+        return Batch(**moved)
+
+    def rows(self, index: Tensor) -> Batch:
+        """Some of the pictures, by their numbers (M,)."""
+        names = [self.names[number] for number in index.tolist()]
+        picked: dict[str, Any] = {
+            key: value[index.to(value.device)] if isinstance(value, Tensor) else value
+            for key, value in vars(self).items()
+        }
+        return Batch(**{**picked, "names": names})
 
     @property
     def focal(self) -> Tensor:
@@ -76,7 +100,43 @@ def collate(samples: Sequence[Sample]) -> Batch:
         offsets=torch.from_numpy(np.stack(offsets)),
         intrinsics=torch.tensor([_intrinsics(sample) for sample in samples]),
         names=[sample.name for sample in samples],
+        **_targets(samples),
     )
+
+
+def _targets(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """What at least one of the samples has of the fields that may be missing."""
+    height, width = samples[0].rgb.shape[:2]
+    blanks: dict[str, npt.NDArray[Any]] = {
+        "instances": np.zeros((height, width), np.uint16),
+        "flow": np.full((height, width, 2), np.nan, np.float32),
+        "alpha": np.full((height, width), np.nan, np.float32),
+        "amodal": np.zeros((height, width), np.uint16),
+    }
+    stacked: dict[str, Tensor] = {}
+    for name, blank in blanks.items():
+        values = [getattr(sample, name) for sample in samples]
+        if any(value is not None for value in values):
+            rows = np.stack([blank if value is None else value for value in values])
+            stacked[name] = torch.from_numpy(rows.astype(np.int32) if rows.dtype == np.uint16 else rows)
+    if "flow" in stacked:
+        stacked["flow"] = stacked["flow"].permute(0, 3, 1, 2)
+        before = np.stack([sample.rgb if sample.previous is None else sample.previous for sample in samples])
+        stacked["previous"] = torch.from_numpy(before).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    if any(sample.keypoints is not None for sample in samples):
+        stacked["keypoints"] = _keypoints(samples)
+    return stacked
+
+
+def _keypoints(samples: Sequence[Sample]) -> Tensor:
+    most = max(1, *(len(sample.keypoints) for sample in samples if sample.keypoints is not None))
+    rows = np.zeros((len(samples), most, len(JOINTS), 3), np.float32)
+    for row, sample in zip(rows, samples, strict=True):
+        if sample.keypoints is None:
+            row[:] = np.nan
+        else:
+            row[: len(sample.keypoints)] = sample.keypoints
+    return torch.from_numpy(rows)
 
 
 def _depth(sample: Sample) -> FloatArray:

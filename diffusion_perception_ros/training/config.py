@@ -87,8 +87,8 @@ class RunConfig(_Strict):
     checkpoint_minutes: float = Field(default=3.0, gt=0)
     validate_minutes: float = Field(default=6.0, gt=0)
     validation_samples: int = Field(default=300, gt=0)
-    score: Literal["abs_rel", "normals_mean", "miou"] = "abs_rel"
-    """Which score of the validation scenes chooses the best checkpoint."""
+    score: Literal["abs_rel", "normals_mean", "miou", "tasks"] = "abs_rel"
+    """Which score of the validation scenes chooses the best checkpoint; `tasks`: the mean error of all tasks."""
     log_steps: int = Field(default=50, gt=0)
 
     @model_validator(mode="after")

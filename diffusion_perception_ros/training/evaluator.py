@@ -59,7 +59,7 @@ class Evaluator:
     @torch.no_grad()
     def _estimates(self, batch: Batch) -> Estimates:
         with self._accelerator.autocast():
-            return self._learner.estimates(self._network, batch.image, batch.focal)
+            return self._learner.estimates(self._network, batch)
 
     def _batches(self) -> Iterator[Batch]:
         width, height = self._size

@@ -31,8 +31,8 @@ class Learner(Protocol):
             network: the network, perhaps wrapped for several processes.
         """
 
-    def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
-        """Predictions for pictures (N, 3, H, W) in [-1, 1] with focal lengths (N,) in pixels, NaN where unknown."""
+    def estimates(self, network: nn.Module, batch: Batch) -> Estimates:
+        """Predictions for a batch; of its ground truth, only what a task is prompted with may be looked at."""
 
     def finish(self, weights: dict[str, Tensor], run: Path) -> None:
         """Called once at the end of a run with the best weights of `network`: writes what else comes out of it.

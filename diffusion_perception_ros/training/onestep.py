@@ -58,12 +58,12 @@ class OneStepLearner:
             weighted |= self._adaptation.kept(outputs, *inputs, self._weights)
         return weighted
 
-    def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
+    def estimates(self, network: nn.Module, batch: Batch) -> Estimates:
         """See `Learner`."""
         generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
-        outputs: Outputs = network(*self._objective.conditioning(image, generator))
+        outputs: Outputs = network(*self._objective.conditioning(batch.image, generator))
         return Estimates(
-            depth=torch.exp(outputs.log_depth[:, 0].float()) * focal[:, None, None],
+            depth=torch.exp(outputs.log_depth[:, 0].float()) * batch.focal[:, None, None],
             normals=outputs.normals.float(),
             semantic=outputs.semantic.argmax(1),
         )

@@ -18,10 +18,10 @@ _PALETTE[: len(LABELS)] = [label.color for label in LABELS]
 
 
 def prediction_sheet(estimates: Estimates, batch: Batch) -> UInt8Image:
-    """One row per picture: the picture, then prediction and truth of depth, normals and classes, if predicted.
+    """One row per picture: the picture, then prediction and truth of every task that is predicted.
 
     Returns:
-        (N * H, 7 * W or less, 3) uint8 RGB.
+        (N * H, (1 + 2 tasks) * W, 3) uint8 RGB.
     """
     return np.concatenate([_row(estimates, batch, index) for index in range(len(batch.image))])
 
@@ -36,6 +36,8 @@ def _row(estimates: Estimates, batch: Batch, index: int) -> UInt8Image:
     if estimates.semantic is not None:
         pair = estimates.semantic[index], batch.semantic[index]
         tiles += [_classes(labels.cpu().numpy().astype(np.uint8)) for labels in pair]
+    for pair in estimates.drawings.values():
+        tiles += [_channels_last((drawing[index].float() * 0.5 + 0.5) * 255.0) for drawing in pair]
     return np.concatenate(tiles, 1)
 
 

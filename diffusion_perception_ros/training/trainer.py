@@ -30,6 +30,7 @@ from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.training.sharding import gathered, local, shard, whole
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
+from diffusion_perception_ros.training.validation import mean_error
 
 
 BEST = "best"
@@ -286,6 +287,8 @@ class Trainer:
     def _lower_is_better(self, scores: dict[str, float]) -> float:
         """The score that decides which checkpoint is the best."""
         name = self.config.run.score
+        if name == "tasks":
+            return mean_error(scores)
         value = scores.get(name, math.nan)
         return math.inf if math.isnan(value) else -value if name == "miou" else value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +14,15 @@ from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import MAX_DEPTH
+from diffusion_perception_ros.training.task_validation import task_scores
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 
 
 _FEWEST_PIXELS = 100
 """Pictures with less depth than this are not scored."""
+_ERRORS = {"abs_rel": 1.0, "normals_mean": 90.0, "flow_epe": 10.0, "alpha_mae": 1.0}
+"""Scores of which less is better, and what counts as an error of one."""
+_ACCURACIES = ("miou", "mask_iou", "amodal_iou", "entity_coverage", "pose_pck")
 _GROUPS = {label.name: label.group for label in LABELS}
 
 
@@ -48,8 +52,8 @@ def validate(
         `metric_abs_rel` of metric depth without any alignment; `constant_*` and `row_plane_*`, the same for the best
         constant and the best plane over the rows; `normals_mean`, `normals_median` in degrees and `normals_30` (share
         below 30°); `pixel_accuracy`, `miou`, `majority_miou` of the most frequent class everywhere, and, for classes
-        of the world, `group_miou` over their coarse groups. A task without prediction or without ground truth is left
-        out.
+        of the world, `group_miou` over their coarse groups; and those of `task_validation.task_scores`. A task without
+        prediction or without ground truth is left out.
     """
     sums = _Sums(torch.zeros(len(classes), len(classes), dtype=torch.int64))
     for batch in batches:
@@ -61,7 +65,17 @@ def validate(
             _score_normals(sums, said.normals, batch.normals)
         if said.semantic is not None:
             _count_labels(sums, said.semantic, batch.semantic)
+        for name, value in task_scores(said, batch):
+            if math.isfinite(value):
+                sums.add(name, value)
     return _summary(sums, classes)
+
+
+def mean_error(scores: Mapping[str, float]) -> float:
+    """Mean over the tasks of an error that is about 1 where nothing was learnt; infinite without any score."""
+    errors = [scores[name] / limit for name, limit in _ERRORS.items() if name in scores]
+    errors += [1.0 - scores[name] for name in _ACCURACIES if name in scores]
+    return float(np.mean(errors)) if errors else math.inf
 
 
 def _score_depth(sums: _Sums, predicted: Tensor, quantity: str, true: Tensor) -> None:

@@ -19,9 +19,9 @@ Float64 = npt.NDArray[np.float64]
 
 CAMERA_STANDS = 0.15
 """Share of the pairs in which the camera stands still."""
-CAMERA_TURN_DEG = 1.2
+CAMERA_TURN_DEG = 1.0
 """Standard deviation of the camera's rotation between the pictures, degrees about each axis."""
-CAMERA_STEP = 0.03
+CAMERA_STEP = 0.02
 """Standard deviation of its step along each axis, as a share of the median depth: near things are watched closely."""
 OBJECT_MOVES = 0.35
 """Share of the movable objects that move."""

@@ -67,7 +67,8 @@ def color_instances(instances: UInt16Image) -> UInt8Image:
 
 def color_flow(flow: FloatImage) -> UInt8Image:
     """Hue is the direction, white stands still, the 98th percentile of the lengths is full colour; black = unknown."""
-    length, angle = cv2.cartToPolar(*np.ascontiguousarray(np.nan_to_num(flow).transpose(2, 0, 1)))
+    right, down = np.nan_to_num(flow).transpose(2, 0, 1)
+    length, angle = np.hypot(right, down), np.arctan2(down, right) % (2 * np.pi)
     share = np.clip(length / max(float(np.percentile(length, 98)), 1e-3), 0, 1)
     hsv = np.stack([angle * (90 / np.pi), share * 255, np.full_like(share, 255)], axis=-1).astype(np.uint8)
     picture = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
@@ -78,7 +79,7 @@ def color_flow(flow: FloatImage) -> UInt8Image:
 def cut_out(rgb: UInt8Image, alpha: FloatImage) -> UInt8Image:
     """The foreground before green."""
     opacity = alpha[..., None]
-    return np.round(opacity * rgb + (1 - opacity) * np.array([0, 200, 80])).astype(np.uint8)
+    return np.asarray(np.round(opacity * rgb + (1 - opacity) * np.array([0, 200, 80])), np.uint8)
 
 
 def show_hidden(rgb: UInt8Image, instances: UInt16Image, amodal: UInt16Image) -> UInt8Image:

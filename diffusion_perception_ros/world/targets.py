@@ -80,7 +80,7 @@ def foreground_alpha(scene: Scene, image: RenderedImage, renderer: Renderer) -> 
     chosen = max(ids, key=lambda i: weight[image.instances == i].sum())
     places = (np.arange(ALPHA_SAMPLES) + 0.5) / ALPHA_SAMPLES - 0.5
     offsets = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
-    return np.mean(renderer.instances(scene, offsets) == chosen, axis=0, dtype=np.float32)
+    return np.asarray((renderer.instances(scene, offsets) == chosen).mean(axis=0), np.float32)
 
 
 def amodal_mask(scene: Scene, image: RenderedImage, renderer: Renderer, rng: np.random.Generator) -> UInt16Image:

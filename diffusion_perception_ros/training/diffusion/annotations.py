@@ -5,24 +5,43 @@ Every annotation is a picture (N, 3, H, W) in [-1, 1]:
   (Marigold, Sec. 3.3; Lotus and GenPercept do the same). Affine-invariant: the range is lost.
 - `normals`: minus the optical frame's vector, that is x left, y up, z to the viewer (Lotus's convention).
 - `semantic`: the colours of the labels.
+- `entity`, `pose`: see `drawings`.
+- `mask`, `amodal`: white on black (DICEPTION); `alpha`: from black to white (GenPercept).
+- `flow`: red and green hold the vector, right and down, `FLOW_LIMIT` of the picture's width being 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.sample import UNLABELLED, FloatImage
 from diffusion_perception_ros.training.batches import Batch
+from diffusion_perception_ros.training.diffusion.drawings import (
+    Colouring,
+    draw_people,
+    entities_of,
+    entity_colours,
+    joints_of,
+)
+from diffusion_perception_ros.training.diffusion.prompts import Prompts, mask_picture
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.world.labels import LABELS
 
 
-Task = Literal["depth", "disparity", "normals", "semantic"]
+Task = Literal["depth", "disparity", "normals", "semantic", "entity", "mask", "alpha", "pose", "flow", "amodal"]
 TASKS: tuple[str, ...] = get_args(Task)
+DRAWN = frozenset({"entity", "mask", "alpha", "pose", "flow", "amodal"})
+"""Tasks whose annotations are shown as they are."""
+FLOW_LIMIT = 75 / 512
+"""Share of the picture's width; longer vectors are cut. Scaling's constant (its FlyingChairs reader)."""
+_NEEDS = {"entity": "instances", "mask": "instances", "pose": "keypoints"}
+"""Field of a batch that a task needs, where it has another name than the task."""
 _PERCENTILES = (0.02, 0.98)
 
 
@@ -35,14 +54,69 @@ class Annotation(NamedTuple):
     """(N, 1, H, W) bool."""
 
 
-def annotate(task: str, batch: Batch) -> Annotation:
-    """The annotation of one task."""
-    if task == "normals":
-        known = batch.normals.square().sum(1, keepdim=True) > 0.5
-        return Annotation(-batch.normals, known)
-    if task == "semantic":
-        return _semantic(batch)
+def can_annotate(task: str, batch: Batch) -> bool:
+    """Whether the batch has ground truth of a task, perhaps with unknown places."""
+    return getattr(batch, _NEEDS.get(task, task), batch.depth) is not None
+
+
+def annotate(
+    task: str,
+    batch: Batch,
+    generator: torch.Generator | None = None,
+    prompts: Prompts | None = None,
+    colouring: Colouring = "position",
+) -> Annotation:
+    """The annotation of one task.
+
+    Args:
+        generator: for the random colours of `entity`.
+        prompts: for `mask`.
+    """
+    match task:
+        case "normals":
+            return Annotation(-batch.normals, batch.normals.square().sum(1, keepdim=True) > 0.5)
+        case "semantic":
+            return _semantic(batch)
+        case "entity":
+            assert batch.instances is not None
+            colours = entity_colours(batch.instances, colouring, generator or torch.Generator().manual_seed(0))
+            return _everywhere(colours * 2.0 - 1.0)
+        case "mask":
+            assert batch.instances is not None
+            assert prompts is not None
+            objects = prompts.objects[:, None, None]
+            return _everywhere(mask_picture((batch.instances == objects) & (objects > 0)))
+        case "amodal":
+            assert batch.amodal is not None
+            return _everywhere(mask_picture(batch.amodal > 0))
+        case "alpha":
+            assert batch.alpha is not None
+            known = torch.isfinite(batch.alpha)[:, None]
+            return Annotation((torch.nan_to_num(batch.alpha) * 2.0 - 1.0)[:, None].expand(-1, 3, -1, -1), known)
+        case "flow":
+            assert batch.flow is not None
+            return _flow(batch.flow)
+        case "pose":
+            assert batch.keypoints is not None
+            return _pose(batch.keypoints, *batch.image.shape[2:])
     return _depth(task, batch.depth)
+
+
+def _everywhere(pictures: Tensor) -> Annotation:
+    return Annotation(pictures, torch.ones_like(pictures[:, :1], dtype=torch.bool))
+
+
+def _flow(flow: Tensor) -> Annotation:
+    known = torch.isfinite(flow).all(1, keepdim=True)
+    share = (torch.nan_to_num(flow) / (FLOW_LIMIT * flow.shape[-1])).clamp(-1.0, 1.0)
+    return Annotation(torch.cat([share, torch.zeros_like(share[:, :1])], 1), known)
+
+
+def _pose(keypoints: Tensor, height: int, width: int) -> Annotation:
+    drawings = [draw_people(torch.nan_to_num(people).cpu().numpy(), height, width) for people in keypoints]
+    pictures = torch.from_numpy(np.stack(drawings)).to(keypoints.device) * 2.0 - 1.0
+    known = torch.isfinite(keypoints).flatten(1).all(1)[:, None, None, None]
+    return Annotation(pictures, known.expand(-1, 1, height, width))
 
 
 def _depth(task: str, depth: Tensor) -> Annotation:
@@ -79,13 +153,32 @@ def _palette(device: torch.device) -> Tensor:
 
 
 def estimates_of(task: str, pictures: Tensor) -> Estimates:
-    """What a predicted annotation (N, 3, H, W) says; semantics by the nearest colour."""
+    """What a predicted annotation (N, 3, H, W) says; classes by the nearest colour."""
     pictures = pictures.float()
-    if task == "normals":
-        return Estimates(normals=-pictures)
-    if task == "semantic":
-        pixels = pictures[:, :, 1::2, 1::2].permute(0, 2, 3, 1)
-        distances = torch.cdist(pixels.reshape(len(pixels), -1, 3), _palette(pixels.device)[None])
-        return Estimates(semantic=distances.argmin(-1).reshape(pixels.shape[:3]))
+    match task:
+        case "normals":
+            return Estimates(normals=-pictures)
+        case "semantic":
+            pixels = pictures[:, :, 1::2, 1::2].permute(0, 2, 3, 1)
+            distances = torch.cdist(pixels.reshape(len(pixels), -1, 3), _palette(pixels.device)[None])
+            return Estimates(semantic=distances.argmin(-1).reshape(pixels.shape[:3]))
+        case "flow":
+            return Estimates(flow=pictures[:, :2] * (FLOW_LIMIT * pictures.shape[-1]))
+        case "entity":
+            return Estimates(instances=[entities_of(drawing) for drawing in _drawings(pictures)])
+        case "pose":
+            return Estimates(keypoints=[joints_of(drawing) for drawing in _drawings(pictures)])
     values = (pictures.mean(1) + 1.0) / 2.0
+    match task:
+        case "mask":
+            return Estimates(mask=values)
+        case "amodal":
+            return Estimates(amodal=values)
+        case "alpha":
+            return Estimates(alpha=values.clamp(0.0, 1.0))
     return Estimates(depth=values, depth_quantity="relative_depth" if task == "depth" else "relative_disparity")
+
+
+def _drawings(pictures: Tensor) -> Iterator[FloatImage]:
+    """RGB in [0, 1]."""
+    return iter(((pictures + 1.0) / 2.0).clamp(0.0, 1.0).cpu().numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -30,8 +31,8 @@ class UNetBackbone(nn.Module):
         self._classes = tasks + 1
         self.register_buffer("text", text, persistent=False)
 
-    def forward(self, inputs: Tensor, timesteps: Tensor, task: int) -> Tensor:
-        """(N, C, h, w), (N,) and the number of the task → (N, C', h, w)."""
+    def forward(self, inputs: Tensor, timesteps: Tensor, task: int | Tensor) -> Tensor:
+        """(N, C, h, w), (N,) and the number of the task, or (N,) numbers → (N, C', h, w)."""
         switch = task_switch(task, self._classes, inputs)
         text = self.text.to(inputs.dtype).expand(len(inputs), -1, -1)
         answer: Any = self.unet(inputs, timesteps, text, class_labels=switch)
@@ -39,11 +40,16 @@ class UNetBackbone(nn.Module):
         return said
 
 
-def task_switch(task: int, classes: int, like: Tensor) -> Tensor:
-    """(N, 2 classes): sine, then cosine of the one-hot task (Lotus, train_lotus_g.py; two classes there)."""
-    one_hot = torch.zeros(classes, device=like.device, dtype=like.dtype)
-    one_hot[task] = 1.0
-    return torch.cat([one_hot.sin(), one_hot.cos()]).expand(len(like), -1)
+def task_switch(task: int | Tensor, classes: int, like: Tensor) -> Tensor:
+    """(N, 2 classes): sine, then cosine of the one-hot task (Lotus, train_lotus_g.py; two classes there).
+
+    Args:
+        task: one number for all, or (N,).
+        like: N of anything.
+    """
+    numbers = torch.as_tensor(task, device=like.device).expand(len(like))
+    one_hot = F.one_hot(numbers, classes).to(like.dtype)
+    return torch.cat([one_hot.sin(), one_hot.cos()], 1)
 
 
 class DiTBackbone(nn.Module):
@@ -56,9 +62,9 @@ class DiTBackbone(nn.Module):
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0  # diffusers drops classes at random, for guidance; ours say what to do
 
-    def forward(self, inputs: Tensor, timesteps: Tensor, task: int) -> Tensor:
-        """(N, C, h, w), (N,) and the number of the task → (N, C', h, w)."""
-        labels = torch.full((len(inputs),), task, device=inputs.device)
+    def forward(self, inputs: Tensor, timesteps: Tensor, task: int | Tensor) -> Tensor:
+        """(N, C, h, w), (N,) and the number of the task, or (N,) numbers → (N, C', h, w)."""
+        labels = torch.as_tensor(task, device=inputs.device).expand(len(inputs))
         said: Tensor = self.transformer(inputs, timestep=timesteps, class_labels=labels).sample
         return said
 

@@ -13,7 +13,13 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import DiffusionNetwork, TrainingConfig
-from diffusion_perception_ros.training.diffusion.annotations import annotate, estimates_of
+from diffusion_perception_ros.training.diffusion.annotations import (
+    DRAWN,
+    Annotation,
+    annotate,
+    can_annotate,
+    estimates_of,
+)
 from diffusion_perception_ros.training.diffusion.backbones import (
     Backbone,
     DiTBackbone,
@@ -23,15 +29,17 @@ from diffusion_perception_ros.training.diffusion.backbones import (
     pretrained_unet,
 )
 from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec, VaeCodec, load_vae
+from diffusion_perception_ros.training.diffusion.drawings import Colouring
 from diffusion_perception_ros.training.diffusion.experts import add_experts, mixtures_of
 from diffusion_perception_ros.training.diffusion.losses import latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
+from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, Prompts, condition, draw_prompts
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.lora import add_lora, merge_lora, plan_adapter
 
 
 class DiffusionLearner:
-    """See `learner.Learner`. Every step trains one of the tasks, drawn at random."""
+    """See `learner.Learner`. Every picture of a batch trains one of the tasks, drawn at random."""
 
     def __init__(self, config: TrainingConfig) -> None:
         settings = config.network
@@ -39,6 +47,8 @@ class DiffusionLearner:
         self.tasks = settings.tasks
         self._settings, self._kind = settings, config.objective.kind
         self._objective = make_diffusion_objective(config.objective)
+        self._conditioned = bool(CONDITIONED & set(settings.tasks))
+        self._colouring: Colouring = "random" if self._objective.draws_samples else "position"
         self._reconstructs = config.objective.kind.startswith("lotus") and config.objective.detail_preserver
         self.codec: Codec = load_vae(settings.pretrained) if settings.pretrained else PixelCodec(settings.pixels)
         self.network: nn.Module = self._backbone()
@@ -60,7 +70,7 @@ class DiffusionLearner:
 
     def _backbone(self) -> Backbone:
         channels = self.codec.channels
-        inputs = channels * (2 if self._objective.sees_noise else 1)
+        inputs = channels * (1 + self._objective.sees_noise + self._conditioned)
         tasks, settings = len(self.tasks), self._settings
         if settings.pretrained:
             return pretrained_unet(settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained))
@@ -91,20 +101,49 @@ class DiffusionLearner:
         self.codec.to(device)
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """See `Learner`."""
-        number = int(torch.randint(0, len(self.tasks), (1,), generator=generator))
-        annotation = annotate(self.tasks[number], batch)
+        """See `Learner`. Every picture of the batch gets a task of its own: no step forgets the others."""
+        tasks = self._draw_tasks(batch, generator)
+        annotation, conditions = self._annotated(batch, tasks, generator)
         picture, target = self.codec.encode(batch.image), self.codec.encode(annotation.picture)
         example = self._objective.noised(picture, target, generator)
-        said = network(example.inputs, example.timesteps, number)
+        shown = [self.codec.encode(conditions.picture) * conditions.known] if self._conditioned else []
+        said = network(torch.cat([example.inputs, *shown], 1), example.timesteps, tasks.to(picture.device))
         balance = self._expert_balance()
         if self._kind == "genpercept":
-            decoded = self.codec.decode(-said.float())
-            return picture_losses(self.tasks[number], decoded, annotation.picture, annotation.known) | balance
+            return self._picture_losses(self.codec.decode(-said.float()), annotation, tasks) | balance
         terms = {"annotation": latent_loss(said, example.target, annotation.known), **balance}
         if self._reconstructs:
-            copied = network(example.inputs, example.timesteps, len(self.tasks))
+            nothing = [torch.zeros_like(latent) for latent in shown]
+            copied = network(torch.cat([example.inputs, *nothing], 1), example.timesteps, len(self.tasks))
             terms["reconstruction"] = latent_loss(copied, picture, torch.ones_like(annotation.known))
+        return terms
+
+    def _annotated(self, batch: Batch, tasks: Tensor, generator: torch.Generator) -> tuple[Annotation, Annotation]:
+        """The annotation of every picture's own task, and what is shown besides it, known (N, 1, 1, 1) where it is."""
+        wanted = Annotation(torch.zeros_like(batch.image), torch.zeros_like(batch.image[:, :1], dtype=torch.bool))
+        shown = Annotation(torch.zeros_like(batch.image), torch.zeros_like(wanted.known[:, :, :1, :1]))
+        for number in torch.unique(tasks):
+            task, rows = self.tasks[int(number)], torch.nonzero(tasks == number)[:, 0]
+            part = batch.rows(rows)
+            prompts = draw_prompts(part, generator) if task == "mask" else None
+            rows = rows.to(batch.image.device)
+            found = annotate(task, part, generator, prompts, self._colouring)
+            wanted.picture[rows], wanted.known[rows] = found.picture, found.known
+            picture = condition(task, part, prompts)
+            if picture is not None:
+                shown.picture[rows], shown.known[rows] = picture, True
+        return wanted, shown
+
+    def _picture_losses(self, decoded: Tensor, annotation: Annotation, tasks: Tensor) -> dict[str, Tensor]:
+        """GenPercept's losses, every task's weighted with its share of the batch."""
+        terms: dict[str, Tensor] = {}
+        for number in torch.unique(tasks):
+            rows = torch.nonzero(tasks == number)[:, 0].to(decoded.device)
+            part = picture_losses(
+                self.tasks[int(number)], decoded[rows], annotation.picture[rows], annotation.known[rows]
+            )
+            for name, value in part.items():
+                terms[name] = terms.get(name, torch.zeros_like(value)) + value * (len(rows) / len(tasks))
         return terms
 
     def _expert_balance(self) -> dict[str, Tensor]:
@@ -114,21 +153,52 @@ class DiffusionLearner:
             return {}
         return {"experts": self._settings.experts.balance * torch.stack(imbalances).mean()}
 
-    def estimates(self, network: nn.Module, image: Tensor, focal: Tensor) -> Estimates:
-        """See `Learner`."""
-        picture, result = self.codec.encode(image), Estimates()
-        for number, task in enumerate(self.tasks):
+    def _draw_tasks(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """(N,) numbers of tasks that the batch has ground truth of.
 
-            def predict(inputs: Tensor, timesteps: Tensor, number: int = number) -> Tensor:
-                said: Tensor = network(inputs, timesteps, number)
+        Raises:
+            InputError: there is none.
+        """
+        possible = [number for number, task in enumerate(self.tasks) if can_annotate(task, batch)]
+        if not possible:
+            raise InputError(
+                f"the samples {', '.join(batch.names)} have ground truth of none of the tasks "
+                f"{', '.join(self.tasks)}: render the training data with the `targets` that they need"
+            )
+        drawn = torch.randint(0, len(possible), (len(batch.image),), generator=generator)
+        return torch.tensor(possible)[drawn]
+
+    def _shown(self, task: str, batch: Batch, prompts: Prompts | None, like: Tensor) -> list[Tensor]:
+        """The latent of what the task is shown besides the picture, zeros for nothing; none if no task is."""
+        if not self._conditioned:
+            return []
+        picture = condition(task, batch, prompts)
+        return [torch.zeros_like(like) if picture is None else self.codec.encode(picture)]
+
+    def estimates(self, network: nn.Module, batch: Batch) -> Estimates:
+        """See `Learner`. Always the same point on the same object of a picture."""
+        picture, result = self.codec.encode(batch.image), Estimates()
+        prompts = None
+        if "mask" in self.tasks and batch.instances is not None:
+            prompts = draw_prompts(batch, torch.Generator().manual_seed(0), most=1)
+            result.objects = prompts.objects
+        for number, task in enumerate(self.tasks):
+            if task in CONDITIONED and not can_annotate(task, batch):
+                continue
+            shown = self._shown(task, batch, prompts, picture)
+
+            def predict(
+                inputs: Tensor, timesteps: Tensor, number: int = number, shown: list[Tensor] = shown
+            ) -> Tensor:
+                said: Tensor = network(torch.cat([inputs, *shown], 1), timesteps, number)
                 return said.float()
 
             latent = self._objective.sample(predict, picture, torch.Generator().manual_seed(0))
-            estimate = estimates_of(task, self.codec.decode(latent))
-            if estimate.depth is not None and result.depth is None:
-                result.depth, result.depth_quantity = estimate.depth, estimate.depth_quantity
-            result.normals = estimate.normals if result.normals is None else result.normals
-            result.semantic = estimate.semantic if result.semantic is None else result.semantic
+            drawing = self.codec.decode(latent)
+            result.add(estimates_of(task, drawing))
+            if task in DRAWN and can_annotate(task, batch):
+                truth = annotate(task, batch, torch.Generator().manual_seed(0), prompts, self._colouring)
+                result.drawings[task] = drawing, truth.picture
         return result
 
     def finish(self, weights: dict[str, Tensor], run: Path) -> None:

@@ -49,6 +49,10 @@ class DiffusionObjective(Protocol):
     def sees_noise(self) -> bool:
         """The network's input holds a second latent beside the picture's."""
 
+    @property
+    def draws_samples(self) -> bool:
+        """The network answers with one of the possible annotations; else it learns their mean."""
+
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """A training example from the latents of picture and annotation."""
 
@@ -61,6 +65,7 @@ class Lotus:
     """One step from t = T to y."""
 
     sees_noise: bool
+    draws_samples = False
 
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """See `DiffusionObjective`."""
@@ -79,6 +84,7 @@ class GenPercept:
     """For beta = 1 the noisy latent is the picture's and the v target is -y (GenPercept, Sec. 3)."""
 
     sees_noise = False
+    draws_samples = False
 
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """See `DiffusionObjective`. The timestep is random: it carries no information."""
@@ -94,6 +100,7 @@ class MultiStep:
     """A noise schedule with zero signal at its end, so that sampling may start from pure noise in few steps."""
 
     sees_noise = True
+    draws_samples = True
 
     def __init__(self, prediction_type: str, steps: int) -> None:
         self._steps = steps
@@ -135,6 +142,7 @@ class FlowMatching:
     """Straight paths from noise (s = 1) to y (s = 0); the network learns the velocity."""
 
     sees_noise = True
+    draws_samples = True
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
