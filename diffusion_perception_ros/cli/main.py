@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "benchmarks, as ratios measured side by side",
     "world": "render synthetic samples with exact ground truth",
     "train": "train a model from a YAML config",
+    "ablate": "train the rungs of an ablation ladder and draw it",
     "adapt": "adapt a model to a robot's own place and camera, from a few images",
     "export": "turn a checkpoint into a model folder",
 }
