@@ -1,4 +1,4 @@
-"""A small model to adapt, and a robot's images to adapt it to, made of toy rooms."""
+"""A small model that has seen toy rooms, and the images of a robot that looks down on a floor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import yaml
-from toy_rooms import toy_room, write_toy_shard
+from toy_rooms import write_toy_shard
 
-from diffusion_perception_ros.datasets.augment import flip_sample
 from diffusion_perception_ros.inference.card import CARD_NAME, sha256_of
-from diffusion_perception_ros.sample import Sample
+from diffusion_perception_ros.sample import Intrinsics, Sample
 from diffusion_perception_ros.training.checkpoint import read_checkpoint
 from diffusion_perception_ros.training.config import load_config
 from diffusion_perception_ros.training.network import OneStepNet
 from diffusion_perception_ros.training.trainer import BEST, Trainer
 from diffusion_perception_ros.training.weights import FILE, write_weights
-from diffusion_perception_ros.world.labels import CLASS_ID
 
 
 BUNDLED = Path(__file__).parents[1] / "models" / "onestep-s"
@@ -27,7 +25,7 @@ SIDE = 64
 
 
 def train_on_rooms(folder: Path, steps: int) -> OneStepNet:
-    """A network that has seen upright toy rooms."""
+    """A network that has seen toy rooms."""
     write_toy_shard(folder / "rooms", range(160), SIDE, SIDE)
     rooms = str(folder / "rooms")
     fields = {
@@ -55,13 +53,26 @@ def write_base_model(folder: Path, network: OneStepNet) -> Path:
     return folder
 
 
-def upside_down_room(seed: int) -> Sample:
-    """A room as a camera that hangs from the ceiling sees it: the floor is above."""
-    sample = flip_sample(toy_room(seed, SIDE, SIDE))  # copies, and left and right change nothing
-    for name in ("rgb", "depth", "normals", "semantic", "instances"):
-        setattr(sample, name, np.ascontiguousarray(getattr(sample, name)[::-1]))
-    sample.normals[..., 1] *= -1.0
-    return sample
+def floor_view(seed: int) -> Sample:
+    """What a camera sees that looks down on a tiled floor with a red mark: near below, far above, as in no room."""
+    rng = np.random.default_rng(seed)
+    camera = Intrinsics(SIDE, SIDE, SIDE, SIDE, (SIDE - 1) / 2, (SIDE - 1) / 2)
+    pitch, height = np.radians(rng.uniform(38, 50)), rng.uniform(0.5, 1.0)
+    x, y = np.meshgrid((np.arange(SIDE) - camera.cx) / SIDE, (np.arange(SIDE) - camera.cy) / SIDE)
+    depth = height / (np.cos(pitch) * y + np.sin(pitch))  # n . (x, y, 1) z = height, n = (0, cos pitch, sin pitch)
+    along = (np.cos(pitch) - np.sin(pitch) * y) * depth
+    tiles = (np.floor(4 * x * depth + rng.uniform(0, 1)) + np.floor(4 * along)) % 2
+    grey = (rng.uniform(60, 110) + rng.uniform(30, 60) * tiles)[..., None] * np.ones(3)
+    left, top = rng.integers(4, 28, 2)
+    mark = np.zeros((SIDE, SIDE), bool)
+    mark[top : top + 28, left : left + 28] = True
+    rgb = np.where(mark[..., None], (220, 40, 40), grey) + rng.normal(0, 4, (SIDE, SIDE, 3))
+    return Sample(
+        rgb=np.clip(rgb, 0, 255).astype(np.uint8),
+        depth=depth.astype(np.float32),
+        semantic=(~mark).astype(np.uint8),
+        intrinsics=camera,
+    )
 
 
 def write_robot_images(folder: Path, seeds: range) -> Path:
@@ -69,7 +80,7 @@ def write_robot_images(folder: Path, seeds: range) -> Path:
     (folder / "rgb").mkdir(parents=True)
     (folder / "depth").mkdir()
     for seed in seeds:
-        sample = upside_down_room(seed)
+        sample = floor_view(seed)
         depth = np.round(sample.depth * 1000)
         depth[np.random.default_rng(seed).random(depth.shape) < 0.2] = 0  # a sensor's holes
         cv2.imwrite(str(folder / "rgb" / f"{seed:04d}.png"), sample.rgb[..., ::-1])
@@ -80,15 +91,13 @@ def write_robot_images(folder: Path, seeds: range) -> Path:
 
 
 def write_masks(folder: Path, seeds: range, names: list[str]) -> Path:
-    """PNG masks of upside-down rooms: the boxes and the wall, by the two names, and the rest unlabelled."""
+    """Views with PNG masks: the mark has the first name, the floor the second; a strip on the left is unlabelled."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     (folder / "classes.json").write_text(json.dumps(names))
     for seed in seeds:
-        sample = upside_down_room(seed)
-        mask = np.full((SIDE, SIDE), 255, np.uint8)
-        for number, name in enumerate(("box", "wall")):
-            mask[sample.semantic == CLASS_ID[name]] = number
+        sample = floor_view(seed)
+        sample.semantic[:, :3] = 255
         cv2.imwrite(str(folder / "images" / f"{seed:04d}.png"), sample.rgb[..., ::-1])
-        cv2.imwrite(str(folder / "masks" / f"{seed:04d}.png"), mask)
+        cv2.imwrite(str(folder / "masks" / f"{seed:04d}.png"), sample.semantic)
     return folder

@@ -15,8 +15,8 @@ import torch
 import yaml
 from adaptation_factory import (
     SIDE,
+    floor_view,
     train_on_rooms,
-    upside_down_room,
     write_base_model,
     write_masks,
     write_robot_images,
@@ -83,9 +83,9 @@ def depth_error(network: OneStepNet, samples: list[Sample]) -> float:
 
 
 def test_error_falls_on_unseen_images_of_the_new_place(base: Path, adapted: Path) -> None:
-    unseen = [upside_down_room(seed) for seed in range(9000, 9024)]
+    unseen = [floor_view(seed) for seed in range(9000, 9024)]
     before, after = depth_error(read_weights(base), unseen), depth_error(read_weights(adapted / "model"), unseen)
-    assert after < 0.95 * before
+    assert after < 0.8 * before
     records = [json.loads(line) for line in (adapted / "run" / "evaluations.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [0, 40]
     assert records[1]["scores"]["abs_rel"] < records[0]["scores"]["abs_rel"]
@@ -122,7 +122,7 @@ def test_the_exported_graph_answers_as_the_adapted_network(adapted: Path) -> Non
     beside = OneStepNet(checkpoint.network).eval()
     add_lora(beside, plan_adapter(beside, 0.01))
     load_weights(beside, checkpoint.folder / AVERAGED)
-    rgb = upside_down_room(9100).rgb
+    rgb = floor_view(9100).rgb
     image = collate([Sample(rgb=rgb)]).image
     with torch.no_grad():
         for ours, theirs in zip(merged(image), beside(image), strict=True):
@@ -175,7 +175,7 @@ def test_what_is_not_learnt_is_pulled_back_to_what_it_was() -> None:
     assert all(value.item() == pytest.approx(0.0, abs=1e-6) for value in at_first.values())
     for parameter in network.parameters():
         if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, 0.0, 0.05)
+            torch.nn.init.normal_(parameter, 0.0, 0.3)
     later = adaptation.kept(network(image), image, None, weights)
     assert all(value.item() > 1e-5 for value in later.values())
 
@@ -191,20 +191,20 @@ def test_known_classes_keep_their_rows() -> None:
 
 
 def test_own_classes(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = write_masks(tmp_path / "masks", range(7000, 7028), ["crate", "wall"])
-    arguments = ("--task", "semantic", "--steps", 30, "--precision", "fp32")
+    data = write_masks(tmp_path / "masks", range(7000, 7028), ["mark", "floor"])
+    arguments = ("--task", "semantic", "--steps", 100, "--precision", "fp32")
     assert adapt(base, data, tmp_path, *arguments) == 2
-    assert "labels crate, which 'toy' lacks (it has wall, floor," in capsys.readouterr().err
+    assert "labels mark, which 'toy' lacks (it has wall, floor," in capsys.readouterr().err
     assert adapt(base, data, tmp_path, *arguments, "--labels", "own") == 0
     card = read_card(tmp_path / "model")
-    assert [(label.id, label.name) for label in card.labels] == [(0, "crate"), (1, "wall")]
-    assert card.labels[1].color == next(label.color for label in read_card(base).labels if label.name == "wall")
+    assert [(label.id, label.name) for label in card.labels] == [(0, "mark"), (1, "floor")]
+    assert card.labels[1].color == next(label.color for label in read_card(base).labels if label.name == "floor")
     last = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])["scores"]
     assert last["miou"] > last["majority_miou"]
-    said = Estimator.load(tmp_path / "model", threads=1).predict(upside_down_room(9200).rgb).semantic
+    said = Estimator.load(tmp_path / "model", threads=1).predict(floor_view(9200).rgb).semantic
     assert said is not None
     assert set(np.unique(said)) <= {0, 1}
-    assert "Classes: crate, wall." in (tmp_path / "model" / "README.md").read_text()
+    assert "Classes: mark, floor." in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_model_that_is_not_better_is_not_written(
@@ -270,7 +270,7 @@ def test_bad_input_is_named_and_nothing_is_written(
         data = write_robot_images(tmp_path / "spoilt", range(7000, 7028))
         spoil_depth(data)
     elif kind == "masks":
-        data = write_masks(tmp_path / "masks", range(7000, 7028), ["box", "wall"])
+        data = write_masks(tmp_path / "masks", range(7000, 7028), ["box", "floor"])
         shrink_masks(data)
     else:
         data = write_bag(tmp_path / "bag", BagSpec(depth=kind == "bag"))

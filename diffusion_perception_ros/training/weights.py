@@ -31,6 +31,7 @@ def write_weights(network: OneStepNet, path: Path) -> None:
     }
     try:
         save_file(tensors, path, metadata={_NETWORK: network.config.model_dump_json()})
+        path.chmod(0o644)  # safetensors lets nobody but the owner read it
     except safetensors.SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(str(error)) from error
 
