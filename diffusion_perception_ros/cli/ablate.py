@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
@@ -159,5 +158,5 @@ def _chart(score: str, rows: Sequence[dict[str, Any]]) -> bytes:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
+    figure.savefig(picture, format="png", dpi=130)
     return picture.getvalue()
