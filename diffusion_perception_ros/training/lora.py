@@ -87,7 +87,7 @@ def merge_lora(network: nn.Module) -> None:
 
     for name, module in list(network.named_modules()):
         if isinstance(module, BaseTunerLayer):
-            module.merge()  # type: ignore[operator]  # peft's layers are modules as well
+            module.merge()
             network.set_submodule(name, module.get_base_layer())
 
 
