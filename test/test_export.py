@@ -29,7 +29,8 @@ def write_toy_checkpoint(folder: Path, data: Path, noise_channels: int = 0) -> O
     network = OneStepNet(config)
     for _ in range(3):
         network(torch.randn(4, 3, 64, 64), torch.randn(4, noise_channels, 16, 16) if noise_channels else None)
-    settings = {"seed": 0, "data": {"train": str(data), "sizes": [[96, 64]], "batch_size": 4}}
+    source = [{"kind": "shards", "path": str(data)}]  # as the trainer stores it
+    settings = {"seed": 0, "data": {"train": source, "sizes": [[96, 64]], "batch_size": 4}}
     state = {"name": "toy", "step": 3, "samples": 12, "seconds": 60.0, "config": settings}
     write_checkpoint(folder, config.model_dump(), state, {AVERAGED: network.state_dict()})
     return network.eval()

@@ -200,9 +200,10 @@ def _run_native(args: argparse.Namespace) -> int:
     from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
     from diffusion_perception_ros.training.checkpoint import read_checkpoint
     from diffusion_perception_ros.training.export import ExportOptions, export_model
+    from diffusion_perception_ros.training.sources import open_sources, stored_sources
 
     state = read_checkpoint(args.checkpoint).state
-    pictures = ShardDataset(args.pictures or Path(state["config"]["data"]["train"]))
+    pictures = ShardDataset(args.pictures) if args.pictures else open_sources(stored_sources(state))
     step = max(1, len(pictures) // 104)
     samples = [pictures[index] for index in range(0, len(pictures), step)]
     options = ExportOptions(

@@ -89,7 +89,7 @@ def _learning_curve(checkpoint: Checkpoint) -> str:
         )
         for record in records
     ]
-    table = "\n".join(f"| {row} |" for row in [titles, "|".join(["---"] * (2 + len(shown))), *rows])
+    table = "\n".join(f"| {row} |" for row in [titles, " | ".join(["---"] * (2 + len(shown))), *rows])
     return f"\n## Learning curve, on the same scenes\n\n{table}\n"
 
 
