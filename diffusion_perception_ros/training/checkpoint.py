@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Fills a network from a safetensors file.
+def load_weights(network: nn.Module, path: Path, may_lack: Collection[str] = ()) -> None:
+    """Fills a network from a safetensors file. What of `may_lack` is not in the file stays as it is.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another network; names the first difference.
     """
-    tensors = load_tensors(path)
     own = network.state_dict()
+    tensors = {name: own[name] for name in may_lack} | load_tensors(path)
     for name in sorted(own.keys() | tensors.keys()):
         theirs, ours = tensors.get(name), own.get(name)
         if theirs is None or ours is None or theirs.shape != ours.shape:

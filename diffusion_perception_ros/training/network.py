@@ -31,19 +31,23 @@ _LOG_SCALE_RANGE = (-5.0, 1.5)
 
 
 class Width(NamedTuple):
-    """Channels per level (1/4, 1/8, 1/16, 1/32) and of the heads, residual blocks per level."""
+    """Channels per level (1/4, 1/8, 1/16, 1/32) and of the heads, blocks per level."""
 
     channels: tuple[int, int, int, int]
     encoder_blocks: tuple[int, int, int, int]
     decoder_blocks: int
     head: int
+    encoder_refinements: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """`_Refinement` blocks after the others of a level."""
+    decoder_refinements: int = 0
 
 
 SIZES: dict[str, Width] = {
     "S": Width((48, 96, 160, 224), (2, 2, 2, 2), 1, 96),
-    "M": Width((64, 128, 256, 384), (2, 3, 4, 3), 2, 128),
-    "L": Width((96, 192, 384, 512), (3, 4, 6, 4), 2, 192),
+    "M": Width((48, 96, 160, 224), (2, 2, 2, 2), 1, 96, (0, 2, 4, 4), 1),
+    "L": Width((96, 192, 384, 512), (2, 2, 2, 2), 1, 192, (1, 2, 4, 4), 1),
 }
+"""M is S with refinements, which start as identities: with `init_from` an S, it begins where that one ended."""
 
 
 class NetworkConfig(BaseModel):
@@ -84,7 +88,8 @@ class OneStepNet(nn.Module):
         self.stem = nn.Conv2d(3 * UNSHUFFLE**2 + config.noise_channels, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList(_encoder_levels(width))
         self.decoder = nn.ModuleList(
-            _DecoderLevel(channels[level + 1], channels[level], width.decoder_blocks) for level in (2, 1, 0)
+            _DecoderLevel(channels[level + 1], channels[level], width.decoder_blocks, width.decoder_refinements)
+            for level in (2, 1, 0)
         )
         self.geometry = _Head(channels[0], width.head, 5, UNSHUFFLE, kernel=3)
         self.labelling = _Head(channels[0], width.head, config.classes + 2, 2, kernel=1)
@@ -131,6 +136,25 @@ class _Residual(nn.Module):
         return F.silu(self.body(x) + self.shortcut(x))
 
 
+class _Refinement(nn.Module):
+    """A residual that is zero at first, so that a trained network can be made deeper without forgetting anything."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        nn.init.zeros_(self.body[-1].weight)  # type: ignore[arg-type]  # a module's attributes are untyped
+        nn.init.zeros_(self.body[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = x + self.body(x)
+        return result
+
+
 class _Attention(nn.Module):
     """Residual self-attention over all pixels of a level."""
 
@@ -152,7 +176,8 @@ class _Attention(nn.Module):
 
 def _encoder_levels(width: Width) -> list[nn.Sequential]:
     levels = []
-    for level, (channels, blocks) in enumerate(zip(width.channels, width.encoder_blocks, strict=True)):
+    depths = zip(width.channels, width.encoder_blocks, width.encoder_refinements, strict=True)
+    for level, (channels, blocks, refinements) in enumerate(depths):
         modules: list[nn.Module] = []
         if level:
             modules.append(nn.Conv2d(width.channels[level - 1], channels, 3, stride=2, padding=1))
@@ -160,6 +185,7 @@ def _encoder_levels(width: Width) -> list[nn.Sequential]:
             modules.append(_Residual(channels, channels))
             if level == len(width.channels) - 1:
                 modules.append(_Attention(channels))
+        modules.extend(_Refinement(channels) for _ in range(refinements))
         levels.append(nn.Sequential(*modules))
     return levels
 
@@ -167,11 +193,13 @@ def _encoder_levels(width: Width) -> list[nn.Sequential]:
 class _DecoderLevel(nn.Module):
     """Upsamples, joins the encoder's features of the same resolution, refines."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, refinements: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(inputs, outputs, 1)
         self.blocks = nn.Sequential(
-            _Residual(2 * outputs, outputs), *(_Residual(outputs, outputs) for _ in range(blocks - 1))
+            _Residual(2 * outputs, outputs),
+            *(_Residual(outputs, outputs) for _ in range(blocks - 1)),
+            *(_Refinement(outputs) for _ in range(refinements)),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -195,6 +223,16 @@ class _Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.out(F.silu(self.hidden(x))), self.factor)
+
+
+def refinement_parameters(network: nn.Module) -> set[str]:
+    """Names, in the state dict, of what a smaller network of the same channels does not have."""
+    return {
+        f"{name}.{key}"
+        for name, module in network.named_modules()
+        if isinstance(module, _Refinement)
+        for key in module.state_dict()
+    }
 
 
 class DeployedNet(nn.Module):

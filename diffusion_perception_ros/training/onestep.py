@@ -14,7 +14,7 @@ from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.losses import multi_task_losses
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs
+from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs, refinement_parameters
 from diffusion_perception_ros.training.objectives import OneStepObjective
 from diffusion_perception_ros.training.weights import weights_of
 
@@ -36,7 +36,8 @@ class OneStepLearner:
         self.network: nn.Module = network
         if config.init_from is not None:
             start = config.init_from
-            checkpoints.load_weights(network, weights_of(start) if start.is_dir() else start)
+            start = weights_of(start) if start.is_dir() else start
+            checkpoints.load_weights(network, start, may_lack=refinement_parameters(network))
         self._adaptation = Adaptation(network, config.adaptation) if config.adaptation else None
         if self._adaptation is not None:
             self.identity[checkpoints.ADAPTER] = self._adaptation.adapter.model_dump(mode="json")
