@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position
 from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.engine import Engine
 from diffusion_perception_ros.training.evaluator import Evaluator
 from diffusion_perception_ros.training.learner import make_learner
 from diffusion_perception_ros.training.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.monitor import Monitor
-from diffusion_perception_ros.training.muon import Muon
-from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
-from diffusion_perception_ros.training.sharding import gathered, local, shard, whole
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
-from diffusion_perception_ros.training.validation import mean_error
+from diffusion_perception_ros.training.validation import selection_error
 
 
 BEST = "best"
@@ -51,14 +45,7 @@ class Trainer:
             InputError: no or too little data, or a checkpoint of another network.
         """
         self.config, self.folder = config, run
-        if config.run.threads:
-            torch.set_num_threads(config.run.threads)
-        self._accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),
-            mixed_precision="bf16" if self._uses_bf16() else "no",
-            gradient_accumulation_steps=config.optimiser.accumulation,
-        )
-        self._device = self._accelerator.device
+        self._engine = Engine(config)
         self._schedule = Schedule(config.run, config.optimiser)
         self.step, self.seconds = 0, 0.0
         self._position = Position()
@@ -67,22 +54,16 @@ class Trainer:
         self._validation_indices = evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
         counts = label_counts(dataset, len(config.data.classes))
-        self._class_weights = broadcast(inverse_frequency_weights(counts).to(self._device))
-        self._make_networks()
-        latest = self._resume()
-        self._prepare()
-        if latest is not None:
-            moments = checkpoints.load_tensors(latest / checkpoints.OPTIMISER)
-            checkpoints.restore_optimiser(self._optimiser.optimizer, moments)
+        self._class_weights = self._engine.agreed(inverse_frequency_weights(counts))
+        torch.manual_seed(config.seed)
+        self._learner = make_learner(config, self._class_weights)
+        self._learner.to(self._engine.device)
+        self._engine.start(self._learner.network, self._resume())
         self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
         self._real = self._make_real_evaluator()
         run.mkdir(parents=True, exist_ok=True)
-        self._monitor = Monitor(run, self._accelerator.is_main_process, console)
+        self._monitor = Monitor(run, self._engine.accelerator.is_main_process, console)
         self._stop = StopSignal()
-
-    def _uses_bf16(self) -> bool:
-        precision = self.config.run.precision
-        return has_bf16() if precision == "auto" else precision == "bf16"
 
     def _open_training_data(self) -> Mixture:
         dataset = open_sources(self.config.data.train)
@@ -94,50 +75,15 @@ class Trainer:
         return dataset
 
     def _make_evaluator(self, data: Mixture, indices: list[int], keep_aspect: bool = False) -> Evaluator:
-        return Evaluator(self._scored, self._learner, data, indices, self.config, self._accelerator, keep_aspect)
+        return Evaluator(
+            self._engine.scored, self._learner, data, indices, self.config, self._engine.accelerator, keep_aspect
+        )
 
     def _make_real_evaluator(self) -> Evaluator | None:
         if self.config.data.real is None:
             return None
         data = open_sources(self.config.data.real)
         return self._make_evaluator(data, evenly(len(data), self.config.run.validation_samples), keep_aspect=True)
-
-    def _make_networks(self) -> None:
-        torch.manual_seed(self.config.seed)
-        self._learner = make_learner(self.config, self._class_weights)
-        self._learner.to(self._device)
-        self._scored = copy.deepcopy(self._learner.network).to(self._device).requires_grad_(False).eval()
-
-    def _prepare(self) -> None:
-        """Optimiser and processes. The averaged network is the scored one, unless it is sharded."""
-        network, self._averaged = self._learner.network, self._scored
-        if self.config.run.compile:
-            network.compile(dynamic=False)  # the copy to be scored stays as it is: it sees pictures of any size
-        if self.config.run.fully_shard:
-            if self._accelerator.num_processes == 1:
-                raise InputError("run.fully_shard needs several processes: start them with torchrun, or leave it out")
-            self._averaged = copy.deepcopy(self._scored)
-            for copied in (network.to(self._device), self._averaged):
-                shard(copied, self._uses_bf16())
-            self._network = network
-            self._optimiser = self._accelerator.prepare(self._make_optimiser(network))
-        else:
-            self._network, self._optimiser = self._accelerator.prepare(network, self._make_optimiser(network))
-
-    def _make_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        settings = self.config.optimiser
-        make = Muon if settings.kind == "muon" else partial(torch.optim.AdamW, fused=True)
-        return make(
-            [parameter for parameter in network.parameters() if parameter.requires_grad],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-
-    @property
-    def _plain_network(self) -> nn.Module:
-        network: nn.Module = self._accelerator.unwrap_model(self._network)
-        return network
 
     def train(self) -> bool:
         """Trains to the end of the budget.
@@ -166,7 +112,6 @@ class Trainer:
                     if self.seconds - last_checkpoint > 60 * self.config.run.checkpoint_minutes:
                         last_checkpoint = self.seconds
                         self._save()
-                    self._set_rate()
                     losses = self.optimiser_step(source)
                     self.step += 1
                     smoothed = {k: _SMOOTHING * smoothed.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
@@ -194,31 +139,27 @@ class Trainer:
             self.config.augmentation,
             self.config.seed,
             self._position,
-            self._accelerator.process_index,
-            self._accelerator.num_processes,
+            self._engine.accelerator.process_index,
+            self._engine.accelerator.num_processes,
         )
 
     def optimiser_step(self, source: Ahead) -> dict[str, float]:
         """One update of the weights from `accumulation` batches; losses of the last one."""
         while True:
             batch, position = next(source)
-            batch = batch.to(self._device)
-            with self._accelerator.accumulate(self._network):
+            batch = batch.to(self._engine.device)
+            with self._engine.accumulating():
                 generator = torch.Generator().manual_seed(_noise_seed(self.config.seed, position))
-                terms = self._learner.losses(self._network, batch, generator)
+                terms = self._learner.losses(self._engine.network, batch, generator)
                 loss = torch.stack(list(terms.values())).sum()
                 self._refuse_nan(loss, "loss", batch)
-                self._accelerator.backward(loss)
-                if self._accelerator.sync_gradients:
-                    norm = self._accelerator.clip_grad_norm_(
-                        self._network.parameters(), self.config.optimiser.clip_norm
-                    )
-                    self._refuse_nan(whole(norm), "gradient", batch)
-                self._optimiser.step()
-                self._optimiser.zero_grad(set_to_none=True)
-            if self._accelerator.sync_gradients:
+                norm = self._engine.backward(loss)
+                if norm is not None:
+                    self._refuse_nan(norm, "gradient", batch)
+                self._engine.update(self._learning_rate)
+            if norm is not None:
                 self._position = position
-                self._average()
+                self._engine.average(self._schedule.average_decay(self.step))
                 return {"total": loss.item(), **{name: term.item() for name, term in terms.items()}}
 
     def _refuse_nan(self, value: Tensor, what: str, batch: Batch) -> None:
@@ -230,20 +171,11 @@ class Trainer:
             f"lower optimiser.learning_rate; the last good state is {latest or 'the start, nothing was saved yet'}"
         )
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = self._schedule.average_decay(self.step)
-        averaged, current = self._averaged.state_dict(), self._plain_network.state_dict()
-        floats = [name for name, value in averaged.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [local(averaged[name]) for name in floats], [local(current[name]) for name in floats], 1 - decay
-        )
-
     def _agree(self, seconds: float) -> bool:
         """Sets `seconds` and says whether to stop, both as the first process sees it: all must decide alike."""
         self.seconds, stop = seconds, self._stop.asked
-        if self._accelerator.num_processes > 1:
-            shared = broadcast(torch.tensor([seconds, float(stop)], dtype=torch.float64, device=self._device))
+        if self._engine.accelerator.num_processes > 1:
+            shared = self._engine.agreed(torch.tensor([seconds, float(stop)], dtype=torch.float64))
             self.seconds, stop = shared[0].item(), bool(shared[1].item())
         return stop
 
@@ -251,21 +183,18 @@ class Trainer:
     def _progress(self) -> float:
         return self._schedule.progress(self.step, self.seconds)
 
-    def _set_rate(self) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._schedule.learning_rate(self.step, self.seconds)
+    @property
+    def _learning_rate(self) -> float:
+        return self._schedule.learning_rate(self.step, self.seconds)
 
     # --- evaluation and state ---
 
     def _evaluate(self) -> None:
         """Scores the averaged network on the first process and keeps it if it is the best so far."""
-        if self._averaged is not self._scored:
-            weights = gathered(self._averaged.state_dict(), keep=self._accelerator.is_main_process)
-            if weights:
-                self._scored.load_state_dict(weights)
-        if self._accelerator.is_main_process:
+        self._engine.refresh_scored()
+        if self._engine.accelerator.is_main_process:
             scores = self._evaluator.scores()
-            score = self._lower_is_better(scores)
+            score = selection_error(scores, self.config.run.score)
             is_best = score < self._best
             record = {
                 "step": self.step,
@@ -279,49 +208,32 @@ class Trainer:
             self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
                 self._best = score
-                self._write(
-                    self.folder / BEST, {"evaluation": record}, {checkpoints.AVERAGED: self._scored.state_dict()}
-                )
-        self._accelerator.wait_for_everyone()
-
-    def _lower_is_better(self, scores: dict[str, float]) -> float:
-        """The score that decides which checkpoint is the best."""
-        name = self.config.run.score
-        if name == "tasks":
-            return mean_error(scores)
-        value = scores.get(name, math.nan)
-        return math.inf if math.isnan(value) else -value if name == "miou" else value
+                averaged = {checkpoints.AVERAGED: self._engine.scored.state_dict()}
+                self._write(self.folder / BEST, {"evaluation": record}, averaged)
+        self._engine.accelerator.wait_for_everyone()
 
     def _finish(self) -> None:
         best = self.folder / BEST / checkpoints.AVERAGED
-        if self._accelerator.is_main_process and best.is_file():
-            self._learner.network = self._scored  # the trained one may be sharded
+        if self._engine.accelerator.is_main_process and best.is_file():
+            self._learner.network = self._engine.scored  # the trained one may be sharded
             try:
                 self._learner.finish(checkpoints.load_tensors(best), self.folder)
             except OSError as error:
                 self._monitor.say(f"the result could not be written ({error}); it is in {best.parent} as well")
-        self._accelerator.wait_for_everyone()
+        self._engine.accelerator.wait_for_everyone()
 
     @property
     def _samples_seen(self) -> int:
-        per_step = self.config.data.batch_size * self.config.optimiser.accumulation * self._accelerator.num_processes
-        return int(self.step * per_step)
+        processes = self._engine.accelerator.num_processes
+        return int(self.step * self.config.data.batch_size * self.config.optimiser.accumulation * processes)
 
     def _save(self) -> None:
-        is_main = self._accelerator.is_main_process
-        files = {
-            name: gathered(tensors, keep=is_main)
-            for name, tensors in (
-                (checkpoints.WEIGHTS, self._plain_network.state_dict()),
-                (checkpoints.AVERAGED, self._averaged.state_dict()),
-                (checkpoints.OPTIMISER, checkpoints.optimiser_tensors(self._optimiser.optimizer)),
-            )
-        }
-        if is_main:
+        files = self._engine.files()
+        if self._engine.accelerator.is_main_process:
             best = {"best": self._best if math.isfinite(self._best) else None}
             if self._write(checkpoints.step_folder(self.folder, self.step), best, files):
                 checkpoints.prune_checkpoints(self.folder)
-        self._accelerator.wait_for_everyone()
+        self._engine.accelerator.wait_for_everyone()
 
     def _write(self, folder: Path, extra: dict[str, Any], files: dict[str, dict[str, Tensor]]) -> bool:
         """A full disk costs this checkpoint, not the run."""
@@ -344,7 +256,7 @@ class Trainer:
         return True
 
     def _resume(self) -> Path | None:
-        """Takes up the newest checkpoint, if there is one, but for the optimiser, which comes later."""
+        """Takes up the state of the newest checkpoint, if there is one; the tensors are the engine's."""
         latest = checkpoints.latest_checkpoint(self.folder)
         if latest is None:
             return None
@@ -354,8 +266,6 @@ class Trainer:
                 f"{latest} holds another network ({checkpoint.identity}) than the config asks for "
                 f"({self._learner.identity}): choose another output folder"
             )
-        checkpoints.load_weights(self._learner.network, latest / checkpoints.WEIGHTS)
-        checkpoints.load_weights(self._scored, latest / checkpoints.AVERAGED)
         state = checkpoint.state
         self.step, self.seconds = state["step"], state["seconds"]
         self._position = Position(**state["position"])
@@ -367,11 +277,12 @@ class Trainer:
         return latest
 
     def _describe(self) -> str:
-        parameters = sum(p.numel() for p in self._scored.parameters()) / 1e6
+        engine = self._engine
+        parameters = sum(p.numel() for p in engine.scored.parameters()) / 1e6
         return (
             f"{self.config.name}: {parameters:.1f} M parameters, {len(self._open_training_data())} training samples, "
-            f"{len(self._validation_indices)} for validation, {self._accelerator.num_processes} process(es) on "
-            f"{self._device}, {'bf16' if self._uses_bf16() else 'fp32'}, from step {self.step}"
+            f"{len(self._validation_indices)} for validation, {engine.accelerator.num_processes} process(es) on "
+            f"{engine.device}, {'bf16' if engine.bf16 else 'fp32'}, from step {self.step}"
         )
 
     def _report_unreadable(self, unreadable: dict[int, str]) -> None:
@@ -387,8 +298,7 @@ class Trainer:
         left = self.seconds / max(self._progress, 1e-6) * (1 - self._progress)
         self._monitor.step(self.step, self._progress, left, rate, smoothed)
         self._monitor.scalars("loss", smoothed, self.step)
-        learning_rate = self._optimiser.param_groups[0]["lr"]
-        self._monitor.scalars("run", {"learning_rate": learning_rate, "pictures_per_second": rate}, self.step)
+        self._monitor.scalars("run", {"learning_rate": self._learning_rate, "pictures_per_second": rate}, self.step)
 
 
 def _noise_seed(seed: int, position: Position) -> int:

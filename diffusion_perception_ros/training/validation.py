@@ -78,6 +78,14 @@ def mean_error(scores: Mapping[str, float]) -> float:
     return float(np.mean(errors)) if errors else math.inf
 
 
+def selection_error(scores: Mapping[str, float], name: str) -> float:
+    """The score that decides which checkpoint is the best, as an error; `tasks`: `mean_error`. Infinite without it."""
+    if name == "tasks":
+        return mean_error(scores)
+    value = scores.get(name, math.nan)
+    return math.inf if math.isnan(value) else -value if name in _ACCURACIES else value
+
+
 def _score_depth(sums: _Sums, predicted: Tensor, quantity: str, true: Tensor) -> None:
     mask = torch.isfinite(true) & (true > 0) & (true <= MAX_DEPTH)
     if int(mask.sum()) < _FEWEST_PIXELS:
