@@ -28,7 +28,7 @@ demo: setup
 	@.venv/bin/diffusion-perception demo $(if $(BAG),--bag "$(BAG)") $(if $(MODEL),--model "$(MODEL)")
 
 test: lint
-	@if [ -f .venv/workspace.sh ]; then . .venv/workspace.sh; fi; .venv/bin/python -m pytest
+	@if [ -f .venv/workspace.sh ]; then . .venv/workspace.sh; fi; .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: setup-test
 	.venv/bin/ruff check .

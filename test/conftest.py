@@ -8,8 +8,8 @@ import pytest
 
 
 os.environ["MPLBACKEND"] = "Agg"
-# The machine that runs the tests may have few cores, and several test processes share them.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# The machine that runs the tests may have few cores, which the processes of `make test` share.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 
 @pytest.fixture(scope="session", autouse=True)
