@@ -28,8 +28,10 @@ def sample_intrinsics(builder: SceneBuilder, width: int, height: int) -> Intrins
 
 
 def aim(builder: SceneBuilder, width: int, height: int, eye: npt.ArrayLike, target: npt.ArrayLike) -> Camera:
-    """A camera with a random lens and a little roll at `eye`, looking at `target`."""
-    roll = np.radians(builder.rng.uniform(*builder.config.camera.roll_deg))
+    """A camera with a random lens and a little roll at `eye`, looking at `target`; at times it is held askew."""
+    rng, lens = builder.rng, builder.config.camera
+    askew = lens.askew_share > 0 and rng.random() < lens.askew_share
+    roll = np.radians(rng.uniform(*(lens.askew_roll_deg if askew else lens.roll_deg)))
     return Camera(sample_intrinsics(builder, width, height), look_at(eye, target, roll))
 
 
@@ -104,6 +106,32 @@ def view_along(builder: SceneBuilder, plan: FloorPlan, height_range: tuple[float
     eye = np.array([x, y, min(rng.uniform(*height_range), ceiling - 0.25)])
     ahead = rng.uniform(2, 8)
     return eye, eye + np.array([rng.normal(0, 0.12) * ahead, ahead, rng.normal(-0.1, 0.12) * ahead])
+
+
+def handheld_view(
+    builder: SceneBuilder,
+    plan: FloorPlan,
+    ceiling: float,
+    target: npt.NDArray[np.float64],
+    distances: tuple[float, float],
+    heights: tuple[float, float],
+    direction: float,
+    room_for: float = 0.2,
+) -> View:
+    """From a height and a horizontal distance, in about this direction (radians) from the target; inside the room."""
+    rng = builder.rng
+    limit = np.array([plan.width, plan.depth]) / 2 - room_for
+    near, far = distances
+    for _ in range(8):
+        distance = near + (far - near) * rng.random() ** 1.3
+        angle = direction + rng.normal(0, 0.3)
+        spot = target[:2] + distance * np.array([np.cos(angle), np.sin(angle)])
+        if (np.abs(spot) <= limit).all() and plan.is_free(spot[0], spot[1], 0.05, 0.05):
+            break
+    eye = np.array([*np.clip(spot, -limit, limit), min(rng.uniform(*heights), ceiling - 0.15)])
+    if np.hypot(*(eye - target)[:2]) < 0.2:  # pressed against a wall: step aside rather than look straight down
+        eye[:2] = np.clip(eye[:2] - 0.5 * np.sign(eye[:2]), -limit, limit)
+    return eye, target
 
 
 def _corner_view(plan: FloorPlan, height_range: tuple[float, float], ceiling: float) -> View:

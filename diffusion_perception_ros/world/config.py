@@ -53,6 +53,14 @@ class SceneMixture(_Section):
     """Parks, tracks, slopes and yards with trees and rocks."""
     portrait: Weight = 0.0
     """People from a few steps away, for opacity and human pose."""
+    kitchen: Weight = 0.0
+    """Rows of kitchen units from near, at times over a table; by default none, so that seeds keep their scenes."""
+    dining: Weight = 0.0
+    """A dining table with chairs all round, often in dim light."""
+    desk: Weight = 0.0
+    """A long plain table that fills the picture from 0.5–1.4 m, looking down 20–55°, a few things on it."""
+    parcels: Weight = 0.0
+    """Cardboard boxes on the floor from near: open, taped, tilted, stacked."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> SceneMixture:
@@ -71,6 +79,10 @@ class CameraConfig(_Section):
     hfov_deg: Range = (45.0, 100.0)
     """Horizontal field of view, degrees."""
     roll_deg: Range = (-5.0, 5.0)
+    """Rotation about the optical axis, degrees."""
+    askew_share: Share = 0.0
+    """Pictures of a camera held askew in a hand, with this roll instead:"""
+    askew_roll_deg: Range = (-25.0, 25.0)
     """Rotation about the optical axis, degrees."""
     center_jitter: Share = 0.02
     """Largest offset of the principal point from the middle, as a share of the picture's width."""
@@ -93,6 +105,8 @@ class RoomConfig(_Section):
     """Pieces of furniture, relative to a sparsely furnished room."""
     dark_share: Share = 0.22
     """Rooms with dark, saturated surfaces and little light."""
+    dim_dining_share: Share = 0.6
+    """Dining rooms lit by one or two weak lamps and what comes through the curtains."""
     glossy_floor_share: Share = 0.3
     """Floors that reflect the lamps."""
     people_share: Share = 0.22

@@ -36,6 +36,34 @@ def build_tabletop(builder: SceneBuilder, room: Room) -> Proposal:
     return lambda: _look_down(builder, room, top, (0.45, 2.0), (15.0, 82.0))
 
 
+def build_desk(builder: SceneBuilder, room: Room) -> Proposal:
+    """A long plain table, mostly with its back to a wall, and a few things on it; looked down on obliquely."""
+    rng = builder.rng
+    width, depth, height = rng.uniform(1.3, 3.0), rng.uniform(0.7, 1.3), rng.uniform(0.65, 0.95)
+    wall = int(rng.integers(4))
+    slack = max(room.wall_length(wall) - width, 0) / 2
+    out = depth / 2 + (0.02 if rng.random() < 0.65 else rng.uniform(0.02, 1.5))
+    at, yaw = room.at_wall(wall, rng.uniform(-slack, slack), out)
+    x, y = float(at[0]), float(at[1])
+    half_x, half_y = half_extents(Item("table", (width, depth, height)), yaw)
+    room.plan.take(x, y, half_x, half_y, height)
+    _add_plain_table(builder, (x, y, height), width, depth, yaw)
+    top = Top((x, y, height), yaw, width * 0.48, depth * 0.47)
+    count = int(rng.choice([rng.integers(1, 6), rng.integers(4, 14)], p=[0.6, 0.4]))
+    scatter_on(builder, top, count, lambda b: small_thing(b, 0.15), stacking=0.35, lying=0.25)
+    if rng.random() < 0.6:
+        _add_chairs(builder, room, top)
+
+    def propose() -> View:
+        for _ in range(8):  # a wall may push the camera up to where it looks straight down
+            eye, target = _look_down(builder, room, top, (0.5, 1.5), (20.0, 55.0))
+            if eye[2] - target[2] < 1.5 * np.hypot(*(eye - target)[:2]):
+                break
+        return eye, target
+
+    return propose
+
+
 def build_bin(builder: SceneBuilder, room: Room) -> Proposal:
     """A bin, tote or drawer full of things on the floor or on a table, from above."""
     rng = builder.rng

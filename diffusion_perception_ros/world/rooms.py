@@ -40,6 +40,10 @@ class Room:
         yaw = wall * np.pi / 2
         return rotation_z(yaw).astype(float) @ np.array([along, away - out, 0.0]) + np.array([0, 0, z]), yaw
 
+    def reserve(self, wall: int, along: float, width: float, low: float, high: float) -> None:
+        """Mark a stretch of a wall between two heights as used."""
+        self._on_walls[wall].append((along, width, low, high))
+
     def find_on_wall(self, rng: np.random.Generator, wall: int, width: float, low: float, high: float) -> float | None:
         """A free stretch of a wall for something `width` wide between two heights; it counts as used from then on."""
         reach = (self.wall_length(wall) - width) / 2
@@ -51,7 +55,7 @@ class Room:
                 abs(along - a) > (width + w) / 2 + 0.03 or low > top or high < bottom
                 for a, w, bottom, top in self._on_walls[wall]
             ):
-                self._on_walls[wall].append((along, width, low, high))
+                self.reserve(wall, along, width, low, high)
                 return along
         return None
 

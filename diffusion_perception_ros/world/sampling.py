@@ -10,9 +10,12 @@ from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.daylight import sun
+from diffusion_perception_ros.world.dining import build_dining
 from diffusion_perception_ros.world.furnish import THEMES, add_floor_clutter, furnish
 from diffusion_perception_ros.world.halls import build_corridor, build_hall
+from diffusion_perception_ros.world.kitchen_scenes import build_kitchen
 from diffusion_perception_ros.world.nature import build_nature
+from diffusion_perception_ros.world.parcels import build_parcels
 from diffusion_perception_ros.world.paths import drive_through
 from diffusion_perception_ros.world.rooms import (
     Room,
@@ -36,6 +39,13 @@ _NEAR_FIELD = {
     "shelf": nearfield.build_shelf_front,
     "portrait": nearfield.build_portrait,
 }
+_SETTINGS = {
+    "kitchen": (build_kitchen, ("kitchen", "dining", "living")),
+    "dining": (build_dining, ("dining", "living", "living")),
+    "desk": (nearfield.build_desk, ("office", "office", "storage", "mixed")),
+    "parcels": (build_parcels, ("bedroom", "living", "storage", "office")),
+}
+"""What a room is built around, before doors and windows take the walls, and the themes that furnish the rest."""
 
 
 def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Scene:
@@ -93,6 +103,14 @@ def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
         room = _dressed_shell(builder, is_dark)
         propose = _NEAR_FIELD[kind](builder, room)
         furnish(builder, room, builder.choice(tuple(THEMES)), 0.4 * rng.uniform(*config.density))
+    elif kind in _SETTINGS:
+        build, themes = _SETTINGS[kind]
+        is_dim = kind == "dining" and rng.random() < config.dim_dining_share
+        room = _bare_shell(builder, is_dark)
+        room.is_dark = is_dark or is_dim
+        propose = build(builder, room)
+        _dress(builder, room)
+        furnish(builder, room, builder.choice(themes), 0.4 * rng.uniform(*config.density))
     else:
         room = furnished_room(builder, is_dark)
     if kind == "low_camera":
@@ -103,7 +121,7 @@ def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
         camera = cameras.aim(builder, width, height, *cameras.first_clear(room.plan, propose))
     lights, ambient = room_lights(builder, room)
     return Scene(
-        builder.build(), builder.assets.textures, list(lights), ambient, camera, tags=["dark"] if is_dark else []
+        builder.build(), builder.assets.textures, list(lights), ambient, camera, tags=["dark"] if room.is_dark else []
     )
 
 
@@ -116,9 +134,20 @@ def furnished_room(builder: SceneBuilder, is_dark: bool) -> Room:
 
 def _dressed_shell(builder: SceneBuilder, is_dark: bool) -> Room:
     """An unfurnished room with windows, doors, pictures and lamps."""
+    room = _bare_shell(builder, is_dark)
+    _dress(builder, room)
+    return room
+
+
+def _bare_shell(builder: SceneBuilder, is_dark: bool) -> Room:
     rng, config = builder.rng, builder.config.room
     width, depth = rng.uniform(*config.side_m), rng.uniform(*config.side_m)
-    room = build_shell(builder, width, depth, rng.uniform(*config.height_m), is_dark)
+    return build_shell(builder, width, depth, rng.uniform(*config.height_m), is_dark)
+
+
+def _dress(builder: SceneBuilder, room: Room) -> None:
+    """Windows, doors, pictures, rugs, pipes and lamps."""
+    rng = builder.rng
     add_openings(builder, room, int(rng.integers(0, 4)), int(rng.integers(0, 3)))
     add_pictures(builder, room, int(rng.integers(0, 5)))
     if rng.random() < 0.35:
@@ -127,7 +156,6 @@ def _dressed_shell(builder: SceneBuilder, is_dark: bool) -> Room:
         add_pipes(builder, room)
     if rng.random() < 0.6:
         add_lamps(builder, room)
-    return room
 
 
 def _room_camera(builder: SceneBuilder, room: Room, kind: str, width: int, height: int) -> Camera:

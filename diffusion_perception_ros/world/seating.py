@@ -12,10 +12,11 @@ from diffusion_perception_ros.world.shapes import Shape, box, cushion, ellipse, 
 def chair(builder: SceneBuilder) -> Item:
     """A wooden chair, an office chair on castors, an armchair or a stool."""
     kind = builder.rng.choice(["chair", "office", "armchair", "stool"], p=[0.5, 0.2, 0.2, 0.1])
-    return {"chair": _side_chair, "office": _office_chair, "armchair": _armchair, "stool": _stool}[kind](builder)
+    return {"chair": side_chair, "office": _office_chair, "armchair": _armchair, "stool": _stool}[kind](builder)
 
 
-def _side_chair(builder: SceneBuilder) -> Item:
+def side_chair(builder: SceneBuilder) -> Item:
+    """A wooden or metal chair on four legs, its back of slats, bars or one panel."""
     rng = builder.rng
     width, depth, seat = rng.uniform(0.38, 0.5), rng.uniform(0.38, 0.48), rng.uniform(0.42, 0.48)
     back, frame = rng.uniform(0.8, 1.05), wood(builder) if rng.random() < 0.6 else metal(builder)
