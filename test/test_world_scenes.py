@@ -17,9 +17,11 @@ from diffusion_perception_ros.world import makers
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.catalogue import classify
-from diffusion_perception_ros.world.config import SceneMixture, WorldConfig
+from diffusion_perception_ros.world.config import SceneMixture, WorldConfig, load_config
+from diffusion_perception_ros.world.kitchens import base_row, kitchen_style
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.meshes import MeshLibrary
+from diffusion_perception_ros.world.parcels import parcel
 from diffusion_perception_ros.world.people import person
 from diffusion_perception_ros.world.sampling import sample_clip, sample_scene
 from diffusion_perception_ros.world.scene import Scene
@@ -91,6 +93,66 @@ def test_low_cameras_are_low_and_lenses_as_configured() -> None:
         camera = sample_scene(seed, config, 320, 240).camera
         assert 0.1 <= camera.world_from_camera[2, 3] <= 0.2
         assert camera.intrinsics.fx == pytest.approx(160 / np.tan(np.radians(30)))
+
+
+def roll_deg(scene: Scene) -> float:
+    """Angle between the camera's x axis and the horizon."""
+    return float(np.degrees(np.arcsin(-scene.camera.world_from_camera[2, 0])))
+
+
+def test_cameras_held_askew_roll_further_and_only_where_configured() -> None:
+    upright = only("parcels")
+    askew = only("parcels", camera={"askew_share": 1.0, "askew_roll_deg": (20, 25)})
+    for seed in range(4):
+        assert abs(roll_deg(sample_scene(seed, upright, 64, 48))) <= 5
+        assert abs(roll_deg(sample_scene(seed, askew, 64, 48))) > 10  # the more it looks down, the less x leaves it
+
+
+def test_kitchens_are_seen_from_a_hand_and_desks_obliquely_from_near() -> None:
+    for seed in range(6):
+        kitchen, desk = (sample_scene(seed, only(kind), 64, 48) for kind in ("kitchen", "desk"))
+        assert 1.1 <= kitchen.camera.world_from_camera[2, 3] <= 1.8
+        assert {"cabinet", "floor"} <= {LABELS[index].name for index in np.unique(kitchen.triangles.semantic)}
+        assert nearest_surface(desk) < 1.5
+
+
+def test_a_row_of_kitchen_units_is_as_long_as_asked_and_stands_on_the_floor() -> None:
+    config = WorldConfig()
+    labels = set()
+    for seed in range(8):
+        builder = SceneBuilder(np.random.default_rng(seed), load_assets(config), config, makers.make)
+        style = kitchen_style(builder)
+        (label, cabinet), *others = base_row(builder, style, 2.9)
+        assert label == "cabinet"
+        labels |= {name for name, _ in others}
+        points = np.concatenate([part.shape.positions.reshape(-1, 3) for part in cabinet])
+        low, high = points.min(axis=0), points.max(axis=0)
+        assert high[0] - low[0] == pytest.approx(2.9, abs=0.01)
+        assert low[2] == pytest.approx(0, abs=1e-4)
+        assert high[2] == pytest.approx(style.height, abs=1e-4)
+        assert style.depth <= high[1] - low[1] < style.depth + 0.1
+    assert labels == {"appliance", "sanitary"}
+
+
+def test_the_inside_of_an_open_parcel_is_empty_above_what_is_packed() -> None:
+    config = WorldConfig()
+    builder = SceneBuilder(np.random.default_rng(2), load_assets(config), config, makers.make)
+    items = [parcel(builder) for _ in range(30)]
+    opened = [item for item in items if item.top_height == 0]
+    assert 4 < len(opened) < 20
+    assert all(item.label == "box" for item in items)
+    for item in opened:
+        centers = np.concatenate([part.shape.positions.mean(axis=1) for part in item.parts])
+        lid = (np.abs(centers[:, :2]) < 0.02).all(axis=1) & (centers[:, 2] > 0.95 * item.size[2])
+        assert not lid.any()
+
+
+def test_the_training_mixture_is_half_homes_seen_from_near() -> None:
+    config = load_config(Path(__file__).parents[1] / "config/world/training.yaml")
+    weights = config.mixture.weights()
+    near = sum(weights[kind] for kind in ("kitchen", "dining", "desk", "parcels"))
+    assert 0.45 < near / sum(weights.values()) < 0.6
+    assert config.meshes is None
 
 
 def test_a_seed_gives_the_same_scene_and_another_seed_another() -> None:

@@ -88,7 +88,9 @@ def base_row(builder: SceneBuilder, style: KitchenStyle, length: float) -> list[
     hob = wide.pop() if wide and rng.random() < 0.6 else -1
     machines = {i for i in wide if rng.random() < 0.25}
     under = style.height - style.plate
-    carcass, fronts, handles = [], [], []
+    carcass: list[Shape] = []
+    fronts: list[Shape] = []
+    handles: list[Shape] = []
     pieces: list[Piece] = []
     for i, width in enumerate(widths):
         x = float(edges[i] + width / 2)
