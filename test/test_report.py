@@ -14,11 +14,12 @@ from model_factory import LABELS, write_model
 
 from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.evaluation.charts import histogram, stage_bars
-from diffusion_perception_ros.evaluation.figures import Tile, frame_tiles
+from diffusion_perception_ros.evaluation.figures import frame_tiles
 from diffusion_perception_ros.evaluation.point_view import BACKGROUND, render_point_view
 from diffusion_perception_ros.evaluation.report import write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, Frame, spread
 from diffusion_perception_ros.evaluation.scoring import score_image
+from diffusion_perception_ros.evaluation.tiles import Tile
 from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.sample import Intrinsics, Prediction
 
@@ -111,13 +112,13 @@ def test_report_is_self_contained_and_complete(tmp_path: Path, card: ModelCard) 
     assert "prefers-color-scheme: dark" in page
 
 
-def test_all_pictures_of_a_frame_with_ground_truth() -> None:
+def test_all_pictures_of_a_frame_with_ground_truth(card: ModelCard) -> None:
     sample, prediction = floor()
-    tiles = frame_tiles(sample, prediction, LABELS)
+    tiles = frame_tiles(sample, prediction, card)
     assert [tile.title for tile in tiles] == ALL_TILES
     assert all(decode(tile).shape == (HEIGHT, WIDTH, 3) for tile in tiles)
     by_title = {tile.title: tile for tile in tiles}
-    assert "by scale and shift" in by_title["Depth"].caption
+    assert "fitted to the true depth" in by_title["Depth"].caption
     assert by_title["Depth"].scale is not None
     assert by_title["Depth"].scale.left.endswith(" m")
     assert by_title["Segmentation"].legend == [("ground", "#000000"), ("sky", "#0000ff")]
@@ -127,10 +128,10 @@ def test_all_pictures_of_a_frame_with_ground_truth() -> None:
     assert error[np.isfinite(np.asarray(sample.depth))].mean() < 8
 
 
-def test_relative_depth_without_ground_truth_shows_no_metres_and_no_cloud() -> None:
+def test_relative_depth_without_ground_truth_shows_no_metres_and_no_cloud(card: ModelCard) -> None:
     sample, prediction = floor()
     sample.depth = None
-    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, LABELS)}
+    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, card)}
     assert tiles["Depth"].scale is not None
     assert (tiles["Depth"].scale.left, tiles["Depth"].scale.right) == ("near", "far")
     assert tiles["Point cloud"].source is None
@@ -138,22 +139,22 @@ def test_relative_depth_without_ground_truth_shows_no_metres_and_no_cloud() -> N
     assert not {"Depth, ground truth", "Depth error", "Normal error"} & set(tiles)
 
 
-def test_metric_depth_without_calibration_shows_no_cloud() -> None:
+def test_metric_depth_without_calibration_shows_no_cloud(card: ModelCard) -> None:
     sample, prediction = floor()
     sample.intrinsics = None
     prediction.depth = np.full((HEIGHT, WIDTH), 2.0, np.float32)
-    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, LABELS)}
+    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, card)}
     assert tiles["Point cloud"].source is None
     assert "not calibrated" in tiles["Point cloud"].caption
-    assert "as published" in tiles["Depth"].caption
+    assert tiles["Depth"].caption == "in metres"
 
 
-def test_segmentation_error_shows_what_is_wrong() -> None:
+def test_segmentation_error_shows_what_is_wrong(card: ModelCard) -> None:
     sample, prediction = floor()
     sample.classes, sample.label_set = ("sky", "road", "pole"), "camvid"
     sample.semantic = np.ones((HEIGHT, WIDTH), np.uint8)
     sample.semantic[:10], sample.semantic[60:] = 0, 2
-    tile = frame_tiles(sample, prediction, LABELS)[-1]
+    tile = frame_tiles(sample, prediction, card)[-1]
     # Sky is predicted down to row 20: rows 10 to 20 are wrong, and poles (rows 60 to 72) have no counterpart.
     assert tile.title == "Segmentation error"
     assert tile.caption == "83% of the compared pixels are right"
@@ -163,9 +164,9 @@ def test_segmentation_error_shows_what_is_wrong() -> None:
     assert decode(tile)[64:].mean() < 60
 
 
-def test_only_what_was_predicted_is_shown() -> None:
+def test_only_what_was_predicted_is_shown(card: ModelCard) -> None:
     sample, _ = floor()
-    assert [tile.title for tile in frame_tiles(sample, Prediction(), LABELS)] == ["Input"]
+    assert [tile.title for tile in frame_tiles(sample, Prediction(), card)] == ["Input"]
 
 
 def test_point_view_is_seen_from_the_right_and_above() -> None:

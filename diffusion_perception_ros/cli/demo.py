@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     result.video = _video(dataset, model, args.backend)
     result.sparse_share = sparse_share
     if sparse_share:
-        result.completion = _completion(dataset, model, args.backend)
+        result.completion, result.completion_step = _completion(dataset, model, args.backend), COMPLETED_STEP
     facts = environment() | {"backend": result.backend}
     metrics_path, report_path = write_live_report(args.output, result, facts)
     _print(result)

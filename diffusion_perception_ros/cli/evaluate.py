@@ -17,9 +17,10 @@ from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
+from diffusion_perception_ros.evaluation.completion_report import write_comparison_report
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.output import write_json
-from diffusion_perception_ros.evaluation.report import write_evaluation_report
+from diffusion_perception_ros.evaluation.report import NO_TRUTH, write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, rows_of
 from diffusion_perception_ros.evaluation.tables import tables
@@ -99,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--compare needs the share of depth pixels to give away: --sparse 0.001 0.01 0.05")
     if len(settings) > 1 and not args.compare:
         raise InputError("several shares or patterns of sparse depth can only be compared: add --compare")
+    if args.temporal is not None and settings:
+        raise InputError("--temporal scores the model's own depth as a video: leave out --sparse, or --temporal")
     dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
     estimator = Estimator.load(args.model, args.backend, args.threads)
     if args.temporal is not None:
@@ -116,6 +119,12 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, result.as_dict() | _sparse_facts(setting) | {"environment": facts})
     if args.report:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
+    if result.unscored:
+        print(
+            f"diffusion-perception evaluate: {len(result.unscored)} pictures have {NO_TRUTH} "
+            f"({', '.join(estimator.card.tasks)}), such as {result.unscored[0]}",
+            file=sys.stderr,
+        )
     return _report_problems(len(result.images), result.skipped, result.failed)
 
 
@@ -152,13 +161,16 @@ def _compare(
     """Prints the table of depth completion; the exit code."""
     with _progress() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
-        result = compare(dataset, estimator, settings, lambda index: progress.update(task, completed=index + 1))
+        show = args.show if args.report else 0
+        result = compare(dataset, estimator, settings, lambda index: progress.update(task, completed=index + 1), show)
     Console(width=None if sys.stdout.isatty() else 160).print(result.table())
+    facts = environment() | {"backend": estimator.backend_name}
     if args.json:
-        facts = environment() | {"backend": estimator.backend_name}
         scores = {"data": dataset.name, "model": {"name": estimator.card.name}, "completion": result.as_dict()}
         problems = {"failed": [vars(entry) for entry in result.failed]}
         write_json(args.json, scores | problems | {"environment": facts})
+    if args.report:
+        print(write_comparison_report(args.report, result, dataset.name, estimator.card, facts), file=sys.stderr)
     return _report_problems(len(dataset) - len(result.skipped), result.skipped, result.failed)
 
 

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Sample
 
@@ -26,6 +29,12 @@ class EvaluationSample(Sample):
     """Names of the ids in `semantic`."""
     depth_kind: str = "dense_sensor"
     """How `depth` was measured: `dense_sensor`, `stereo_ground_truth`, `sparse_lidar`, `sparse_sensor`, `exact`."""
+    prompt_points: tuple[tuple[float, float, int], ...] = ()
+    """u, v in pixels and 1 (inside the object that is meant) or 0 (outside)."""
+    prompt_mask: npt.NDArray[np.bool_] | None = None
+    """(H, W), where the object that is meant is seen."""
+    prompt_answer: npt.NDArray[np.bool_] | None = None
+    """(H, W), the object that these prompts mean, for amodal segmentation also where something hides it."""
 
 
 @dataclass(frozen=True)

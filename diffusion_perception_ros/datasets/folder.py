@@ -1,7 +1,8 @@
 """Folders of pictures with ground truth: a `manifest.json` that lists them, or plain `rgb/` and `depth/` side by side.
 
 A manifest's `items` name, relative to it, `rgb` and any of `depth` (16-bit PNG times `depth_scale_m` = metres, 0 = no
-data; beyond `max_depth_m` = no data), `mask`, `instance_mask` and `intrinsics`. A plain folder pairs files by stem;
+data; beyond `max_depth_m` = no data), `mask`, `instance_mask`, `intrinsics`, and what `object_truth` reads: `flow`,
+`alpha`, `keypoints` and `prompt_answer`. A plain folder pairs files by stem;
 depth is 16-bit PNG or TIFF in millimetres, or float TIFF or NumPy in metres (or times `depth_scale_m` of an optional
 `intrinsics.json`).
 """
@@ -14,15 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample
 from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.datasets.label_files import LABEL_READERS
+from diffusion_perception_ros.datasets.object_truth import TRUTH_FILES, TRUTH_READERS
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.picture_files import read_picture
+from diffusion_perception_ros.inference.picture_files import read_picture, read_values
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, UInt8Image
 
 
@@ -31,6 +31,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 DEPTHS = (".png", ".tif", ".tiff", ".npy")
 FLOAT_DEPTH_SCALE = 1.0
 INTEGER_DEPTH_SCALE = 0.001
+LABEL_FILES = ("mask", "instance_mask")
 LABEL_TASKS = {"semantic_segmentation", "instance_segmentation", "panoptic_segmentation"}
 
 
@@ -48,10 +49,11 @@ class _Item:
     labels: str | None = None
     """Which of `LABEL_READERS` reads the ground truth of segmentation."""
     fields: dict[str, Any] = field(default_factory=dict)
+    """Of the manifest, for the readers; files as paths."""
 
 
 class FolderDataset(EvaluationDataset):
-    """The pictures of a folder that have ground truth of depth, semantics or instances.
+    """The pictures of a folder that have ground truth.
 
     Args:
         root: a folder with a manifest, a folder below one (then only its items), or a plain folder.
@@ -95,6 +97,9 @@ class FolderDataset(EvaluationDataset):
             sample.depth = check_depth(depth, rgb.shape, str(item.depth))
         if item.labels is not None:
             LABEL_READERS[item.labels](sample, item.fields)
+        for field_name, read in TRUTH_READERS.items():
+            if field_name in item.fields:
+                read(sample, item.fields)
         return sample
 
     def name_of(self, index: int) -> str:
@@ -116,7 +121,7 @@ def read_depth(path: Path, scale: float | None = None) -> FloatImage:
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path} cannot be read as a NumPy array: {error}") from error
     else:
-        stored = _decode(path)
+        stored = read_values(path)
     if stored.ndim != 2:
         raise InputError(f"{path} is not a depth map: it has shape {stored.shape}, one channel is needed")
     if stored.dtype == np.uint8:
@@ -124,20 +129,6 @@ def read_depth(path: Path, scale: float | None = None) -> FloatImage:
     if scale is None:
         scale = FLOAT_DEPTH_SCALE if np.issubdtype(stored.dtype, np.floating) else INTEGER_DEPTH_SCALE
     return np.asarray(stored * np.float32(scale), np.float32)
-
-
-def _decode(path: Path) -> npt.NDArray[Any]:
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded: {error.err}") from error
-    if image is None:
-        raise InputError(f"{path} is not a picture that can be decoded (truncated, or another format)")
-    return image
 
 
 def _find_manifest(root: Path) -> Path | None:
@@ -159,9 +150,9 @@ def _manifest_items(manifest: Path, root: Path) -> list[_Item]:
 
 def _manifest_item(base: Path, entry: dict[str, Any]) -> _Item | None:
     labels = _label_kind(entry)
-    if "depth" not in entry and labels is None:
+    if "depth" not in entry and labels is None and not TRUTH_READERS.keys() & entry.keys():
         return None
-    paths = {key: base / entry[key] for key in ("mask", "instance_mask") if key in entry}
+    paths = {key: base / entry[key] for key in (*LABEL_FILES, *TRUTH_FILES) if key in entry}
     return _Item(
         name=str(entry.get("id", entry["rgb"])),
         group=str(entry.get("group") or Path(str(entry["id"])).parts[0]),

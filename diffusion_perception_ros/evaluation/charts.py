@@ -12,6 +12,8 @@ from diffusion_perception_ros.evaluation.summary import percentiles
 
 WIDTH, HEIGHT = 640, 220
 LEFT, BOTTOM, TOP = 8, 30, 26
+LINE = 17
+"""Distance of lines of text; the style sheet's letters are as high on small screens."""
 
 
 def histogram(values: Sequence[float], unit: str, bins: int = 40) -> str:
@@ -44,8 +46,8 @@ def histogram(values: Sequence[float], unit: str, bins: int = 40) -> str:
         shift = 4 if anchor == "start" else -4
         parts.append(f'<line class="mark" x1="{place:.1f}" y1="{TOP - 14}" x2="{place:.1f}" y2="{bottom}"/>')
         parts.append(
-            f'<text class="mark" x="{place + shift:.1f}" y="{TOP - 5 + 14 * index}" text-anchor="{anchor}">'
-            f"{name} {value:.0f}</text>"
+            f'<text class="mark" x="{place + shift:.1f}" y="{TOP - 5 + LINE * index}" text-anchor="{anchor}">'
+            f"{name} {value:.0f} {escape(unit)}</text>"
         )
     return _svg(parts, HEIGHT, f"Histogram, {percentiles(values)['p50']:.0f} {unit} in the middle")
 
@@ -77,7 +79,7 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
     """
     left, band = 58, 18
     top, bottom = TOP - 12, HEIGHT - BOTTOM - band - 6
-    high = max([value for value in values if np.isfinite(value)], default=0.0) * 1.1 or 1.0
+    step, high = _rounded_axis(max([value for value in values if np.isfinite(value)], default=0.0))
     span = max(times[-1] - times[0], 1e-3)
 
     def x(time: float) -> float:
@@ -87,7 +89,7 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
         return bottom - (bottom - top) * value / high
 
     parts = []
-    for tick in _ticks(0.0, high)[::2]:
+    for tick in np.arange(0.0, high + step / 2, step):
         parts.append(f'<line class="axis" x1="{left}" y1="{y(tick):.1f}" x2="{WIDTH - LEFT}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g} {escape(unit)}</text>')
     known = [(time, value) for time, value in zip(times, values, strict=True) if np.isfinite(value)]
@@ -114,6 +116,14 @@ def _stretches(states: Sequence[object]) -> list[range]:
     """Indices of neighbours that are equal."""
     changes = [index for index in range(1, len(states)) if states[index] != states[index - 1]]
     return [range(begin, end) for begin, end in zip([0, *changes], [*changes, len(states)], strict=True)]
+
+
+def _rounded_axis(highest: float) -> tuple[float, float]:
+    """Step and end of an axis from zero, both round, with two to five steps up to what is to be shown."""
+    highest = highest or 1.0
+    magnitude = 10 ** np.floor(np.log10(highest))
+    step = magnitude * max(factor for factor in (0.2, 0.5, 1, 2, 5) if highest >= 2 * factor * magnitude)
+    return step, step * np.ceil(highest / step)
 
 
 def _ticks(low: float, high: float) -> list[float]:

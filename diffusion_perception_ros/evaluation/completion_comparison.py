@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation import completion
 from diffusion_perception_ros.evaluation.metrics import Scores, depth_scores
+from diffusion_perception_ros.evaluation.run import spread
 from diffusion_perception_ros.evaluation.sparse_patterns import sparse_pattern
 from diffusion_perception_ros.inference.metric_scale import fit_scale, relative_depth, scale_by_sparse_depth
 from diffusion_perception_ros.inference.sparse_points import sparse_points
@@ -47,6 +49,17 @@ class Setting:
     pattern: str
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A picture kept for a report, under one setting."""
+
+    sample: EvaluationSample
+    given: FloatImage
+    """(H, W) metres, NaN where nothing was given."""
+    answers: dict[str, FloatImage]
+    """Method to (H, W) metres."""
+
+
 @dataclass
 class Comparison:
     """Scores of every picture under every setting."""
@@ -57,6 +70,13 @@ class Comparison:
     """Pictures that were refused under a setting; no method is scored on them."""
     skipped: list[Skipped] = field(default_factory=list)
     """Pictures whose files could not be used."""
+    shown: list[Shown] = field(default_factory=list)
+    """Under `headline`."""
+
+    @property
+    def headline(self) -> Setting:
+        """The setting that stands for all: the one in the middle."""
+        return middle(list(self.scores))
 
     def means(self, setting: Setting, group: str = ALL) -> dict[str, Scores]:
         """Method to mean scores over the pictures of a group."""
@@ -101,6 +121,11 @@ class Comparison:
         return table
 
 
+def middle(settings: Sequence[Setting]) -> Setting:
+    """The setting that is shown of several."""
+    return settings[(len(settings) - 1) // 2]
+
+
 def _bold(value: float, best: float) -> str:
     return f"[bold]{value:.4f}[/bold]" if value == best else f"{value:.4f}"
 
@@ -110,13 +135,19 @@ def compare(
     predictor: DepthPredictor,
     settings: Sequence[Setting],
     on_image: Callable[[int], None] | None = None,
+    show: int = 0,
 ) -> Comparison:
     """Gives away depth pixels of every picture under every setting and scores the others.
+
+    Args:
+        on_image: Called with the index of every picture that is done (progress bars).
+        show: Number of pictures to keep for a report, spread over the groups.
 
     Raises:
         InputError: not one picture could be scored, or an unknown pattern.
     """
-    result = compare_samples(dataset.usable(), predictor, settings, METHODS, on_image=on_image)
+    kept = spread([dataset.group_of(index) for index in range(len(dataset))], show)
+    result = compare_samples(dataset.usable(), predictor, settings, METHODS, on_image=on_image, kept=kept)
     result.skipped = list(dataset.skipped)
     if not result.scores:
         reason = result.failed[0].reason if result.failed else "no picture has depth"
@@ -131,12 +162,14 @@ def compare_samples(
     methods: Collection[str],
     step: int = 1,
     on_image: Callable[[int], None] | None = None,
+    kept: Collection[int] = (),
 ) -> Comparison:
     """The same for some samples and methods, scored on every `step`-th row and column.
 
     Args:
         samples: With their index, which seeds the choice of what is given away. Those without depth are passed over.
         methods: Of `METHODS`.
+        kept: Indices of samples to keep for a report, with `step` 1.
 
     Raises:
         InputError: an unknown pattern.
@@ -148,28 +181,31 @@ def compare_samples(
         prediction = predictor.predict(sample.rgb, sample.intrinsics, {"depth"})
         for setting in settings:
             try:
-                scores = _score(sample, sample.depth, prediction, setting, index, methods, step)
+                given = sparse_pattern(sample.depth, setting.share, setting.pattern, index)
+                answers = _answers(sample, sample.depth, prediction, given, methods, step)
             except InputError as error:
                 name = f"{sample.name} with {setting.share:.4g} {setting.pattern}"
                 result.failed.append(Skipped(name, str(error)))
                 continue
+            scores = _scores(sample.depth, given, answers, step)
             result.scores.setdefault(setting, []).append((sample.group, scores))
+            if index in kept and setting == middle(settings):
+                result.shown.append(Shown(sample, _only(sample.depth, given), answers))
         if on_image:
             on_image(index)
     return result
 
 
-def _score(
+def _answers(
     sample: EvaluationSample,
     depth: FloatImage,
     prediction: Prediction,
-    setting: Setting,
-    seed: int,
+    given: npt.NDArray[np.bool_],
     methods: Collection[str],
     step: int,
-) -> dict[str, Scores]:
-    given = sparse_pattern(depth, setting.share, setting.pattern, seed)
-    sparse = np.where(given, depth, np.float32(np.nan))
+) -> dict[str, FloatImage]:
+    """Method to metres, for every `step`-th row and column."""
+    sparse = _only(depth, given)
     scored = np.s_[::step, ::step]
     answers: dict[str, Callable[[], FloatImage]] = {
         "model": lambda: _completed(prediction, sparse, sample.rgb)[scored],
@@ -178,9 +214,20 @@ def _score(
         "joint_bilateral": lambda: completion.joint_bilateral(depth, given, sample.rgb, step),
         "linear": lambda: completion.linear(depth, given)[scored],
     }
+    return {method: answers[method]() for method in methods}
+
+
+def _scores(
+    depth: FloatImage, given: npt.NDArray[np.bool_], answers: dict[str, FloatImage], step: int
+) -> dict[str, Scores]:
+    scored = np.s_[::step, ::step]
     rest = (np.isfinite(depth) & ~given)[scored]
     truth = depth[scored][rest].astype(np.float64)
-    return {method: depth_scores(answers[method]()[rest].astype(np.float64), truth) for method in methods}
+    return {method: depth_scores(answer[rest].astype(np.float64), truth) for method, answer in answers.items()}
+
+
+def _only(depth: FloatImage, given: npt.NDArray[np.bool_]) -> FloatImage:
+    return np.where(given, depth, np.float32(np.nan))
 
 
 def _completed(prediction: Prediction, sparse: FloatImage, rgb: UInt8Image) -> FloatImage:

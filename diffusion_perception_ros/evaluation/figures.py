@@ -2,120 +2,112 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.datasets import EvaluationSample
+from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample
 from diffusion_perception_ros.evaluation.label_maps import read_label_map
 from diffusion_perception_ros.evaluation.metrics import angles_between
+from diffusion_perception_ros.evaluation.object_figures import (
+    alpha_tiles,
+    appearance_tiles,
+    flow_tiles,
+    keypoint_tiles,
+    mask_tiles,
+)
 from diffusion_perception_ros.evaluation.point_view import render_point_view
+from diffusion_perception_ros.evaluation.prompting import NO_QUESTION, Question
 from diffusion_perception_ros.evaluation.scoring import aligned_depth, ground_truth_normals
-from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.evaluation.tiles import (
+    Scale,
+    Tile,
+    css_color,
+    depth_gradient,
+    embed,
+    error_tile,
+    outlines,
+    thickened,
+)
+from diffusion_perception_ros.inference.card import Label, ModelCard
 from diffusion_perception_ros.inference.visualization import (
+    INVALID,
     colorize_depth,
+    colorize_instances,
     colorize_labels,
     colorize_normals,
     depth_limits,
     overlay,
     present_labels,
 )
-from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image, UInt16Image
+from diffusion_perception_ros.sample import Prediction, UInt8Image, UInt16Image
 
 
-TILE_WIDTH = 640
-"""Pixels to which pictures are reduced before they are embedded."""
-JPEG_QUALITY = 88
 DEPTH_ERROR_LIMIT = 0.5
 """Relative error shown as the brightest colour."""
 NORMAL_ERROR_LIMIT = 60.0
 """Degrees shown as the brightest colour."""
 WRONG = (230, 60, 40)
 """Colour of pixels with the wrong class."""
-SPARSE_SHARE = 0.25
-"""Ground truth with less pixels than this is drawn with larger dots."""
+METRES = "in metres"
+ALIGNED = "relative; metres by one scale and shift fitted to the true depth"
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A colour bar, from left to right."""
+def frame_tiles(
+    sample: EvaluationSample,
+    prediction: Prediction,
+    card: ModelCard,
+    question: Question = NO_QUESTION,
+    metres: str = METRES,
+) -> list[Tile]:
+    """All pictures that the prediction and the ground truth of a frame allow, the input first.
 
-    gradient: str
-    """CSS colours, separated by commas."""
-    left: str
-    right: str
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One picture, or the reason why it is missing."""
-
-    title: str
-    caption: str = ""
-    source: str | None = None
-    """Data URI."""
-    scale: Scale | None = None
-    legend: list[tuple[str, str]] = field(default_factory=list)
-    """Class name and CSS colour."""
-
-
-def frame_tiles(sample: EvaluationSample, prediction: Prediction, labels: Sequence[Label]) -> list[Tile]:
-    """All pictures that the prediction and the ground truth of a frame allow, the input first."""
+    Args:
+        question: What the model was prompted with.
+        metres: Caption of metric depth: how it got its metres.
+    """
     tiles = [Tile("Input", source=embed(sample.rgb))]
-    tiles += _depth_tiles(sample, prediction)
+    tiles += _depth_tiles(sample, prediction, metres)
     tiles += _normals_tiles(sample, prediction)
-    tiles += _segmentation_tiles(sample, prediction, labels)
+    tiles += _segmentation_tiles(sample, prediction, card.labels)
+    tiles += _instance_tiles(sample, prediction)
+    tiles += flow_tiles(sample, prediction)
+    tiles += mask_tiles(sample, prediction, question)
+    tiles += alpha_tiles(sample, prediction)
+    tiles += keypoint_tiles(sample, prediction)
+    tiles += appearance_tiles(prediction, card)
     return tiles
 
 
-def embed(picture: UInt8Image, most: int = TILE_WIDTH) -> str:
-    """A picture (H, W, 3) RGB as a data URI, reduced to `most` pixels of width."""
-    height, width = picture.shape[:2]
-    if width > most:
-        size = (most, round(height * most / width))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    done, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert done
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
-
-
-def _depth_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Tile]:
+def _depth_tiles(sample: EvaluationSample, prediction: Prediction, metric_caption: str) -> Iterator[Tile]:
     relative = prediction.depth_relative
     if prediction.depth is None and relative is None:
         return
-    metres, caption = prediction.depth, "in metres, as published"
+    metres, caption = prediction.depth, metric_caption
     if metres is None and sample.depth is not None:
-        metres, caption = aligned_depth(sample.depth, prediction), "relative, brought to metres by scale and shift"
+        metres, caption = aligned_depth(sample.depth, prediction), ALIGNED
     if metres is None:
         assert relative is not None
         inverse = prediction.depth_quantity == "relative_disparity"
         low, high = depth_limits(relative)
         picture = colorize_depth(relative, low, high, near_is_high=inverse)
-        yield Tile("Depth", "relative: near and far, no unit", embed(picture), Scale(_depth_gradient(), "near", "far"))
+        yield Tile("Depth", "relative: near and far, no unit", embed(picture), Scale(depth_gradient(), "near", "far"))
         yield Tile("Point cloud", "Not shown: the depth is relative, and points need metres.")
         return
     low, high = depth_limits(sample.depth if sample.depth is not None else metres)
-    scale = Scale(_depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
+    scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
     yield Tile("Depth", caption, embed(colorize_depth(metres, low, high)), scale)
     if sample.depth is not None:
-        truth = _thickened(sample.depth)
+        truth = thickened(sample.depth)
         yield Tile("Depth, ground truth", "grey: not known", embed(colorize_depth(truth, low, high)), scale)
-        error = _thickened(np.abs(metres - sample.depth) / sample.depth)
-        yield Tile(
-            "Depth error",
-            "relative, |predicted − true| / true",
-            embed(colorize_depth(error, 0.0, DEPTH_ERROR_LIMIT, near_is_high=True)),
-            Scale(error_gradient(), "0", f"≥ {DEPTH_ERROR_LIMIT:.0%}"),
-        )
+        error = np.abs(metres - sample.depth) / sample.depth
+        yield error_tile("Depth error", "relative, |predicted − true| / true", error, DEPTH_ERROR_LIMIT, "%")
     if sample.intrinsics is None:
         yield Tile("Point cloud", "Not shown: the camera is not calibrated.")
         return
     view = render_point_view(sample.rgb, metres, sample.intrinsics)
-    yield Tile("Point cloud", f"seen from the right and above; depth {caption}", embed(view))
+    yield Tile("Point cloud", "the depth in metres, seen from the right and above", embed(view))
 
 
 def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Tile]:
@@ -126,12 +118,8 @@ def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator
     if truth is None:
         return
     error = angles_between(prediction.normals, truth).astype(np.float32)
-    yield Tile(
-        "Normal error",
-        "against planes fitted to the sensor's near depth" if sample.normals is None else "against ground truth",
-        embed(colorize_depth(error, 0.0, NORMAL_ERROR_LIMIT, near_is_high=True)),
-        Scale(error_gradient(), "0°", f"≥ {NORMAL_ERROR_LIMIT:.0f}°"),
-    )
+    source = "against planes fitted to the sensor's near depth" if sample.normals is None else "against ground truth"
+    yield error_tile("Normal error", source, error, NORMAL_ERROR_LIMIT, "°")
 
 
 def _segmentation_tiles(sample: EvaluationSample, prediction: Prediction, labels: Sequence[Label]) -> Iterator[Tile]:
@@ -139,11 +127,11 @@ def _segmentation_tiles(sample: EvaluationSample, prediction: Prediction, labels
         return
     picture, caption = overlay(sample.rgb, colorize_labels(prediction.semantic, labels), 0.6), ""
     if prediction.instances is not None:
-        picture[_outlines(prediction.instances)] = 255
-        count = np.count_nonzero(np.unique(prediction.instances))
-        caption = f"{count} object{'s' if count != 1 else ''} outlined"
+        picture[outlines(prediction.instances)] = 255
+        caption = f"{_count(prediction.instances)} outlined"
     present = present_labels(prediction.semantic, labels)
-    yield Tile("Segmentation", caption, embed(picture), legend=[(label.name, _css(label.color)) for label in present])
+    legend = [(label.name, css_color(label.color)) for label in present]
+    yield Tile("Segmentation", caption, embed(picture), legend=legend)
     if sample.semantic is not None and sample.label_set is not None:
         yield _segmentation_error(sample, prediction.semantic, labels)
 
@@ -161,38 +149,32 @@ def _segmentation_error(sample: EvaluationSample, semantic: npt.NDArray[np.integ
     picture[~known] *= 0.3
     share = 1 - np.count_nonzero(wrong) / max(np.count_nonzero(known), 1)
     caption = f"{share:.0%} of the compared pixels are right"
-    legend = [("wrong", _css(WRONG)), ("not compared", "#303030")]
+    legend = [("wrong", css_color(WRONG)), ("not compared", "#303030")]
     return Tile("Segmentation error", caption, embed(picture.astype(np.uint8)), legend=legend)
 
 
-def _outlines(instances: UInt16Image) -> npt.NDArray[np.bool_]:
-    """Pixels at the rim of an instance, two wide on each side."""
-    kernel = np.ones((3, 3), np.uint8)
-    return np.asarray(cv2.dilate(instances, kernel) != cv2.erode(instances, kernel), bool)
+def _instance_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Tile]:
+    """Of models without classes the objects; the true ones where they are known."""
+    if prediction.instances is None:
+        return
+    if prediction.semantic is None:
+        picture = _colored_objects(sample.rgb, prediction.instances)
+        yield Tile("Objects", f"{_count(prediction.instances)} in arbitrary colours", embed(picture))
+    if sample.instances is not None:
+        caption = f"{_count(sample.instances)} in arbitrary colours"
+        unknown = UNKNOWN_INSTANCE in sample.instances
+        picture = _colored_objects(sample.rgb, sample.instances)
+        yield Tile("Objects, ground truth", caption + ("; grey: not known" if unknown else ""), embed(picture))
 
 
-def _thickened(values: FloatImage) -> FloatImage:
-    """Sparse measurements as dots that can be seen; dense ones as they are."""
-    known = np.isfinite(values)
-    if not known.any() or known.mean() >= SPARSE_SHARE:
-        return values
-    grown = cv2.dilate(np.where(known, values, -1.0).astype(np.float32), np.ones((5, 5), np.uint8))
-    return np.where(grown >= 0, grown, np.nan).astype(np.float32)
+def _colored_objects(rgb: UInt8Image, ids: UInt16Image) -> UInt8Image:
+    known = np.where(ids == UNKNOWN_INSTANCE, 0, ids).astype(np.uint16)
+    picture = overlay(rgb, colorize_instances(known), 0.6)
+    picture[ids == UNKNOWN_INSTANCE] = INVALID
+    picture[outlines(known)] = 255
+    return picture
 
 
-def _depth_gradient() -> str:
-    """The colours of depth from near to far."""
-    return _gradient(colorize_depth(np.linspace(0, 1, 9, dtype=np.float32)[None], 0.0, 1.0))
-
-
-def error_gradient() -> str:
-    """The colours of errors, from none to large."""
-    return _gradient(colorize_depth(np.linspace(0, 1, 9, dtype=np.float32)[None], 0.0, 1.0, near_is_high=True))
-
-
-def _gradient(strip: UInt8Image) -> str:
-    return ", ".join(_css(color) for color in strip[0])
-
-
-def _css(color: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*(int(channel) for channel in color))
+def _count(ids: UInt16Image) -> str:
+    count = np.setdiff1d(ids, (0, UNKNOWN_INSTANCE)).size
+    return f"{count} object{'s' if count != 1 else ''}"

@@ -11,9 +11,12 @@ from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Comparison
+from diffusion_perception_ros.evaluation.completion_report import completion_facts, completion_view
 from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.recording import STAGES, RecordedFrame, read_recording
 from diffusion_perception_ros.evaluation.report import (
+    HEADLINE_METHODS,
+    OWN_METHODS,
     REPORT_NAME,
     Fact,
     Page,
@@ -21,18 +24,14 @@ from diffusion_perception_ros.evaluation.report import (
     accuracy_facts,
     card_rows,
     frame_views,
+    metres_caption,
+    percent,
     table_views,
     time_charts,
     write_page,
 )
 from diffusion_perception_ros.evaluation.run import Frame, spread
-from diffusion_perception_ros.evaluation.scale_report import (
-    ScaleState,
-    completion_facts,
-    completion_view,
-    scale_charts,
-    scale_summary,
-)
+from diffusion_perception_ros.evaluation.scale_report import ScaleState, scale_charts, scale_summary
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
@@ -74,6 +73,8 @@ class LiveRun:
     """Of every frame with a status."""
     completion: Comparison | None = None
     """Depth completed from sparse points, on a few frames of the same bag."""
+    completion_step: int = 1
+    """Every so many rows and columns of them were scored."""
 
     @property
     def throughput_hz(self) -> float:
@@ -207,7 +208,7 @@ def write_live_report(folder: Path, run: LiveRun, environment: Mapping[str, str]
         title=f"{run.model.name} on {Path(run.data).name}",
         subtitle=f"{run.published} images played over DDS: bag player → perception node → recorder, three processes",
         facts=_facts(run),
-        frames=[*frame_views(run.frames, run.model.labels), *([strip] if strip else [])],
+        frames=[*frame_views(run.frames, run.model, metres_caption(run.sparse_share)), *([strip] if strip else [])],
         tables=_tables(run),
         scale_charts=scale_charts(run.scales),
         charts=time_charts("From image to last output", run.latency_ms, run.stage_ms),
@@ -218,7 +219,7 @@ def write_live_report(folder: Path, run: LiveRun, environment: Mapping[str, str]
 
 
 def _facts(run: LiveRun) -> list[Fact]:
-    facts = [*_live_facts(run), *accuracy_facts(run.summary)]
+    facts = [*_live_facts(run), *accuracy_facts(run.summary, OWN_METHODS if run.sparse_share else HEADLINE_METHODS)]
     if run.completion:
         facts += completion_facts(run.completion)
     return [*facts, *video_facts(run.video)] if run.video else facts
@@ -227,16 +228,19 @@ def _facts(run: LiveRun) -> list[Fact]:
 def _tables(run: LiveRun) -> list[TableView]:
     tables = table_views(run.summary)
     if run.sparse_share and "depth" in run.summary:
-        tables[0].note += f" “In metres”: {run.sparse_share:.0%} of the true depth went to the node as sparse_depth."
+        tables[0].note += (
+            f" “In metres”: completed from {percent(run.sparse_share)} of the true depth, which the node got as "
+            "sparse_depth; those pixels are scored, too."
+        )
     if run.completion:
-        tables.append(completion_view(run.completion))
+        tables.append(completion_view(run.completion, run.completion_step))
     return [*tables, video_table_view(run.video)] if run.video else tables
 
 
 def _live_facts(run: LiveRun) -> list[Fact]:
     latency = percentiles(run.latency_ms)
     return [
-        Fact(f"{latency['p50']:.0f} ms", "latency", f"image to last output; 95 % below {latency['p95']:.0f} ms"),
+        Fact(f"{latency['p50']:.0f} ms", "latency", f"image to last output; 95% below {latency['p95']:.0f} ms"),
         Fact(f"{run.throughput_hz:.1f} Hz", "predictions", f"{run.predicted} of {run.received} images received"),
         Fact(
             f"{run.received / max(run.published, 1):.0%}",
@@ -254,7 +258,7 @@ def _run_rows(run: LiveRun) -> dict[str, str]:
         "replaced by newer ones": str(run.dropped),
         "could not be used": str(run.rejected),
         "wrong stamp or frame": str(run.header_mismatches),
-        "sparse_depth": f"{run.sparse_share:.0%} of the pixels of the bag's depth, at random"
+        "sparse_depth": f"{percent(run.sparse_share)} of the pixels of the bag's depth, at random"
         if run.sparse_share
         else "none",
         "backend": run.backend,

@@ -1,7 +1,8 @@
-"""What a model is asked about a sample: a point on an object, or the part of it that is seen."""
+"""What a model is asked about a sample: points on an object, or the part of it that is seen."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -15,21 +16,56 @@ from diffusion_perception_ros.inference.card import ModelCard
 BoolImage = npt.NDArray[np.bool_]
 
 
-def question(card: ModelCard, sample: EvaluationSample) -> tuple[dict[str, Any], BoolImage | None]:
-    """Arguments of `Estimator.predict` that the model's card asks for, and the mask (H, W) that answers them.
+@dataclass(frozen=True)
+class Question:
+    """Prompts for one picture, and what answers them."""
 
-    One point, in the middle of the sample's largest object; or, for a model that is prompted with a mask, the part of
-    the sample's amodal object that is seen. Nothing where the model takes no prompts or the sample has no such truth.
+    points: tuple[tuple[float, float, int], ...] = ()
+    """u, v in pixels, 1 = inside the object, 0 = outside."""
+    mask: BoolImage | None = None
+    """(H, W), where the object is seen."""
+    answer: BoolImage | None = None
+    """(H, W), the object that is meant."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """For `Estimator.predict`."""
+        prompts: dict[str, Any] = {"points": self.points} if self.points else {}
+        return prompts if self.mask is None else prompts | {"prompt_mask": self.mask}
+
+
+NO_QUESTION = Question()
+
+
+def question(card: ModelCard, sample: EvaluationSample) -> Question:
+    """The prompts that the model's card asks for and the sample's truth answers; none where either lacks them.
+
+    The sample's own prompts come first. Without them: one point, in the middle of its largest object; or, for a model
+    that is prompted with a mask, the part of its amodal object that is seen.
     """
-    if card.points is not None and sample.instances is not None:
-        truth = _largest(sample.instances)
-        if truth is not None:
-            return {"points": [(*_middle(truth), 1)]}, truth
-    if card.prompt_mask is not None and sample.amodal is not None and sample.instances is not None:
-        seen = (sample.amodal > 0) & (sample.instances == sample.amodal)
-        if seen.any():
-            return {"prompt_mask": seen}, sample.amodal > 0
-    return {}, None
+    if card.points is not None:
+        return _point_question(sample, card.points.most)
+    if card.prompt_mask is not None:
+        return _mask_question(sample)
+    return NO_QUESTION
+
+
+def _point_question(sample: EvaluationSample, most: int) -> Question:
+    answer = sample.prompt_answer
+    if answer is None and sample.instances is not None:
+        answer = _largest(sample.instances)
+    if answer is None:
+        return NO_QUESTION
+    return Question(points=sample.prompt_points[:most] or ((*_middle(answer), 1),), answer=answer)
+
+
+def _mask_question(sample: EvaluationSample) -> Question:
+    if sample.prompt_mask is not None and sample.prompt_answer is not None:
+        return Question(mask=sample.prompt_mask, answer=sample.prompt_answer)
+    if sample.amodal is None or sample.instances is None:
+        return NO_QUESTION
+    seen = (sample.amodal > 0) & (sample.instances == sample.amodal)
+    return Question(mask=seen, answer=sample.amodal > 0) if seen.any() else NO_QUESTION
 
 
 def _largest(instances: npt.NDArray[np.uint16]) -> BoolImage | None:

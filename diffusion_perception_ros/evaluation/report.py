@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.evaluation.charts import histogram, stage_bars
-from diffusion_perception_ros.evaluation.figures import Tile, frame_tiles
+from diffusion_perception_ros.evaluation.figures import METRES, frame_tiles
 from diffusion_perception_ros.evaluation.output import write_text
 from diffusion_perception_ros.evaluation.run import Evaluation, Frame
 from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary, percentiles
@@ -25,15 +25,21 @@ from diffusion_perception_ros.evaluation.tables import (
     TASK_TITLES,
     best_value,
     format_value,
+    is_best,
     is_model,
     metric_columns,
+    metric_title,
 )
-from diffusion_perception_ros.inference.card import Label, ModelCard
+from diffusion_perception_ros.evaluation.tiles import Tile
+from diffusion_perception_ros.inference.card import ModelCard
 
 
 REPORT_NAME = "report.html"
 HEADLINE_METHODS = ("model_metric", "model_affine", "model")
 """What the top of the page shows of a task: the first of these that was scored."""
+OWN_METHODS = ("model_affine", "model")
+"""The same where a part of the true depth was given to the model: what it says without."""
+NO_TRUTH = "no ground truth of anything that the model predicts"
 TASK_NOTES = {
     "depth": "Baselines never look at the picture and are fitted to each picture's own ground truth. “Affine-aligned” "
     "fits one scale and one shift per picture before scoring.",
@@ -43,6 +49,12 @@ TASK_NOTES = {
     "each picture, and of each of its rows.",
     "instances": "Coverage: best overlap (IoU) of every true object, averaged. Found: share of objects overlapped by "
     "at least a half.",
+    "flow": "EPE: mean distance of the vectors' ends in pixels. Outliers: share that is off by more than 3 pixels and "
+    "5 % of the vector's length.",
+    "mask": "IoU of the answer to one prompt per picture.",
+    "alpha": "MAE: mean absolute error of the opacity. SAD: its sum over the picture, in thousands.",
+    "keypoints": "PCK: share of the visible true joints with a point within 0.2 of the person's size. Precision: "
+    "share of the points found that lie on a true joint.",
 }
 
 
@@ -70,7 +82,7 @@ class TableView:
     note: str
     header: list[str]
     rows: list[tuple[str, list[tuple[str, bool]], bool, bool]]
-    """A cell is its text and whether it is the best of its column."""
+    """A cell is its text and whether it is the best of those it competes with."""
 
 
 @dataclass
@@ -78,8 +90,10 @@ class FrameView:
     name: str
     note: str
     tiles: list[Tile]
-    columns: int = 0
-    """Tiles in a row, 0 = as many as suit their number."""
+    aspect: float = 4 / 3
+    """Width over height of the pictures."""
+    is_strip: bool = False
+    """Tiles are frames of a video side by side, each as wide as the page."""
 
 
 @dataclass
@@ -113,11 +127,11 @@ def write_evaluation_report(folder: Path, result: Evaluation, environment: Mappi
     page = Page(
         title=f"{result.model.name} on {Path(result.data).name}",
         subtitle=f"{len(result.images)} pictures of {result.data}",
-        facts=accuracy_facts(summary),
-        frames=frame_views(result.frames, result.model.labels),
+        facts=_facts(summary, result.sparse),
+        frames=frame_views(result.frames, result.model, metres_caption(result.sparse)),
         tables=table_views(summary),
         sections={"Model": card_rows(result.model), "Measured on": dict(environment)},
-        problems=result.skipped + result.failed,
+        problems=result.skipped + result.failed + [Skipped(name, NO_TRUTH) for name in result.unscored],
     )
     if totals:
         page.facts.append(Fact(f"{percentiles(totals)['p50']:.0f} ms", "per picture", "median, prediction only"))
@@ -136,26 +150,40 @@ def write_page(path: Path, page: Page) -> Path:
     return path
 
 
-def accuracy_facts(summary: Summary) -> list[Fact]:
-    """Per task the model's headline number beside that of the best baseline."""
+def _facts(summary: Summary, sparse: float | None) -> list[Fact]:
+    """Headlines; metres that come from the ground truth are told apart from what the model knows alone."""
+    scores = summary.get("depth", {}).get(ALL, {}).get("model_metric")
+    if not sparse or scores is None:
+        return accuracy_facts(summary)
+    note = f"completed from {percent(sparse)} of the true depth, scored on the rest"
+    given = Fact(format_value("absrel", scores["absrel"]), f"Depth in metres, {metric_title('absrel')}", note)
+    return [given, *accuracy_facts(summary, OWN_METHODS)]
+
+
+def accuracy_facts(summary: Summary, methods: Sequence[str] = HEADLINE_METHODS) -> list[Fact]:
+    """Per task the model's headline number beside that of the best baseline.
+
+    Args:
+        methods: The first of these that was scored is the headline.
+    """
     facts = []
     for task, groups in summary.items():
         rows = groups[ALL]
         metric = HEADLINE[task][0]
-        model = next((method for method in HEADLINE_METHODS if method in rows), None)
-        trivial = _best_of(metric, {method: scores for method, scores in rows.items() if not is_model(method)})
-        if model is None or trivial is None:
+        model = next((method for method in methods if method in rows), None)
+        if model is None:
             continue
         unit = "°" if METRIC_TITLES[metric][0].endswith("°") else ""
-        title = METRIC_TITLES[metric][0].removesuffix(" °")
-        facts.append(
-            Fact(
-                f"{format_value(metric, rows[model][metric])}{unit}",
-                f"{TASK_TITLES[task]}, {title}"
-                + (f" ({METHOD_TITLES[model].removeprefix('model, ')})" if model != "model" else ""),
-                f"best trivial answer ({METHOD_TITLES[trivial]}): {format_value(metric, rows[trivial][metric])}{unit}",
+        title = f"{TASK_TITLES[task]}, {metric_title(metric).replace(' °', '')}"
+        if model != "model":
+            title += f" ({METHOD_TITLES[model].removeprefix('model, ')})"
+        trivial = _best_of(metric, {method: scores for method, scores in rows.items() if not is_model(method)})
+        note = ""
+        if trivial is not None:
+            note = (
+                f"best trivial answer, {METHOD_TITLES[trivial]}: {format_value(metric, rows[trivial][metric])}{unit}"
             )
-        )
+        facts.append(Fact(f"{format_value(metric, rows[model][metric])}{unit}", title, note))
     return facts
 
 
@@ -164,10 +192,25 @@ def _best_of(metric: str, rows: MethodScores) -> str | None:
     return next((method for method, scores in rows.items() if scores.get(metric) == best), None)
 
 
-def frame_views(frames: Iterable[Frame], labels: Sequence[Label]) -> list[FrameView]:
-    """The pictures of every frame to show."""
+def metres_caption(sparse: float | None) -> str:
+    """How metric depth got its metres, given the share of the true depth that the model knew."""
+    return f"in metres, completed from {percent(sparse)} of the true depth" if sparse else METRES
+
+
+def percent(share: float) -> str:
+    """0.001 as 0.1%."""
+    return f"{100 * share:.3g}%"
+
+
+def frame_views(frames: Iterable[Frame], card: ModelCard, metres: str = METRES) -> list[FrameView]:
+    """The pictures of every frame to show; `metres` is the caption of metric depth."""
     return [
-        FrameView(frame.sample.name, _frame_note(frame), frame_tiles(frame.sample, frame.prediction, labels))
+        FrameView(
+            frame.sample.name,
+            _frame_note(frame),
+            frame_tiles(frame.sample, frame.prediction, card, frame.question, metres),
+            frame.sample.rgb.shape[1] / frame.sample.rgb.shape[0],
+        )
         for frame in frames
     ]
 
@@ -192,34 +235,30 @@ def _overview(task: str, rows: MethodScores) -> TableView:
     columns = metric_columns(task, rows)
     body = []
     for method, scores in rows.items():
-        values = [scores.get(metric, math.nan) for metric in columns]
         cells = [
-            (format_value(metric, value), value == best_value(metric, rows))
-            for metric, value in zip(columns, values, strict=True)
+            (format_value(metric, scores.get(metric, math.nan)), is_best(metric, scores, rows)) for metric in columns
         ]
         body.append((METHOD_TITLES[method], cells, is_model(method), False))
     images = max(int(scores["images"]) for scores in rows.values())
-    header = [f"{METRIC_TITLES[metric][0]} {'↑' if METRIC_TITLES[metric][1] > 0 else '↓'}" for metric in columns]
+    header = [metric_title(metric) for metric in columns]
     return TableView(f"{TASK_TITLES[task]}, mean over {images} pictures", TASK_NOTES[task], header, body)
 
 
 def _per_group(task: str, groups: Mapping[str, MethodScores]) -> TableView:
-    first, second = HEADLINE[task]
+    """One row per group, the best method of each in bold."""
+    metrics = tuple(dict.fromkeys(HEADLINE[task]))
     methods = list(groups[ALL])
     body = []
     for group, rows in groups.items():
-        cells = [
-            (
-                f"{format_value(first, rows[method][first])} / {format_value(second, rows[method][second])}",
-                rows[method][first] == best_value(first, rows),
-            )
-            if method in rows
-            else ("–", False)
-            for method in methods
-        ]
+        images = max(int(scores["images"]) for scores in rows.values())
+        cells = [(str(images), False)]
+        for method in methods:
+            scores = rows.get(method)
+            text = " / ".join(format_value(metric, scores[metric]) for metric in metrics) if scores else "–"
+            cells.append((text, scores is not None and is_best(metrics[0], scores, rows)))
         body.append((group, cells, False, group == ALL))
-    title = f"{TASK_TITLES[task]} per group, {METRIC_TITLES[first][0]} / {METRIC_TITLES[second][0]}"
-    return TableView(title, "", [METHOD_TITLES[method] for method in methods], body)
+    title = f"{TASK_TITLES[task]} per group, {' / '.join(map(metric_title, metrics))}"
+    return TableView(title, "", ["pictures", *(METHOD_TITLES[method] for method in methods)], body)
 
 
 def time_charts(title: str, values: Sequence[float], stages: Mapping[str, Sequence[float]]) -> list[Chart]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.prompting import question
+from diffusion_perception_ros.evaluation.prompting import NO_QUESTION, Question, question
 from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_image
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
@@ -42,6 +42,8 @@ class Frame:
 
     sample: EvaluationSample
     prediction: Prediction
+    question: Question = NO_QUESTION
+    """What the model was prompted with."""
 
 
 @dataclass
@@ -55,8 +57,12 @@ class Evaluation:
     """Pictures whose files could not be used."""
     failed: list[Skipped] = field(default_factory=list)
     """Pictures on which the model failed."""
+    unscored: list[str] = field(default_factory=list)
+    """Pictures without ground truth of anything that the model predicts."""
     frames: list[Frame] = field(default_factory=list)
     """Pictures kept for a report."""
+    sparse: float | None = None
+    """Share of the true depth that the model got to answer in metres."""
 
     @property
     def summary(self) -> Summary:
@@ -83,6 +89,7 @@ class Evaluation:
             "images": [{"name": image.name, "group": image.group, "scores": image.scores} for image in self.images],
             "skipped": [vars(entry) for entry in self.skipped],
             "failed": [vars(entry) for entry in self.failed],
+            "unscored": self.unscored,
         }
 
 
@@ -106,25 +113,34 @@ def evaluate(
     Raises:
         InputError: not one picture could be scored.
     """
-    result = Evaluation(dataset.name, predictor.card)
+    result = Evaluation(dataset.name, predictor.card, sparse=sparse)
     kept = set(spread([dataset.group_of(index) for index in range(len(dataset))], show))
     for index, sample in dataset.usable():
         try:
             if sample.previous is not None and predictor.card.second_image is not None:
                 predictor.predict(sample.previous, tasks=())  # flow leads to what was seen last
-            prompts, wanted = question(predictor.card, sample)
-            prediction = predictor.predict(sample.rgb, sample.intrinsics, **prompts)
+            asked = question(predictor.card, sample)
+            prediction = predictor.predict(sample.rgb, sample.intrinsics, **asked.arguments)
             if sparse is not None:
                 sample, prediction = _give_sparse_depth(sample, prediction, sparse, pattern, index)
         except (InputError, RuntimeError) as error:
             result.failed.append(Skipped(sample.name, str(error)))
             continue
-        result.images.append(score_image(sample, prediction, predictor.card.labels, wanted))
+        scores = score_image(sample, prediction, predictor.card.labels, asked.answer)
+        if scores.scores:
+            result.images.append(scores)
+        else:
+            result.unscored.append(sample.name)
         if index in kept:
-            result.frames.append(Frame(sample, prediction))
+            result.frames.append(Frame(sample, prediction, asked))
         if on_image:
             on_image(index)
     result.skipped = list(dataset.skipped)
+    if not result.images and result.unscored:
+        raise InputError(
+            f"{dataset.name} has no ground truth of what model '{predictor.card.name}' predicts "
+            f"({', '.join(predictor.card.tasks)}): give other data or another model"
+        )
     if not result.images:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in (result.skipped + result.failed)[:3])
         raise InputError(f"not one picture of {dataset.name} could be scored ({reasons or 'it is empty'})")

@@ -1,4 +1,4 @@
-"""How a live run got its metres: the scale over time, and what sparse depth is completed to."""
+"""How a live run got its metres: the scale over time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from diffusion_perception_ros.evaluation.charts import timeline
-from diffusion_perception_ros.evaluation.completion_comparison import METHODS, Comparison
-from diffusion_perception_ros.evaluation.report import Chart, Fact, TableView
-
-
-COMPLETION_NOTE = (
-    "AbsRel ↓ / δ1 ↑ in metres of the pixels that are not given, on every 4th row and column of {frames} frames. The "
-    "interpolations see the same points, and joint bilateral also the picture. Rows are a lidar's 32 scan lines."
-)
+from diffusion_perception_ros.evaluation.report import Chart
 
 
 @dataclass(frozen=True)
@@ -74,30 +67,3 @@ def scale_charts(states: Sequence[ScaleState]) -> list[Chart]:
         )
         for name, (title, factor, unit, note) in notes.items()
     ]
-
-
-def completion_view(result: Comparison) -> TableView:
-    """One row per share and pattern, one column per method."""
-    first = next(iter(result.scores.values()))
-    rows = []
-    for setting in result.scores:
-        means = result.means(setting)
-        best = min(scores["absrel"] for scores in means.values())
-        cells = [
-            (f"{scores['absrel']:.4f} / {scores['delta1']:.3f}", scores["absrel"] == best) for scores in means.values()
-        ]
-        rows.append((f"{setting.share:.1%} given, {setting.pattern}", cells, False, False))
-    header = [METHODS[method] for method in first[0][1]]
-    return TableView("Depth completed from sparse points", COMPLETION_NOTE.format(frames=len(first)), header, rows)
-
-
-def completion_facts(result: Comparison) -> list[Fact]:
-    """The model against the best interpolation of the same points, for the share in the middle."""
-    settings = list(result.scores)
-    setting = settings[(len(settings) - 1) // 2]
-    means = {method: scores["absrel"] for method, scores in result.means(setting).items()}
-    ours = means.pop("model")
-    other = min(means, key=lambda method: means[method])
-    given = f"{setting.share:.0%} of the pixels given ({setting.pattern})"
-    note = f"AbsRel with {given}; {METHODS[other]}: {means[other]:.3f}"
-    return [Fact(f"{ours:.3f}", "depth completed from sparse points", note)]

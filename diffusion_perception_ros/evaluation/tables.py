@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.table import Table
 
+from diffusion_perception_ros.evaluation.metrics import Scores
 from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary
 
 
@@ -77,6 +78,9 @@ HEADLINE = {
 """The two metrics of the table per group."""
 
 
+UNDEFINED = "–"
+
+
 def is_model(method: str) -> bool:
     """Whether a method is the model under one of its alignments, and not a baseline."""
     return method == "model" or method.startswith("model_")
@@ -98,10 +102,22 @@ def best_value(metric: str, rows: MethodScores) -> float:
     return max(values) if METRIC_TITLES[metric][1] > 0 else min(values)
 
 
+def is_best(metric: str, scores: Scores, rows: MethodScores) -> bool:
+    """Whether these scores are, as printed, the best of all methods in a metric."""
+    text = format_value(metric, scores.get(metric, math.nan))
+    return text != UNDEFINED and text == format_value(metric, best_value(metric, rows))
+
+
+def metric_title(metric: str) -> str:
+    """With an arrow to where the good values are."""
+    title, direction = METRIC_TITLES[metric]
+    return f"{title} {'↑' if direction > 0 else '↓'}"
+
+
 def format_value(metric: str, value: float) -> str:
     """Three decimals for shares and metres, one for degrees; a dash for what is not defined."""
     if not math.isfinite(value):
-        return "–"
+        return UNDEFINED
     return f"{value:.1f}" if metric in ("mean", "median") else f"{value:.3f}"
 
 
@@ -119,21 +135,19 @@ def _overview(task: str, rows: MethodScores) -> Table:
     table.add_column("")
     columns = metric_columns(task, rows)
     for metric in columns:
-        title, direction = METRIC_TITLES[metric]
-        table.add_column(f"{title} {'↑' if direction > 0 else '↓'}", justify="right")
+        table.add_column(metric_title(metric), justify="right")
     for method, scores in rows.items():
-        cells = []
-        for metric in columns:
-            value = scores.get(metric, math.nan)
-            text = format_value(metric, value)
-            cells.append(f"[bold]{text}[/bold]" if value == best_value(metric, rows) else text)
+        cells = [
+            _bold(format_value(metric, scores.get(metric, math.nan)), is_best(metric, scores, rows))
+            for metric in columns
+        ]
         table.add_row(METHOD_TITLES[method], *cells, style=None if is_model(method) else "dim")
     return table
 
 
 def _per_group(task: str, groups: dict[str, MethodScores]) -> Table:
-    first, second = HEADLINE[task]
-    title = f"{TASK_TITLES[task]} per group: {METRIC_TITLES[first][0]} / {METRIC_TITLES[second][0]}"
+    metrics = tuple(dict.fromkeys(HEADLINE[task]))
+    title = f"{TASK_TITLES[task]} per group: {' / '.join(map(metric_title, metrics))}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("group")
     table.add_column("pictures", justify="right")
@@ -143,12 +157,15 @@ def _per_group(task: str, groups: dict[str, MethodScores]) -> Table:
     for group, rows in groups.items():
         if group == ALL:
             table.add_section()
-        cells = [
-            f"{format_value(first, rows[method][first])} / {format_value(second, rows[method][second])}"
-            if method in rows
-            else "–"
-            for method in methods
-        ]
+        cells = []
+        for method in methods:
+            scores = rows.get(method)
+            text = " / ".join(format_value(metric, scores[metric]) for metric in metrics) if scores else UNDEFINED
+            cells.append(_bold(text, scores is not None and is_best(metrics[0], scores, rows)))
         images = max(int(scores["images"]) for scores in rows.values())
-        table.add_row(group, str(images), *cells, style="bold" if group == ALL else None)
+        table.add_row(group, str(images), *cells)
     return table
+
+
+def _bold(text: str, bold: bool) -> str:
+    return f"[bold]{text}[/bold]" if bold else text

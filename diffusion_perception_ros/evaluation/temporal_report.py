@@ -10,17 +10,20 @@ import cv2
 import numpy as np
 from rich.table import Table
 
-from diffusion_perception_ros.evaluation.figures import Scale, Tile, embed, error_gradient
 from diffusion_perception_ros.evaluation.flicker import Correspondence, at_places, depth_change
 from diffusion_perception_ros.evaluation.report import REPORT_NAME, Fact, FrameView, Page, TableView, write_page
+from diffusion_perception_ros.evaluation.tables import UNDEFINED
 from diffusion_perception_ros.evaluation.temporal import METHODS, Shown, VideoEvaluation, depth_of, in_metres
-from diffusion_perception_ros.inference.visualization import colorize_depth, depth_limits
+from diffusion_perception_ros.evaluation.tiles import Scale, Tile, depth_gradient, embed, error_gradient
+from diffusion_perception_ros.inference.visualization import INVALID, colorize_depth, depth_limits
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
 VIDEO_FRAMES = 5
 """Frames in a row that a report shows."""
 STRIP_WIDTH = 1600
+GAP = 4
+"""Pixels between the frames of a strip."""
 CHANGE_LIMIT = 0.05
 """Relative change from frame to frame shown as the brightest colour."""
 METHOD_TITLES = {"off": "filter off", "on": "filter on"}
@@ -71,10 +74,12 @@ def video_frame_view(result: VideoEvaluation) -> FrameView | None:
         return None
     rows = {method: [depth for depth in row if depth is not None] for method, row in depths.items()}
     low, high = depth_limits(np.concatenate([_true_depth(shown) for shown in result.shown]))
+    scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
     tiles = [Tile("Camera", source=_strip([shown.sample.rgb for shown in result.shown]))]
     for method, row in rows.items():
         pictures = [colorize_depth(depth, low, high) for depth in row]
-        tiles.append(Tile(f"Depth, {METHOD_TITLES[method]}", "one scale and shift for the clip", _strip(pictures)))
+        caption = "one scale and shift for the clip"
+        tiles.append(Tile(f"Depth, {METHOD_TITLES[method]}", caption, _strip(pictures), scale))
     for method, row in rows.items():
         changes = [
             _change(before, now, shown.link)
@@ -90,7 +95,7 @@ def video_frame_view(result: VideoEvaluation) -> FrameView | None:
             )
         )
     note = f"{len(result.shown)} frames, {result.interval:.3f} s apart"
-    return FrameView("Frame to frame, without and with the temporal filter", note, tiles, columns=1)
+    return FrameView("Frame to frame, without and with the temporal filter", note, tiles, is_strip=True)
 
 
 def write_video_report(folder: Path, result: VideoEvaluation, environment: Mapping[str, str]) -> Path:
@@ -133,9 +138,14 @@ def _cell(result: VideoEvaluation, method: str, score: str) -> tuple[str, bool]:
     """Text, and whether it is the best of its column."""
     value = result.scores[method].get(score, math.nan)
     if not math.isfinite(value):
-        return "–", False
-    best = min(scores[score] for scores in result.scores.values() if math.isfinite(scores.get(score, math.nan)))
-    return f"{value:.2%}" if score.startswith("flicker") else f"{value:.3f}", value == best
+        return UNDEFINED, False
+    text = _text(score, value)
+    known = [scores[score] for scores in result.scores.values() if math.isfinite(scores.get(score, math.nan))]
+    return text, text == _text(score, min(known))
+
+
+def _text(score: str, value: float) -> str:
+    return f"{value:.2%}" if score.startswith("flicker") else f"{value:.3f}"
 
 
 def _metres(shown: Shown, method: str, gauge: tuple[float, float]) -> FloatImage | None:
@@ -163,9 +173,10 @@ def _strip(pictures: Sequence[UInt8Image]) -> str:
     width = STRIP_WIDTH // VIDEO_FRAMES
     size = width, round(pictures[0].shape[0] * width / pictures[0].shape[1])
     small = [np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8) for picture in pictures]
-    gap = np.full((small[0].shape[0], 4, 3), 255, np.uint8)
+    height = small[0].shape[0]
+    gap = np.full((height, GAP, 3), INVALID, np.uint8)
     row = [part for picture in small for part in (gap, picture)][1:]
     missing = VIDEO_FRAMES - len(small)
     if missing:  # changes start with the second frame
-        row = [np.full((small[0].shape[0], missing * (width + 4), 3), 255, np.uint8), *row]
+        row = [np.full((height, missing * (width + GAP), 3), INVALID, np.uint8), *row]
     return embed(np.concatenate(row, axis=1), STRIP_WIDTH)

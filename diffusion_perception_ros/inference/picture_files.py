@@ -1,12 +1,13 @@
-"""Picture files → RGB, refusing what is cut off."""
+"""Picture files → RGB or stored values, refusing what is cut off."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import UInt8Image
@@ -25,6 +26,19 @@ def read_picture(path: Path) -> UInt8Image:
     Raises:
         InputError: missing, not a picture, truncated or damaged.
     """
+    return cast(UInt8Image, cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+
+
+def read_values(path: Path) -> npt.NDArray[Any]:
+    """Reads a picture file whose pixels are numbers: (H, W) or (H, W, C) as stored, channels in the order B, G, R, A.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    return _decode(path, cv2.IMREAD_UNCHANGED)
+
+
+def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -37,12 +51,12 @@ def read_picture(path: Path) -> UInt8Image:
     if data.startswith(b"\x89PNG") and b"IEND" not in data[-4096:]:
         raise InputError(f"{path} is a truncated PNG: it stops after {len(data)} bytes without an end chunk")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded: {error.err}") from error
     if picture is None:
         raise InputError(f"{path} is not a picture that can be decoded: it is damaged or of another format")
-    return cast(UInt8Image, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return picture
 
 
 def _jpeg_is_complete(data: bytes) -> bool:

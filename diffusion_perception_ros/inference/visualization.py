@@ -93,17 +93,23 @@ def colorize_instances(ids: UInt16Image) -> UInt8Image:
     return _apply(ids, table)
 
 
+def full_color_length(flow: FloatImage) -> float:
+    """Pixels of a vector that gets the full colour: the 98th percentile of the finite lengths, at least 1."""
+    length = np.hypot(flow[..., 0], flow[..., 1])
+    finite = length[np.isfinite(length)]
+    return max(1.0, float(np.percentile(finite, 98))) if finite.size else 1.0
+
+
 def colorize_flow(flow: FloatImage, longest: float | None = None) -> UInt8Image:
     """Optical flow (H, W, 2) in pixels: hue is the direction (right red, down green-yellow), none white, NaN grey.
 
     Args:
         flow: Right and down.
-        longest: Pixels that give the full colour, default the 98th percentile of the lengths, at least 1.
+        longest: Pixels that give the full colour, default `full_color_length`.
     """
     length, angle = cv2.cartToPolar(np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]))
-    finite = length[np.isfinite(length)]
     if longest is None:
-        longest = max(1.0, float(np.percentile(finite, 98))) if finite.size else 1.0
+        longest = full_color_length(flow)
     hsv = np.full((*length.shape, 3), 255, np.uint8)
     hsv[..., 0] = np.nan_to_num(angle * (90 / np.pi)).astype(np.uint8)
     hsv[..., 1] = np.nan_to_num(np.clip(length / longest, 0, 1) * 255).astype(np.uint8)
@@ -112,11 +118,17 @@ def colorize_flow(flow: FloatImage, longest: float | None = None) -> UInt8Image:
     return picture
 
 
+def flow_wheel(size: int) -> UInt8Image:
+    """The colours of `colorize_flow` by direction and length: a square of `size` pixels, the longest at its rim."""
+    steps = np.linspace(-1.0, 1.0, size, dtype=np.float32)
+    return colorize_flow(np.stack(np.meshgrid(steps, steps), axis=-1), 1.0)
+
+
 def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
-    """The picture with a dot on each keypoint (N, 3): u, v in pixels and confidence; unsure ones are darker."""
+    """The picture with a dot on each keypoint (N, 3 or 4): u, v in pixels, confidence; unsure ones are darker."""
     picture = rgb.copy()
     radius = max(2, round(max(rgb.shape[:2]) / 160))
-    for u, v, confidence in keypoints:
+    for u, v, confidence in keypoints[:, :3]:
         centre, strength = (round(float(u)), round(float(v))), 0.4 + 0.6 * float(confidence)
         cv2.circle(picture, centre, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
         cv2.circle(picture, centre, radius, (255 * strength, 220 * strength, 0), cv2.FILLED, cv2.LINE_AA)
