@@ -23,7 +23,7 @@ from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.report import NO_TRUTH, write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, rows_of
-from diffusion_perception_ros.evaluation.tables import tables
+from diffusion_perception_ros.evaluation.tables import pictures, tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
 from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.inference.estimator import Estimator
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
     if result.unscored:
         print(
-            f"diffusion-perception evaluate: {len(result.unscored)} pictures have {NO_TRUTH} "
+            f"diffusion-perception evaluate: {pictures(len(result.unscored))} with {NO_TRUTH} "
             f"({', '.join(estimator.card.tasks)}), such as {result.unscored[0]}",
             file=sys.stderr,
         )
@@ -209,5 +209,5 @@ def _report_problems(scored: int, skipped: list[Skipped], failed: list[Skipped])
     for word, entry in problems:
         print(f"diffusion-perception evaluate: {word} {entry.name}: {entry.reason}", file=sys.stderr)
     if problems:
-        print(f"diffusion-perception evaluate: {scored} pictures scored, {len(problems)} left out", file=sys.stderr)
+        print(f"diffusion-perception evaluate: {pictures(scored)} scored, {len(problems)} left out", file=sys.stderr)
     return 1 if problems else 0

@@ -19,6 +19,7 @@ from diffusion_perception_ros.evaluation.report import (
     percent,
     write_page,
 )
+from diffusion_perception_ros.evaluation.tables import pictures
 from diffusion_perception_ros.evaluation.tiles import Scale, Tile, depth_gradient, embed, error_tile, thickened
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.visualization import colorize_depth, depth_limits
@@ -26,12 +27,14 @@ from diffusion_perception_ros.sample import FloatImage
 
 
 NOTE = (
-    "AbsRel ↓ / δ1 ↑ in metres of the pixels that are not given, mean over {pictures} pictures. The interpolations "
+    "AbsRel ↓ / δ1 ↑ in metres of the pixels that are not given, mean over {pictures}. The interpolations "
     "see the same points, and joint bilateral also the picture. rows32: the 32 scan lines of a lidar."
 )
 STEP_NOTE = " Scored on every {step}th row and column."
 ERROR_LIMIT = 0.1
 """Relative error shown as the brightest colour."""
+POINTS_ACROSS = 160
+"""Radii of a drawn point that make up the width of a picture."""
 SHOWN_ERRORS = ("model", "joint_bilateral", "nearest", "model_global")
 
 
@@ -44,7 +47,7 @@ def completion_view(result: Comparison, step: int = 1) -> TableView:
     first = next(iter(result.scores.values()))
     rows = [(_name(setting), _cells(result.means(setting)), False, False) for setting in result.scores]
     header = [METHODS[method] for method in first[0][1]]
-    note = NOTE.format(pictures=len(first)) + (STEP_NOTE.format(step=step) if step > 1 else "")
+    note = NOTE.format(pictures=pictures(len(first))) + (STEP_NOTE.format(step=step) if step > 1 else "")
     return TableView("Depth completed from sparse points", note, header, rows)
 
 
@@ -73,7 +76,7 @@ def write_comparison_report(
         tables.append(_groups_view(result, list(groups)))
     page = Page(
         title=f"{card.name}: depth completed from sparse points of {Path(data).name}",
-        subtitle=f"{len(result.scores[result.headline])} pictures of {data}",
+        subtitle=f"{pictures(len(result.scores[result.headline]))} of {data}",
         facts=completion_facts(result),
         frames=views,
         tables=tables,
@@ -111,13 +114,13 @@ def _frame_view(shown: Shown, setting: Setting) -> FrameView:
     scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
 
     def depth_tile(title: str, caption: str, depth: FloatImage) -> Tile:
-        return Tile(title, caption, embed(colorize_depth(thickened(depth), low, high)), scale)
+        return Tile(title, caption, embed(colorize_depth(depth, low, high)), scale)
 
     tiles = [
         Tile("Input", source=embed(shown.sample.rgb)),
-        depth_tile("Given depth", "dots enlarged", shown.given),
+        depth_tile("Given depth", "points enlarged", thickened(shown.given, truth.shape[1] / POINTS_ACROSS)),
         depth_tile("Depth, completed", "by the model", shown.answers["model"]),
-        depth_tile("Depth, ground truth", "grey: not known", truth),
+        depth_tile("Depth, ground truth", "grey: not known", thickened(truth)),
     ]
     for method in SHOWN_ERRORS:
         error = np.abs(shown.answers[method] - truth) / truth

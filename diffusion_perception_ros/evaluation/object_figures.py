@@ -35,6 +35,8 @@ FOUND, VISIBLE, HIDDEN = (255, 220, 0), (0, 220, 255), (130, 130, 255)
 """Colours of keypoints that the model found, and of true ones, seen and hidden."""
 INSIDE, OUTSIDE = (60, 220, 80), (230, 60, 40)
 """Colours of point prompts."""
+DOTS_ACROSS = 90
+"""Radii of a drawn point that make up the longer side of a picture, which is shown small."""
 WHEEL_SIZE = 96
 APPEARANCE = {
     "albedo": ("Albedo", "colour without the light"),
@@ -102,12 +104,13 @@ def keypoint_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator
     """What was found as dots, the truth as rings around where they should be."""
     if prediction.keypoints is None:
         return
-    picture = draw_keypoints(sample.rgb, prediction.keypoints)
+    radius = max(3, round(max(sample.rgb.shape[:2]) / DOTS_ACROSS))
+    picture = draw_keypoints(sample.rgb, prediction.keypoints, radius)
     count = len(prediction.keypoints)
     caption = f"{count} point{'s' if count != 1 else ''} found, darker where unsure"
     legend = [("found", css_color(FOUND))]
     if sample.keypoints is not None:
-        _draw_people(picture, sample.keypoints)
+        _draw_people(picture, sample.keypoints, 2 * radius)
         legend += [("true, visible", css_color(VISIBLE)), ("true, hidden", css_color(HIDDEN))]
     yield Tile("Keypoints", caption, embed(picture), legend=legend)
 
@@ -127,7 +130,7 @@ def _wheel() -> str:
 
 
 def _draw_points(picture: UInt8Image, question: Question) -> UInt8Image:
-    radius = max(3, round(max(picture.shape[:2]) / 100))
+    radius = max(3, round(max(picture.shape[:2]) / DOTS_ACROSS))
     for u, v, inside in question.points:
         centre = (round(u), round(v))
         cv2.circle(picture, centre, radius + 2, (255, 255, 255), cv2.FILLED, cv2.LINE_AA)
@@ -135,10 +138,9 @@ def _draw_points(picture: UInt8Image, question: Question) -> UInt8Image:
     return picture
 
 
-def _draw_people(picture: UInt8Image, people: FloatImage) -> None:
+def _draw_people(picture: UInt8Image, people: FloatImage, radius: int) -> None:
     """Rings on the joints (P, 17, 3) that are in the picture; drawn into it."""
-    radius = max(4, round(max(picture.shape[:2]) / 100))
     for u, v, visibility in people.reshape(-1, 3):
         if visibility > 0:
             color = VISIBLE if visibility == 2 else HIDDEN
-            cv2.circle(picture, (round(float(u)), round(float(v))), radius, color, max(1, radius // 3), cv2.LINE_AA)
+            cv2.circle(picture, (round(float(u)), round(float(v))), radius, color, max(2, radius // 4), cv2.LINE_AA)

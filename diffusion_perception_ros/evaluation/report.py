@@ -29,6 +29,7 @@ from diffusion_perception_ros.evaluation.tables import (
     is_model,
     metric_columns,
     metric_title,
+    pictures,
 )
 from diffusion_perception_ros.evaluation.tiles import Tile
 from diffusion_perception_ros.inference.card import ModelCard
@@ -50,7 +51,7 @@ TASK_NOTES = {
     "instances": "Coverage: best overlap (IoU) of every true object, averaged. Found: share of objects overlapped by "
     "at least a half.",
     "flow": "EPE: mean distance of the vectors' ends in pixels. Outliers: share that is off by more than 3 pixels and "
-    "5 % of the vector's length.",
+    "5% of the vector's length.",
     "mask": "IoU of the answer to one prompt per picture.",
     "alpha": "MAE: mean absolute error of the opacity. SAD: its sum over the picture, in thousands.",
     "keypoints": "PCK: share of the visible true joints with a point within 0.2 of the person's size. Precision: "
@@ -126,7 +127,7 @@ def write_evaluation_report(folder: Path, result: Evaluation, environment: Mappi
     totals = [1000 * sum(image.timings.values()) for image in result.images if image.timings]
     page = Page(
         title=f"{result.model.name} on {Path(result.data).name}",
-        subtitle=f"{len(result.images)} pictures of {result.data}",
+        subtitle=f"{pictures(len(result.images))} of {result.data}",
         facts=_facts(summary, result.sparse),
         frames=frame_views(result.frames, result.model, metres_caption(result.sparse)),
         tables=table_views(summary),
@@ -241,7 +242,7 @@ def _overview(task: str, rows: MethodScores) -> TableView:
         body.append((METHOD_TITLES[method], cells, is_model(method), False))
     images = max(int(scores["images"]) for scores in rows.values())
     header = [metric_title(metric) for metric in columns]
-    return TableView(f"{TASK_TITLES[task]}, mean over {images} pictures", TASK_NOTES[task], header, body)
+    return TableView(f"{TASK_TITLES[task]}, mean over {pictures(images)}", TASK_NOTES[task], header, body)
 
 
 def _per_group(task: str, groups: Mapping[str, MethodScores]) -> TableView:
@@ -264,7 +265,7 @@ def _per_group(task: str, groups: Mapping[str, MethodScores]) -> TableView:
 def time_charts(title: str, values: Sequence[float], stages: Mapping[str, Sequence[float]]) -> list[Chart]:
     """A histogram of the total and the median of every stage, in milliseconds."""
     medians = {stage: percentiles(times)["p50"] for stage, times in stages.items() if times}
-    charts = [Chart(title, Markup(histogram(values, "ms")), f"{len(values)} pictures")]
+    charts = [Chart(title, Markup(histogram(values, "ms")), pictures(len(values)))]
     if medians:
         charts.append(Chart("Median time per stage", Markup(stage_bars(medians, "ms"))))
     return charts

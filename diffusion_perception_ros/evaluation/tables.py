@@ -114,6 +114,11 @@ def metric_title(metric: str) -> str:
     return f"{title} {'↑' if direction > 0 else '↓'}"
 
 
+def pictures(count: int) -> str:
+    """1 picture, 2 pictures."""
+    return f"{count} picture{'s' if count != 1 else ''}"
+
+
 def format_value(metric: str, value: float) -> str:
     """Three decimals for shares and metres, one for degrees; a dash for what is not defined."""
     if not math.isfinite(value):
@@ -131,7 +136,7 @@ def tables(summary: Summary) -> Iterator[RenderableType]:
 
 def _overview(task: str, rows: MethodScores) -> Table:
     images = max(int(scores["images"]) for scores in rows.values())
-    table = Table(title=f"{TASK_TITLES[task]}, mean over {images} pictures", title_justify="left", title_style="bold")
+    table = Table(title=f"{TASK_TITLES[task]}, mean over {pictures(images)}", title_justify="left", title_style="bold")
     table.add_column("")
     columns = metric_columns(task, rows)
     for metric in columns:

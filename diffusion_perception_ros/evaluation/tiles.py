@@ -79,7 +79,7 @@ def error_tile(title: str, caption: str, error: FloatImage, limit: float, unit: 
     return Tile(title, caption, embed(picture), Scale(error_gradient(), "0", end))
 
 
-def thickened(values: FloatImage) -> FloatImage:
+def thickened(values: FloatImage, radius: float = DOT_RADIUS) -> FloatImage:
     """Sparse measurements (H, W) or (H, W, C) as dots that can be seen; dense ones as they are."""
     known = np.isfinite(values if values.ndim == 2 else values[..., 0])
     if not known.any() or known.mean() >= SPARSE_SHARE:
@@ -90,7 +90,7 @@ def thickened(values: FloatImage) -> FloatImage:
     source = np.zeros(int(nearest.max()) + 1, np.intp)
     source[nearest[known]] = np.flatnonzero(known)
     flat = values.reshape(known.size, -1)[source[nearest.reshape(-1)]].reshape(values.shape).copy()
-    flat[distance > DOT_RADIUS] = np.nan
+    flat[distance > radius] = np.nan
     return flat.astype(np.float32)
 
 

@@ -124,10 +124,15 @@ def flow_wheel(size: int) -> UInt8Image:
     return colorize_flow(np.stack(np.meshgrid(steps, steps), axis=-1), 1.0)
 
 
-def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
-    """The picture with a dot on each keypoint (N, 3 or 4): u, v in pixels, confidence; unsure ones are darker."""
+def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage, radius: int | None = None) -> UInt8Image:
+    """The picture with a dot on each keypoint (N, 3 or 4): u, v in pixels, confidence; unsure ones are darker.
+
+    Args:
+        radius: Pixels, by default what suits the whole picture on a screen.
+    """
     picture = rgb.copy()
-    radius = max(2, round(max(rgb.shape[:2]) / 160))
+    if radius is None:
+        radius = max(2, round(max(rgb.shape[:2]) / 160))
     for u, v, confidence in keypoints[:, :3]:
         centre, strength = (round(float(u)), round(float(v))), 0.4 + 0.6 * float(confidence)
         cv2.circle(picture, centre, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
