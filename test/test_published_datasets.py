@@ -209,7 +209,7 @@ def test_training_on_a_mixture_passes_over_what_cannot_be_read(
     }
     (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", str(tmp_path / "mixed.yaml"), "-o", str(tmp_path / "run")]) == 0
-    assert "training samples could not be read and were replaced" in capsys.readouterr().err
+    assert "training samples could not be read and were passed over" in capsys.readouterr().err
     record = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[-1])
     assert record["real_scores"]["metric_abs_rel"] > 0
     assert "abs_rel" in record["scores"]

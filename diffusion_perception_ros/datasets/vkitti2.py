@@ -1,6 +1,6 @@
 """Virtual KITTI 2 in its published layout (Cabon et al., 2020; the formats are described on its page).
 
-    SceneNN/VARIATION/frames/{rgb,depth,classSegmentation,instanceSegmentation,forwardFlow}/Camera_C/…_IIIII.{jpg,png}
+    SceneNN/VARIATION/frames/{rgb,depth,classSegmentation,instanceSegmentation,backwardFlow}/Camera_C/…_IIIII.*
     SceneNN/VARIATION/intrinsic.txt
 
 Depth is planar, in centimetres, 16 bit; the sky has the highest value. Only `rgb` and `depth` must be there.

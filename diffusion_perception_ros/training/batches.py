@@ -272,17 +272,23 @@ def whole_pictures(
     indices: Sequence[int],
     size_for: Callable[[int, int], tuple[int, int]],
     batch_size: int,
+    unreadable: dict[int, str],
 ) -> Iterator[Batch]:
     """The samples named by `indices` without augmentation, resized, in order; unreadable ones are left out.
 
     Args:
         size_for: (width, height) of a picture → (width, height) of the network's input, the same for a whole batch.
+        unreadable: gets the indices that were left out, and why.
+
+    Raises:
+        InputError: not one of them can be read.
     """
     samples: list[Sample] = []
     for index in indices:
         try:
             sample = dataset[index]
-        except InputError:
+        except InputError as error:
+            unreadable[index] = str(error)
             continue
         samples.append(resize_sample(sample, *size_for(sample.rgb.shape[1], sample.rgb.shape[0])))
         if len(samples) == batch_size:
@@ -290,6 +296,9 @@ def whole_pictures(
             samples = []
     if samples:
         yield collate(samples)
+    if unreadable.keys() >= set(indices):
+        reason = next(iter(unreadable.values()), "there is none")
+        raise InputError(f"none of {len(indices)} samples can be read, the first because {reason}")
 
 
 class Ahead(Iterator[Any]):

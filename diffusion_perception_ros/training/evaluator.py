@@ -46,9 +46,15 @@ class Evaluator:
         self._dataset, self._indices = dataset, indices
         self._size, self._batch_size = config.data.sizes[0], config.data.batch_size
         self._keep_aspect, self._classes = keep_aspect, config.data.classes
+        self.unreadable: dict[int, str] = {}
+        """Samples that were left out so far, and why."""
 
     def scores(self) -> dict[str, float]:
-        """See `validation.validate`."""
+        """See `validation.validate`.
+
+        Raises:
+            InputError: not one of the samples can be read.
+        """
         return validate(self._estimates, self._batches(), self._classes)
 
     def sheet(self) -> UInt8Image:
@@ -65,7 +71,8 @@ class Evaluator:
         width, height = self._size
         if self._keep_aspect:
             rule = InputSize(rule="area", area=width * height, multiple_of=MULTIPLE)
-            pictures = whole_pictures(self._dataset, self._indices, rule.size_for, 1)
+            size_for, batch_size = rule.size_for, 1
         else:
-            pictures = whole_pictures(self._dataset, self._indices, lambda *_: self._size, self._batch_size)
+            size_for, batch_size = lambda *_: self._size, self._batch_size
+        pictures = whole_pictures(self._dataset, self._indices, size_for, batch_size, self.unreadable)
         return (batch.to(self._accelerator.device) for batch in pictures)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from diffusion_perception_ros.sample import UInt8Image
 
 
 EVALUATIONS = "evaluations.jsonl"
+_CURVES = "the curves for TensorBoard"
 _LINE_SECONDS = 30.0
 
 
 class Monitor:
-    """Writes below the run folder and to stderr. A disabled monitor (other processes than the first) does nothing."""
+    """Writes below the run folder and to stderr. A disabled monitor (other processes than the first) does nothing.
+
+    What cannot be written, because the disk is full, is said and left out.
+    """
 
     def __init__(self, run: Path, enabled: bool = True, console: Console | None = None) -> None:
         self._run, self._enabled = run, enabled
@@ -37,6 +43,7 @@ class Monitor:
         )
         self._task = self._bar.add_task("", total=1.0, step=0, rate="", loss="", left="")
         self._last_line = 0.0
+        self._failed: set[str] = set()
 
     def __enter__(self) -> Monitor:
         self._bar.start()
@@ -45,7 +52,7 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
         if self._board:
-            self._board.close()
+            self._write(self._board.close, _CURVES)
 
     def say(self, text: str) -> None:
         """One line on stderr."""
@@ -69,20 +76,54 @@ class Monitor:
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """TensorBoard curves."""
-        if self._board:
+        if (board := self._board) is None:
+            return
+
+        def add() -> None:
             for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+                board.add_scalar(f"{group}/{name}", value, step)
+
+        self._write(add, _CURVES)
 
     def evaluation(self, record: dict[str, Any], sheet: UInt8Image) -> None:
         """Keeps an evaluation: a line of `evaluations.jsonl`, TensorBoard, a picture, a line on stderr."""
         if not self._board:
             return
-        with (self._run / EVALUATIONS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-        step = record["step"]
+        board, step = self._board, record["step"]
+        self._write(lambda: _append(self._run / EVALUATIONS, json.dumps(record)), f"a line of {EVALUATIONS}")
         self.scalars("validation", record["scores"], step)
-        self._board.add_image("validation/pictures", sheet, step, dataformats="HWC")
-        (self._run / "pictures").mkdir(exist_ok=True)
-        cv2.imwrite(str(self._run / "pictures" / f"step_{step:08d}.jpg"), sheet[..., ::-1])
+        self._write(lambda: board.add_image("validation/pictures", sheet, step, dataformats="HWC"), _CURVES)
+        self._write(lambda: _save_picture(self._run / "pictures" / f"step_{step:08d}.jpg", sheet), "a picture")
         scores = " ".join(f"{name} {value:.3f}" for name, value in record["scores"].items())
         self.say(f"evaluation at step {step}: {scores}")
+
+    def _write(self, write: Callable[[], object], what: str) -> None:
+        """Only the first failure of a kind is said."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self._failed:
+                self._failed.add(what)
+                self.say(f"{what} could not be written ({error}); training goes on")
+
+
+def _append(path: Path, line: str) -> None:
+    """The whole line or nothing of it."""
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+    except OSError:
+        os.truncate(path, size)
+        raise
+
+
+def _save_picture(path: Path, rgb: UInt8Image) -> None:
+    _, encoded = cv2.imencode(path.suffix, rgb[..., ::-1])
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        partial.write_bytes(encoded.tobytes())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -41,6 +41,8 @@ class Shards(_Source):
     kind: Literal["shards"] = "shards"
     path: Path
     """Folder with shards; what is rendered into it during the run joins at the next epoch."""
+    first: int | None = Field(default=None, gt=0)
+    """Only so many samples, the first ones."""
 
 
 class World(_Source):
@@ -107,13 +109,18 @@ def stored_sources(state: Mapping[str, Any]) -> tuple[Any, ...]:
     return sources
 
 
-def open_sources(sources: Sequence[Any]) -> Mixture:
+def open_sources(sources: Sequence[Any], classes: int = UNLABELLED) -> Mixture:
     """Opens every source.
+
+    Args:
+        classes: number of classes; a sample with a higher id than they have counts as unreadable.
 
     Raises:
         InputError: one of them is missing, empty or unreadable; the message names it.
     """
-    return Mixture([_open(source) for source in sources], [source.weight for source in sources])
+    return Mixture(
+        [_KnownClasses(_open(source), classes) for source in sources], [source.weight for source in sources]
+    )
 
 
 def evenly(length: int, count: int) -> list[int]:
@@ -137,7 +144,8 @@ def label_counts(dataset: Sequence[Sample], classes: int = len(LABELS)) -> Tenso
 def _open(source: Any) -> Sequence[Sample]:
     match source:
         case Shards():
-            return ShardDataset(source.path)
+            shards = ShardDataset(source.path)
+            return shards if source.first is None else _First(shards, source.first)
         case World():
             config = load_config(source.config) if source.config else WorldConfig()
             return WorldDataset(config, source.size, source.count, source.seed)
@@ -150,6 +158,46 @@ def _open(source: Any) -> Sequence[Sample]:
         case VirtualKitti2():
             return VirtualKitti2Dataset(source.path, source.scenes, source.variations)
     raise InputError(f"{source!r} is no source of samples")
+
+
+class _KnownClasses(Sequence[Sample]):
+    """A source without the samples that say something of classes that there are not."""
+
+    def __init__(self, samples: Sequence[Sample], classes: int) -> None:
+        self._samples, self._classes = samples, classes
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """As the source has it.
+
+        Raises:
+            InputError: it cannot be read, or has a class id that is none.
+        """
+        sample = self._samples[index]
+        if sample.semantic is not None:
+            highest = int(np.max(sample.semantic, where=sample.semantic != UNLABELLED, initial=0))
+            if highest >= self._classes:
+                raise InputError(
+                    f"{sample.name} has the class id {highest}, but the {self._classes} classes of 'data.classes' end "
+                    f"at {self._classes - 1}: name all classes of the data there, or mark the others with {UNLABELLED}"
+                )
+        return sample
+
+
+class _First(Sequence[Sample]):
+    """The first samples of a dataset."""
+
+    def __init__(self, samples: Sequence[Sample], count: int) -> None:
+        self._samples, self._count = samples, min(count, len(samples))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """See the dataset."""
+        return self._samples[range(self._count)[index]]
 
 
 class _Measured(Sequence[Sample]):
