@@ -118,6 +118,9 @@ def test_card_says_what_the_numbers_mean(segmentation: tuple[Path, ModelCard]) -
     assert card.licence_terms is not None
     assert (card.licence_terms.non_commercial, card.licence_terms.gated) == (True, True)
     assert max(card.parity.values()) < 1e-4
+    assert "not verified with its weights" in card.description
+    caveats = {recipe.task for recipe in diception.RECIPES if recipe.caveat}
+    assert caveats == {"normals", "segmentation"}
 
 
 def test_a_class_becomes_a_mask_and_instances_in_one_step(

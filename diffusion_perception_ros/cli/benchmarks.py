@@ -19,9 +19,9 @@ from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.live_run import analyse
 from diffusion_perception_ros.evaluation.summary import percentiles
-from diffusion_perception_ros.inference.card import read_card
+from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import find_model, list_models
+from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model, list_models
 from diffusion_perception_ros.sample import Intrinsics, UInt8Image
 
 
@@ -183,37 +183,58 @@ def models(backend: str, seconds: float) -> list[Comparison]:
 
 
 def live(model: str, backend: str, seconds: float) -> list[Comparison]:
-    """The node with all outputs recorded, over DDS, against the bare estimator in this process."""
-    folder = find_model(model).resolve()
-    card = read_card(folder)
-    bare = Estimator.load(folder, backend)
-    picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
-    predict = take_turns({"predict": _prediction(bare, picture, camera, None)}, 2 * seconds)["predict"]
+    """The node over DDS, all its maps recorded or depth alone, against the bare estimator in this process.
+
+    With the default model, every model that ships with the package is measured.
+    """
+    folders = _shipped() if model == DEFAULT_MODEL else [find_model(model)]
+    latency, throughput, notes = {}, {}, []
     with tempfile.TemporaryDirectory() as temporary:
         bag = write_camera_bag(
             Path(temporary) / "bag", {"/camera": LIVE_RATE}, LIVE_FRAMES / LIVE_RATE, bench_picture(2 * WIDTH, HEIGHT)
         )
         dataset = BagDataset(bag, depth_required=False)
-        recording = Path(temporary) / "recording"
-        published = play_live(dataset, folder, card, recording, Path(temporary) / "logs", backend)
-        run = analyse(recording, NAMESPACE, dataset, card, published, show=0)
-    notes = [f"{run.received} of {run.published} images at {LIVE_RATE:g} Hz received, {run.dropped} dropped as stale"]
-    latency = percentiles(run.latency_ms)
+        recording, logs = Path(temporary) / "recording", Path(temporary) / "logs"
+        for folder in folders:
+            card = read_card(folder)
+            for title, recorded in _recorded(card).items():
+                published = play_live(dataset, folder.resolve(), recorded, recording, logs, backend)
+                run = analyse(recording, NAMESPACE, dataset, recorded, published, show=0)
+                latency[title], throughput[title] = percentiles(run.latency_ms)["p50"], run.throughput_hz
+                notes.append(
+                    f"{title}: {run.received} of {run.published} images received, {run.dropped} dropped as stale"
+                )
+    picture, camera = bench_picture(), Intrinsics(WIDTH, HEIGHT, 525.0, 525.0, 319.5, 239.5)
+    bare = {
+        f"{folder.name}, no ROS": _prediction(Estimator.load(folder, backend), picture, camera, None)
+        for folder in folders
+    }
+    times = take_turns(bare, 2 * seconds)
     return [
+        Comparison("image to last map of the node, median", "ms", latency | times, notes=notes),
         Comparison(
-            "latency, image to last output",
-            "ms",
-            {"node, median": latency["p50"], "bare estimator": predict},
-            False,
-            notes,
-        ),
-        Comparison(
-            f"throughput at {LIVE_RATE:g} Hz",
+            f"camera at {LIVE_RATE:g} Hz, player and recorder on the same processor",
             "Hz",
-            {"node": run.throughput_hz, "bare estimator": 1000 / predict},
+            throughput | {title: 1000 / value for title, value in times.items()},
             True,
         ),
     ]
+
+
+def _shipped() -> list[Path]:
+    """Folders of the models that lie beside the default one, which comes last."""
+    default = find_model(DEFAULT_MODEL)
+    names = [entry.name for entry in list_models() if entry.card is not None and entry.folder.parent == default.parent]
+    return [*(default.parent / name for name in names if name != DEFAULT_MODEL), default]
+
+
+def _recorded(card: ModelCard) -> dict[str, ModelCard]:
+    """The card as it is, and with nothing but depth, where it has more."""
+    recorded = {f"{card.name}, all maps": card}
+    depth = card.output("depth")
+    if depth is not None and len(card.outputs) > 1:
+        recorded[f"{card.name}, depth only"] = card.model_copy(update={"outputs": (depth,)})
+    return recorded
 
 
 def _prediction(

@@ -85,6 +85,13 @@ _LICENCE = LicenceTerms(
 )
 
 
+_CAVEATS = {
+    "normals": "the axes of its normals are those of the labels it learnt from, not verified with its weights",
+    "segmentation": "the order of a point's coordinates is that of the published evaluation, not verified with its "
+    "weights",
+}
+
+
 def _recipe(task: str, output: Output, data: str) -> Recipe:
     return Recipe(
         family="diception",
@@ -95,6 +102,7 @@ def _recipe(task: str, output: Output, data: str) -> Recipe:
         licence=_LICENCE,
         training_data=data,
         outputs=(output,),
+        caveat=_CAVEATS.get(task, ""),
         resolution=768,
         keep_aspect=False,
         multiple_of=16,

@@ -34,10 +34,10 @@ def published_pipeline(checkpoint: Path) -> Any:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     return MarigoldPipeline(
-        unet=UNet2DConditionModel.from_pretrained(checkpoint, subfolder="unet"),
-        vae=AutoencoderKL.from_pretrained(checkpoint, subfolder="vae"),
+        unet=UNet2DConditionModel.from_pretrained(checkpoint, subfolder="unet", use_safetensors=True),
+        vae=AutoencoderKL.from_pretrained(checkpoint, subfolder="vae", use_safetensors=True),
         scheduler=DDIMScheduler.from_pretrained(checkpoint, subfolder="scheduler", timestep_spacing="trailing"),
-        text_encoder=CLIPTextModel.from_pretrained(checkpoint, subfolder="text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(checkpoint, subfolder="text_encoder", use_safetensors=True),
         tokenizer=CLIPTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
     )
 

@@ -46,7 +46,7 @@ def published_pipeline(repository: Path, base: Path, unet_folder: Path, head_fil
 
     head = None
     kind = CustomUNet2DConditionModel if head_file else UNet2DConditionModel
-    unet = kind.from_pretrained(base, subfolder="unet")
+    unet = kind.from_pretrained(base, subfolder="unet", use_safetensors=True)
     if head_file is not None:
         del unet.conv_out
         del unet.conv_norm_out
@@ -60,9 +60,9 @@ def published_pipeline(repository: Path, base: Path, unet_folder: Path, head_fil
     unet.load_state_dict(load_file(unet_folder / "diffusion_pytorch_model.safetensors"))
     return GenPerceptPipeline(
         unet=unet.eval(),
-        vae=AutoencoderKL.from_pretrained(base, subfolder="vae"),
+        vae=AutoencoderKL.from_pretrained(base, subfolder="vae", use_safetensors=True),
         scheduler=DDIMSchedulerCustomized.from_pretrained(repository / "hf_configs" / "scheduler_beta_1.0_1.0"),
-        text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True),
         tokenizer=CLIPTokenizer.from_pretrained(base, subfolder="tokenizer"),
         customized_head=head,
         genpercept_pipeline=True,

@@ -103,7 +103,9 @@ def compare(pipelines: Any, folder: Path, variant: str, task: str, rgb: np.ndarr
     from family_checkpoints import write_lotus
 
     checkpoint = write_lotus(folder / f"{task}-{variant}", variant)
-    theirs = getattr(pipelines, f"Lotus{variant.upper()}Pipeline").from_pretrained(checkpoint, safety_checker=None)
+    theirs = getattr(pipelines, f"Lotus{variant.upper()}Pipeline").from_pretrained(
+        checkpoint, safety_checker=None, use_safetensors=True
+    )
     theirs.set_progress_bar_config(disable=True)
     ours = lotus.load(str(checkpoint), task, LoadOptions())
     width, height = RESOLUTION, int(rgb.shape[0] * RESOLUTION / rgb.shape[1])

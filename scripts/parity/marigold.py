@@ -38,10 +38,10 @@ def published_pipeline(checkpoint: Path, task: str, targets: list[str]) -> Any:
 
     extra = {"target_properties": {"target_names": targets}} if PIPELINES[task] == "MarigoldIIDPipeline" else {}
     return getattr(published, PIPELINES[task])(
-        unet=UNet2DConditionModel.from_pretrained(checkpoint, subfolder="unet"),
-        vae=AutoencoderKL.from_pretrained(checkpoint, subfolder="vae"),
+        unet=UNet2DConditionModel.from_pretrained(checkpoint, subfolder="unet", use_safetensors=True),
+        vae=AutoencoderKL.from_pretrained(checkpoint, subfolder="vae", use_safetensors=True),
         scheduler=DDIMScheduler.from_pretrained(checkpoint, subfolder="scheduler"),
-        text_encoder=CLIPTextModel.from_pretrained(checkpoint, subfolder="text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(checkpoint, subfolder="text_encoder", use_safetensors=True),
         tokenizer=CLIPTokenizer.from_pretrained(checkpoint, subfolder="tokenizer"),
         **extra,
     )

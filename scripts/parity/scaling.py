@@ -86,7 +86,7 @@ def their_pipeline(theirs: tuple[Any, Any], checkpoint: Path, base: Path) -> Any
     network.load_state_dict(torch.load(checkpoint / scaling.WEIGHTS_FILE, weights_only=True)["ema"])
     return moe_pipeline.MoEPipeline(
         unet=network.eval(),
-        vae=AutoencoderKL.from_pretrained(base / "vae"),
+        vae=AutoencoderKL.from_pretrained(base / "vae", use_safetensors=True),
         scheduler=DDIMScheduler.from_pretrained(base / "scheduler"),
         text_encoder=None,
         tokenizer=None,
