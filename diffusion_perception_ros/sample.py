@@ -140,7 +140,8 @@ class Prediction:
     mask: FloatImage | None = None
     """(H, W) in [0, 1], from 0.5 on inside the object that the point prompts mean. None without prompts."""
     keypoints: FloatImage | None = None
-    """(N, 3): u, v in pixels and confidence in [0, 1]; neither named nor assigned to a person, the surest first."""
+    """(N, 3): u, v in pixels and confidence in [0, 1]; not assigned to a person, the surest first. (N, 4) from models
+    that name them: the number of the joint in the card's `joints`, too."""
     albedo: FloatImage | None = None
     """(H, W, 3) RGB in [0, 1]: colour of the surface without the light."""
     shading: FloatImage | None = None

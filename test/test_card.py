@@ -23,6 +23,7 @@ from diffusion_perception_ros.inference.card import (
     ImageInput,
     InputSize,
     InstancesOutput,
+    Joint,
     KeypointsOutput,
     Label,
     LcmSampler,
@@ -218,8 +219,8 @@ def test_new_outputs_need_schema_2(tmp_path: Path, task: str) -> None:
 def test_the_description_of_the_card_names_every_field() -> None:
     text = (Path(__file__).resolve().parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
     parts = [AlphaOutput, ColorClustering, DdimSampler, DepthOutput, EulerFlowSampler, FlowOutput, Graphs, ImageInput]
-    parts += [InputSize, InstancesOutput, KeypointsOutput, Label, LcmSampler, LicenceTerms, ModelCard, NoiseInput]
-    parts += [NormalsOutput, PictureOutput, PointsInput, SemanticOutput, Source]
+    parts += [InputSize, InstancesOutput, Joint, KeypointsOutput, Label, LcmSampler, LicenceTerms, ModelCard]
+    parts += [NoiseInput, NormalsOutput, PictureOutput, PointsInput, SemanticOutput, Source]
     fields = {name for part in parts for name in part.model_fields}
     assert not {name for name in fields if name not in text}
 

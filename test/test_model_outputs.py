@@ -12,11 +12,13 @@ from model_factory import LABELS, edit_card
 from sampled_model_factory import OUTPUTS, write_prompted_model
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import CardError, read_card
+from diffusion_perception_ros.inference.card import CardError, read_card, write_card
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.visualization import draw_keypoints
 
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+JOINT = {"name": "tip", "color": [1.0, 0.0, 0.0]}
 
 
 def load(folder: Path, *tasks: str, **options: Any) -> Estimator:
@@ -134,6 +136,23 @@ def test_keypoints_are_spots_of_one_colour(tmp_path: Path) -> None:
     assert (np.diff(keypoints[:, 2]) <= 0).all()
 
 
+def test_joints_have_names_by_their_colours(tmp_path: Path) -> None:
+    rgb = picture(256, 192)
+    cv2.circle(rgb, (60, 40), 5, RED, cv2.FILLED)
+    cv2.circle(rgb, (200, 150), 5, BLUE, cv2.FILLED)
+    joints = [
+        {"name": name, "color": [channel / 255 for channel in color]} for name, color in (("tip", RED), ("base", BLUE))
+    ]
+    folder = write_prompted_model(tmp_path / "tiny", ["keypoints"], card={"input": fixed_input(256, 192)})
+    edit_card(folder, outputs=[{"task": "keypoints", **OUTPUTS["keypoints"], "joints": joints}])
+    write_card(read_card(folder), folder)  # as read
+    keypoints = Estimator.load(folder).predict(rgb).keypoints
+    found = sorted(keypoints.tolist(), key=lambda row: row[3])
+    np.testing.assert_allclose([row[:2] for row in found], [(60, 40), (200, 150)], atol=1)
+    assert [row[3] for row in found] == [0, 1]
+    assert draw_keypoints(rgb, keypoints).shape == rgb.shape
+
+
 def test_no_keypoints(tmp_path: Path) -> None:
     assert load(tmp_path, "keypoints").predict(picture(64, 64)).keypoints.shape == (0, 3)
 
@@ -237,6 +256,9 @@ def test_a_mask_as_a_prompt(tmp_path: Path) -> None:
             "label color used twice",
         ),
         (["keypoints"], {"least_area": 2.0}, "keypoints.least_area: Input should be less than 1"),
+        (["keypoints"], {"joints": [JOINT, JOINT]}, "a joint appears twice in ['tip', 'tip']"),
+        (["keypoints"], {"joints": [JOINT, {**JOINT, "name": "base"}]}, "the colours of 'tip' and 'base' are nearer"),
+        (["keypoints"], {"joints": [JOINT], "color": [0, 1, 0]}, "'joints' have their own colours"),
     ],
 )
 def test_contradiction_in_an_output_is_named(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -39,13 +39,22 @@ _FP32_TOLERANCE = 1e-3
 """Largest difference to PyTorch that a float32 graph may have."""
 
 
-def export_family(model: FamilyModel, output: Path, pictures: Sequence[Picture], options: ExportOptions) -> ModelCard:
+def export_family(
+    model: FamilyModel,
+    output: Path,
+    pictures: Sequence[Picture],
+    options: ExportOptions,
+    documents: Callable[[Recipe, ModelCard], Mapping[str, str]] = lambda recipe, card: {
+        "README.md": model_readme(recipe, card)
+    },
+) -> ModelCard:
     """Writes the model folder `output`, complete or not at all.
 
     The model is used up: its weights are converted to the precision asked for.
 
     Args:
         pictures: (H, W, 3) uint8 RGB, to compare with PyTorch on; random pictures are added.
+        documents: What is written beside the card, for people: text by the name of its file.
 
     Raises:
         InputError: options that contradict each other or the family, the output exists or cannot be written, or the
@@ -73,7 +82,8 @@ def export_family(model: FamilyModel, output: Path, pictures: Sequence[Picture],
             parity |= differences
         card = model_card(model, options, noise, sampler, parity, folder, graphs)
         write_card(card, folder)
-        (folder / "README.md").write_text(model_readme(model.recipe, card), encoding="utf-8")
+        for name, text in documents(model.recipe, card).items():
+            (folder / name).write_text(text, encoding="utf-8")
     return card
 
 

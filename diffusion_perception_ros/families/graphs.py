@@ -85,10 +85,8 @@ class _Fused(_Stage):
         noise = named.pop("noise", None)
         if noise is None and self.fixed_noise is not None:
             noise = self.fixed_noise.to(image.dtype)
-        if "noise" not in self.names:
-            return self.model(image, noise, **named)  # type: ignore[no-any-return]
-        latent = self.model.one_step(image, noise, **named)
-        return (*self.model.decode(latent), latent)
+        outputs, latent = self.model.with_latent(image, noise, **named)
+        return (*outputs, latent) if "noise" in self.names else outputs
 
 
 class _Encode(_Stage):
@@ -125,8 +123,9 @@ class Sizes:
             self.latent_shape = {2: cells * rows, 3: cells * columns}
 
     def condition_shapes(self, conditions: Mapping[str, Tensor]) -> dict[str, Shape]:
-        """Further pictures are as large as the picture, everything else has a fixed shape."""
-        return {name: self.image_shape for name, value in conditions.items() if value.shape == self.image.shape}
+        """Further pictures and masks are as large as the picture, everything else has a fixed shape."""
+        sides = self.image.shape[2:]
+        return {name: self.image_shape for name, value in conditions.items() if value.shape[2:] == sides}
 
 
 def fused_graph(model: FamilyModel, sizes: Sizes, noise_input: bool, fixed_noise: Tensor | None) -> Graph:

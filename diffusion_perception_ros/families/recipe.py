@@ -169,9 +169,16 @@ class FamilyModel(nn.Module, ABC):
         prediction = self.denoise(image_latent, noise, timestep, **conditions)
         return self.clean_latent(prediction, noise)
 
+    def with_latent(
+        self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The outputs of a single step, and the clean latent that they are read from."""
+        latent = self.one_step(image, noise, **conditions)
+        return self.decode(latent), latent
+
     def forward(self, image: Tensor, noise: Tensor | None = None, **conditions: Tensor) -> tuple[Tensor, ...]:
         """The fused single step: picture → outputs."""
-        return self.decode(self.one_step(image, noise, **conditions))
+        return self.with_latent(image, noise, **conditions)[0]
 
     def example_conditions(self, width: int, height: int) -> dict[str, Tensor]:
         """Further inputs of the stages and of `forward`, by name, with an example for a picture of this size."""

@@ -88,19 +88,33 @@ def entities(drawing: FloatTensor, clustering: ColorClustering, size: tuple[int,
 
 
 def keypoints(drawing: FloatTensor, output: KeypointsOutput, size: tuple[int, int]) -> FloatImage:
-    """Centres of the spots that have the keypoints' colour.
+    """Centres of the spots that have the keypoints' colours.
 
     Args:
         drawing: (3, h, w) RGB in [0, 1].
-        output: The card's colour and constants.
+        output: The card's colours and constants.
         size: Width and height of the picture.
 
     Returns:
-        (N, 3): u, v in pixels of the picture and confidence in [0, 1], 1 = exactly that colour; the surest first.
+        (N, 3): u, v in pixels of the picture and confidence in [0, 1], 1 = exactly that colour; the surest first. With
+        `joints` (N, 4): the number of the joint, too.
     """
+    if output.joints is None:
+        points = _spots(drawing, output.color, output, size)
+    else:
+        found = [_spots(drawing, joint.color, output, size) for joint in output.joints]
+        numbers = np.repeat(np.arange(len(found)), [len(spots) for spots in found])
+        points = np.concatenate([np.concatenate(found), numbers[:, None].astype(np.float32)], axis=1)
+    return points[np.argsort(-points[:, 2], kind="stable")].astype(np.float32)
+
+
+def _spots(
+    drawing: FloatTensor, color: tuple[float, float, float], output: KeypointsOutput, size: tuple[int, int]
+) -> FloatImage:
+    """(N, 3): u, v and confidence of the spots of one colour."""
     height, width = drawing.shape[1:]
-    color = np.array(output.color, np.float32)[:, None, None]
-    distance = np.linalg.norm(np.clip(np.nan_to_num(drawing), 0.0, 1.0) - color, axis=0)
+    target = np.array(color, np.float32)[:, None, None]
+    distance = np.linalg.norm(np.clip(np.nan_to_num(drawing), 0.0, 1.0) - target, axis=0)
     closeness = np.clip(1 - distance / np.float32(output.color_distance), 0.0, 1.0)
     count, components = cv2.connectedComponents((closeness > 0).astype(np.uint8), connectivity=8)
     area = np.bincount(components.ravel(), minlength=count)
@@ -115,8 +129,7 @@ def keypoints(drawing: FloatTensor, output: KeypointsOutput, size: tuple[int, in
     best = np.zeros(count, np.float32)
     np.maximum.at(best, spot, weight)
     scale_u, scale_v = size[0] / width, size[1] / height
-    points = np.stack([(u + 0.5) * scale_u - 0.5, (v + 0.5) * scale_v - 0.5, best[is_spot]], axis=1)
-    return points[np.argsort(-points[:, 2], kind="stable")].astype(np.float32)
+    return np.stack([(u + 0.5) * scale_u - 0.5, (v + 0.5) * scale_v - 0.5, best[is_spot]], axis=1)
 
 
 def _color_clusters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.card import Joint, ModelCard
 from diffusion_perception_ros.inference.image_encodings import decode_compressed, decode_image
 from diffusion_perception_ros.msg import SegmentationLabel, SegmentationLabels
 from diffusion_perception_ros.sample import UInt8Image
@@ -44,12 +45,12 @@ def fill(field: Any, values: npt.NDArray[Any]) -> None:
 
 
 def keypoints_message(header: Header, keypoints: npt.NDArray[np.float32]) -> PointCloud2:
-    """Keypoints (N, 3) as a cloud with the float32 fields u, v (pixels) and confidence.
+    """Keypoints (N, 3) as a cloud with the float32 fields u, v (pixels) and confidence; (N, 4) have joint, too.
 
     Of the standard messages it is the only one that holds any number of points with named values of each and a header.
     Without x, y and z nobody takes pixels for metres.
     """
-    names = ("u", "v", "confidence")
+    names = ("u", "v", "confidence", "joint")[: keypoints.shape[1]]
     cloud = PointCloud2(header=header, height=1, width=len(keypoints), is_bigendian=False, is_dense=True)
     cloud.fields = [
         PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
@@ -85,6 +86,15 @@ def labels_message(header: Header, card: ModelCard) -> SegmentationLabels:
         SegmentationLabel(id=label.id, name=label.name, color=np.array(label.color, np.uint8)) for label in card.labels
     ]
     return SegmentationLabels(header=header, model=card.name, labels=labels)
+
+
+def joints_message(header: Header, model: str, joints: Sequence[Joint]) -> SegmentationLabels:
+    """Names of the numbers in the field `joint` of the keypoints, and the colours that the model draws them in."""
+    labels = [
+        SegmentationLabel(id=number, name=joint.name, color=np.rint(255 * np.array(joint.color)).astype(np.uint8))
+        for number, joint in enumerate(joints)
+    ]
+    return SegmentationLabels(header=header, model=model, labels=labels)
 
 
 def message_type(name: str) -> Any:

@@ -10,11 +10,16 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
-from diffusion_perception_ros.inference.card import DepthOutput, ModelCard
-from diffusion_perception_ros.msg import PerceptionStatus, SegmentationLabels
+from diffusion_perception_ros.inference.card import DepthOutput, KeypointsOutput, ModelCard
+from diffusion_perception_ros.msg import PerceptionStatus
 from diffusion_perception_ros.ros.camera_topics import topic_of
 from diffusion_perception_ros.ros.frame import Frame
-from diffusion_perception_ros.ros.messages import label_info_message, label_info_type, labels_message
+from diffusion_perception_ros.ros.messages import (
+    joints_message,
+    label_info_message,
+    label_info_type,
+    labels_message,
+)
 from diffusion_perception_ros.ros.outputs import OUTPUTS, Output
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
@@ -36,7 +41,7 @@ class Outputs:
         self._outputs = [output for output in OUTPUTS if output.tasks[0] in card.tasks]
         self._publishers = {item.topic: self._advertise(item.type, item.topic, OUTPUT_QOS) for item in self._outputs}
         self._status = self._advertise(PerceptionStatus, "status", OUTPUT_QOS)
-        self._latched = self._publish_labels() if card.labels else []
+        self._latched = self._publish_labels()
 
     @property
     def may_be_metric(self) -> bool:
@@ -93,12 +98,19 @@ class Outputs:
         )
 
     def _publish_labels(self) -> list[Publisher[Any]]:
+        """What the numbers in the masks and keypoints mean, for whoever comes late, too."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        labels = self._advertise(SegmentationLabels, "segmentation/labels", LATCHED_QOS)
-        labels.publish(labels_message(header, self.card))
-        info_type = label_info_type()
-        if info_type is None:
-            return [labels]
-        info = self._advertise(info_type, "segmentation/label_info", LATCHED_QOS)
-        info.publish(label_info_message(header, self.card))
-        return [labels, info]
+        latched: list[tuple[str, Any]] = []
+        if self.card.labels:
+            latched.append(("segmentation/labels", labels_message(header, self.card)))
+            if label_info_type() is not None:
+                latched.append(("segmentation/label_info", label_info_message(header, self.card)))
+        keypoints = self.card.output("keypoints")
+        if isinstance(keypoints, KeypointsOutput) and keypoints.joints is not None:
+            latched.append(("keypoints/labels", joints_message(header, self.card.name, keypoints.joints)))
+        publishers = []
+        for topic, message in latched:
+            publisher = self._advertise(type(message), topic, LATCHED_QOS)
+            publisher.publish(message)
+            publishers.append(publisher)
+        return publishers

@@ -115,8 +115,6 @@ def _expected_inputs(card: ModelCard, role: GraphRole) -> tuple[_Expected, _Expe
         prompts.append((card.points.tensor, (1, card.points.most, 3)))
     if card.prompt_mask:
         prompts.append((card.prompt_mask.tensor, (1, 1, *image[2:])))
-    if card.prompt_mask:
-        prompts.append((card.prompt_mask.tensor, (1, 1, *image[2:])))
     channels = card.sampler.latent_channels if card.sampler else None
     if role == "fused":
         noise: _Expected = [(card.noise.tensor, (1, card.noise.channels, None, None))] if card.noise else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import combinations
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -25,6 +27,8 @@ Quantity = Literal[
     "residual",
     "material",
 ]
+Color = tuple[float, float, float]
+"""RGB in [0, 1]."""
 Axis = Literal["right", "left", "up", "down", "forward", "backward"]
 _OPPOSITE = {
     "right": "left",
@@ -129,7 +133,7 @@ class ColorClustering(StrictModel):
     DICEPTION publishes the idea (its algorithm 2) without constants; these are ours.
     """
 
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    background: Color = (0.0, 0.0, 0.0)
     """Colour of what belongs to no entity."""
     background_distance: float = Field(default=0.2, gt=0)
     """Pixels nearer to it than this are background."""
@@ -199,20 +203,50 @@ class FlowOutput(StrictModel):
     """Pixels of the graph input per unit of the tensor."""
 
 
+class Joint(StrictModel):
+    """One kind of keypoint."""
+
+    name: str = Field(min_length=1)
+    color: Color
+    """RGB of its spots, 0 to 1."""
+
+
 class KeypointsOutput(StrictModel):
-    """A drawing, (1, 3, h, w) RGB in [0, 1], in which spots of one colour are keypoints. They have no names."""
+    """A drawing, (1, 3, h, w) RGB in [0, 1], in which spots are keypoints.
+
+    Either all spots have one colour and no names, or every kind of `joints` has a colour of its own.
+    """
 
     task: Literal["keypoints"] = "keypoints"
     quantity: Literal["keypoints"] = "keypoints"
     tensor: str
-    color: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    """RGB of a keypoint, 0 to 1."""
+    color: Color = (1.0, 0.0, 0.0)
+    """RGB of a keypoint, 0 to 1; without `joints`."""
+    joints: tuple[Joint, ...] | None = Field(default=None, min_length=1)
+    """The kinds of keypoints; their numbers are those of this order."""
     color_distance: float = Field(default=0.4, gt=0)
-    """Pixels nearer to that colour than this belong to a keypoint."""
+    """Pixels nearer to that colour than this belong to a keypoint. Colours of joints are twice as far apart."""
     least_area: float = Field(default=0.00002, gt=0, lt=1)
     """Share of the picture below which a spot is no keypoint."""
     most_area: float = Field(default=0.005, gt=0, le=1)
     """Share of the picture above which it is none."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> KeypointsOutput:
+        if self.joints is None:
+            return self
+        if self.color != type(self).model_fields["color"].default:
+            raise ValueError("'joints' have their own colours: leave out 'color'")
+        names = [joint.name for joint in self.joints]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a joint appears twice in {names}")
+        for first, second in combinations(self.joints, 2):
+            if math.dist(first.color, second.color) < 2 * self.color_distance:
+                raise ValueError(
+                    f"the colours of '{first.name}' and '{second.name}' are nearer to each other than twice "
+                    f"color_distance {self.color_distance}"
+                )
+        return self
 
 
 class PictureOutput(StrictModel):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_perception_ros.inference import color_coding
-from diffusion_perception_ros.inference.card import ColorClustering, KeypointsOutput
+from diffusion_perception_ros.inference.card import ColorClustering, Joint, KeypointsOutput
 from diffusion_perception_ros.sample import JOINTS, FloatImage, UInt16Image
 
 
@@ -46,6 +46,12 @@ JOINT_RADIUS = 0.015
 """Of a joint's disc, as a share of the picture's longer side; at least 1.5 pixels."""
 JOINT_DISTANCE = 0.24
 """Pixels nearer to a joint's colour than this belong to it: less than half of what colours are apart."""
+POSE = KeypointsOutput(
+    tensor="pose",
+    joints=tuple(Joint(name=name, color=colour) for name, colour in zip(JOINTS, JOINT_COLOURS, strict=True)),
+    color_distance=JOINT_DISTANCE,
+)
+"""How a robot reads the drawing."""
 
 
 def entity_colours(instances: Tensor, colouring: Colouring, generator: torch.Generator) -> Tensor:
@@ -104,9 +110,4 @@ def draw_people(people: npt.NDArray[np.float32], height: int, width: int) -> Flo
 
 def joints_of(drawing: FloatImage) -> npt.NDArray[np.float32]:
     """(K, 4): u, v, confidence in [0, 1], number of the joint in `JOINTS`; from a drawing (3, H, W) in [0, 1]."""
-    found = []
-    for number, colour in enumerate(JOINT_COLOURS):
-        output = KeypointsOutput(tensor="pose", color=colour, color_distance=JOINT_DISTANCE)
-        points = color_coding.keypoints(drawing, output, (drawing.shape[2], drawing.shape[1]))
-        found.append(np.concatenate([points, np.full((len(points), 1), number, np.float32)], axis=1))
-    return np.concatenate(found)
+    return color_coding.keypoints(drawing, POSE, (drawing.shape[2], drawing.shape[1]))
