@@ -95,7 +95,7 @@ def test_relative_model_answers_in_metres_where_the_bag_has_depth(tmp_path: Path
         assert list(entry["methods"]) == ["model", "nearest", "joint_bilateral"]
         assert entry["methods"]["model"]["absrel"] < entry["methods"]["nearest"]["absrel"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    for title in ("Inliers of the scale", "Residual of the scale", "Age of the scale", "1.0% given, random"):
+    for title in ("Inliers of the scale", "Residual of the scale", "Age of the scale", "1% of the pixels given"):
         assert title in page
     assert "joint bilateral" in output
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from model_factory import LABELS, write_model
 
-from diffusion_perception_ros.datasets import EvaluationSample, Skipped
+from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample, Skipped
 from diffusion_perception_ros.evaluation.charts import histogram, stage_bars
 from diffusion_perception_ros.evaluation.figures import frame_tiles
 from diffusion_perception_ros.evaluation.point_view import BACKGROUND, render_point_view
 from diffusion_perception_ros.evaluation.report import write_evaluation_report
 from diffusion_perception_ros.evaluation.run import Evaluation, Frame, spread
-from diffusion_perception_ros.evaluation.scoring import score_image
+from diffusion_perception_ros.evaluation.scoring import score_completed, score_image
 from diffusion_perception_ros.evaluation.tiles import Tile
 from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.sample import Intrinsics, Prediction
@@ -110,6 +110,42 @@ def test_report_is_self_contained_and_complete(tmp_path: Path, card: ModelCard) 
     assert references.tags.count("svg") == 2
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
+
+
+def test_depth_completed_from_the_truth_is_not_taken_for_what_the_model_says(tmp_path: Path, card: ModelCard) -> None:
+    sample, prediction = floor()
+    alone = score_image(sample, prediction).scores["depth"]
+    prediction.depth = sample.depth
+    scores = score_completed(sample, prediction, card)
+    assert scores.scores["depth"] == {"model_metric": scores.scores["depth"]["model_metric"]} | alone
+    assert scores.scores["depth"]["model_metric"]["absrel"] == 0.0
+    result = Evaluation("some/data", card, images=[scores], frames=[Frame(sample, prediction)], sparse=0.01)
+    page = write_evaluation_report(tmp_path / "out", result, {}).read_text(encoding="utf-8")
+    assert "in metres, completed from 1% of the true depth" in page
+    assert re.search(r"<b>0\.000</b><span>Depth in metres, AbsRel ↓</span><small>completed from 1%", page)
+    assert "Depth, AbsRel ↓ (affine-aligned)" in page
+
+
+def test_pictures_can_be_enlarged_from_the_keyboard_and_read_aloud(tmp_path: Path, card: ModelCard) -> None:
+    sample, prediction = floor()
+    result = Evaluation(
+        "some/data", card, images=[score_image(sample, prediction)], frames=[Frame(sample, prediction)]
+    )
+    page = write_evaluation_report(tmp_path / "out", result, {}).read_text(encoding="utf-8")
+    pictures = re.findall(r'<button type="button" title="Enlarge"><img src="data:[^"]+" alt="([^"]+)">', page)
+    assert [text.partition(" of ")[0] for text in pictures] == ALL_TILES
+    assert page.count('<th scope="row">') == page.count("<tr") - page.count("<thead>")
+
+
+def test_objects_of_the_truth_are_shown(card: ModelCard) -> None:
+    sample, prediction = floor()
+    sample.instances = np.zeros((HEIGHT, WIDTH), np.uint16)
+    sample.instances[:10], sample.instances[40:50, 20:40], sample.instances[60:, :30] = UNKNOWN_INSTANCE, 3, 4
+    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, card)}
+    assert tiles["Objects, ground truth"].caption == "2 objects in arbitrary colours; grey: not known"
+    prediction.semantic = None
+    tiles = {tile.title: tile for tile in frame_tiles(sample, prediction, card)}
+    assert tiles["Objects"].caption == "1 object in arbitrary colours"
 
 
 def test_all_pictures_of_a_frame_with_ground_truth(card: ModelCard) -> None:

@@ -87,7 +87,9 @@ def test_the_table_compares_on_the_remaining_pixels(tmp_path: Path, capsys: pyte
     cv2.imwrite(str(tmp_path / "data" / "depth" / "a.png"), np.round(depth * 1000).astype(np.uint16))
     model = write_model(tmp_path / "model", ["depth"], depth="brightness")
     out = tmp_path / "out.json"
+    report = tmp_path / "report"
     command = ["evaluate", "--data", str(tmp_path / "data"), "--model", str(model), "--json", str(out), "--compare"]
+    command += ["--report", str(report)]
     assert main([*command, "--sparse", "0.01", "0.05", "--sparse-pattern", "random", "rows16"]) == 0
     printed = capsys.readouterr().out
     assert "joint bilateral" in printed
@@ -101,6 +103,9 @@ def test_the_table_compares_on_the_remaining_pixels(tmp_path: Path, capsys: pyte
     for entry in entries:
         assert entry["methods"]["model"]["absrel"] < 0.05
         assert entry["methods"]["nearest"]["coverage"] == 1.0
+    page = (report / "report.html").read_text(encoding="utf-8")
+    for title in ("Given depth", "Depth, completed", "Error, joint bilateral", "1% of the pixels given, rows16"):
+        assert title in page
     assert main(command) == 2
     assert "--sparse" in capsys.readouterr().err
 
@@ -108,3 +113,5 @@ def test_the_table_compares_on_the_remaining_pixels(tmp_path: Path, capsys: pyte
 def test_several_shares_need_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--data", str(tmp_path), "--sparse", "0.1", "0.2"]) == 2
     assert "--compare" in capsys.readouterr().err
+    assert main(["evaluate", "--data", str(tmp_path), "--sparse", "0.1", "--temporal"]) == 2
+    assert "--temporal" in capsys.readouterr().err

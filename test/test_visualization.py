@@ -102,3 +102,13 @@ def test_present_labels_are_sorted_by_area() -> None:
     ids[:70] = 7
     ids[-1, -1] = 1  # too little to be shown
     assert [label.id for label in visualization.present_labels(ids, LABELS)] == [7, 0]
+
+
+def test_the_wheel_of_flow_explains_its_colours() -> None:
+    wheel = visualization.flow_wheel(65)
+    flow = np.array([[[3.0, 0.0], [0.0, 3.0], [0.0, 0.0], [-30.0, 0.0]]], np.float32)
+    colors = visualization.colorize_flow(flow, 3.0)[0].astype(int)
+    for color, place in zip(colors, ((32, 64), (64, 32), (32, 32), (32, 0)), strict=True):
+        np.testing.assert_allclose(wheel[place], color, atol=3)
+    assert visualization.full_color_length(flow[:, :2]) == 3.0
+    assert visualization.full_color_length(np.full((2, 2, 2), np.nan, np.float32)) == 1.0

@@ -26,10 +26,30 @@ COMMANDS = {
     "world": "render synthetic samples with exact ground truth",
     "train": "train a model from a YAML config",
     "ablate": "train the rungs of an ablation ladder and draw it",
+    "create": "new labelled pairs from a network that was trained to create them",
     "adapt": "adapt a model to a robot's own place and camera, from a few images",
     "export": "turn a checkpoint into a model folder",
 }
 """Each name is a module of `cli` with `add_arguments(parser)` and `run(args) -> int`, imported only when asked for."""
+TRAINING_MODULES = frozenset(
+    {
+        "accelerate",
+        "diffusers",
+        "fast_simplification",
+        "h5py",
+        "huggingface_hub",
+        "moderngl",
+        "onnx_ir",
+        "onnxscript",
+        "peft",
+        "pycocotools",
+        "safetensors",
+        "tensorboard",
+        "torch",
+        "transformers",
+    }
+)
+"""What the extra [train] installs beyond the runtime, by the names of imports."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"{__package__}.{args.command}")
     try:
         return int(command.run(args))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING_MODULES:
+            raise
+        print(
+            f"diffusion-perception {args.command}: {error.name} is not installed, which only rendering, training, "
+            "adapting and exporting need: run 'make setup-test', or pip install with the extra [train]",
+            file=sys.stderr,
+        )
+        return 2
     except InputError as error:
         print(f"diffusion-perception {args.command}: {error}", file=sys.stderr)
         return 2

@@ -68,7 +68,7 @@ def show_available(as_json: bool) -> int:
     for entry in read_catalogue().values():
         licence = entry.licence + (" (gated)" if entry.gated else "")
         table.add_row(entry.name, entry.quantity, str(entry.steps), f"{entry.gigabytes:g} GB", licence)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
     return 0
 
 

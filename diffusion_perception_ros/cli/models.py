@@ -65,8 +65,10 @@ def _list(as_json: bool) -> int:
     if as_json:
         print(json.dumps([_facts(entry) for entry in entries], indent=2))
     else:
-        columns = ("name", "family", "tasks", "steps", "precision", "licence", "size")
-        table = Table(*columns, Column("folder", overflow="fold"))
+        columns = (Column(name, overflow="fold") for name in ("family", "tasks", "steps", "precision", "licence"))
+        table = Table(
+            Column("name", no_wrap=True), *columns, Column("size", no_wrap=True), Column("folder", overflow="fold")
+        )
         for entry in entries:
             facts = _facts(entry)
             if entry.card:
@@ -83,7 +85,7 @@ def _list(as_json: bool) -> int:
                     size,
                     facts["folder"],
                 )
-        Console().print(table)
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
         if not entries:
             print(f"no models in {', '.join(map(str, search_path()))}", file=sys.stderr)
     for entry in entries:

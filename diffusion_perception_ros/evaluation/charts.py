@@ -77,7 +77,7 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
         states: Neighbours that are equal share a stretch of the band.
         unit: Of the values.
     """
-    left, band = 58, 18
+    left, band = 74, 18
     top, bottom = TOP - 12, HEIGHT - BOTTOM - band - 6
     step, high = _rounded_axis(max([value for value in values if np.isfinite(value)], default=0.0))
     span = max(times[-1] - times[0], 1e-3)
@@ -91,7 +91,7 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
     parts = []
     for tick in np.arange(0.0, high + step / 2, step):
         parts.append(f'<line class="axis" x1="{left}" y1="{y(tick):.1f}" x2="{WIDTH - LEFT}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g} {escape(unit)}</text>')
+        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_measure(tick, unit)}</text>')
     known = [(time, value) for time, value in zip(times, values, strict=True) if np.isfinite(value)]
     for stretch in _stretches(np.isfinite(values).tolist()):
         if np.isfinite(values[stretch.start]):
@@ -110,6 +110,10 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
         place = x(times[0] + tick)
         parts.append(f'<text x="{place:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{tick:g} s</text>')
     return _svg(parts, HEIGHT, f"{len(known)} values over {span:.1f} s")
+
+
+def _measure(value: float, unit: str) -> str:
+    return escape(f"{value:g}{unit}" if unit == "%" else f"{value:g} {unit}")
 
 
 def _stretches(states: Sequence[object]) -> list[range]:

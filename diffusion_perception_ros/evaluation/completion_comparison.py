@@ -53,6 +53,7 @@ class Setting:
 class Shown:
     """A picture kept for a report, under one setting."""
 
+    setting: Setting
     sample: EvaluationSample
     given: FloatImage
     """(H, W) metres, NaN where nothing was given."""
@@ -71,7 +72,7 @@ class Comparison:
     skipped: list[Skipped] = field(default_factory=list)
     """Pictures whose files could not be used."""
     shown: list[Shown] = field(default_factory=list)
-    """Under `headline`."""
+    """Under the setting in the middle of those asked for."""
 
     @property
     def headline(self) -> Setting:
@@ -190,7 +191,7 @@ def compare_samples(
             scores = _scores(sample.depth, given, answers, step)
             result.scores.setdefault(setting, []).append((sample.group, scores))
             if index in kept and setting == middle(settings):
-                result.shown.append(Shown(sample, _only(sample.depth, given), answers))
+                result.shown.append(Shown(setting, sample, _only(sample.depth, given), answers))
         if on_image:
             on_image(index)
     return result

@@ -69,7 +69,7 @@ def write_comparison_report(
     Raises:
         InputError: the folder cannot be written.
     """
-    views = [_frame_view(shown, result.headline) for shown in result.shown]
+    views = [_frame_view(shown) for shown in result.shown]
     tables = [completion_view(result)]
     groups = dict.fromkeys(group for group, _ in result.scores[result.headline])
     if len(groups) > 1:
@@ -106,7 +106,7 @@ def _name(setting: Setting) -> str:
     return f"{percent(setting.share)} of the pixels given, {setting.pattern}"
 
 
-def _frame_view(shown: Shown, setting: Setting) -> FrameView:
+def _frame_view(shown: Shown) -> FrameView:
     """Input, what was given, what came out of it, the truth, and the errors of the methods."""
     truth = shown.sample.depth
     assert truth is not None  # or it would not have been compared
@@ -126,4 +126,4 @@ def _frame_view(shown: Shown, setting: Setting) -> FrameView:
         error = np.abs(shown.answers[method] - truth) / truth
         tiles.append(error_tile(f"Error, {METHODS[method]}", "relative", error, ERROR_LIMIT, "%"))
     height, width = truth.shape
-    return FrameView(shown.sample.name, f"{width} × {height}, {_name(setting)}", tiles, width / height)
+    return FrameView(shown.sample.name, f"{width} × {height}, {_name(shown.setting)}", tiles, width / height)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffusion_perception_ros.datasets import EvaluationSample, Skipped
+from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Comparison
@@ -32,12 +32,11 @@ from diffusion_perception_ros.evaluation.report import (
 )
 from diffusion_perception_ros.evaluation.run import Frame, spread
 from diffusion_perception_ros.evaluation.scale_report import ScaleState, scale_charts, scale_summary
-from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
+from diffusion_perception_ros.evaluation.scoring import ImageScores, score_completed
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
 from diffusion_perception_ros.evaluation.temporal_report import video_facts, video_frame_view, video_table_view
 from diffusion_perception_ros.inference.card import ModelCard
-from diffusion_perception_ros.sample import Prediction
 
 
 METRICS_NAME = "metrics.json"
@@ -127,7 +126,7 @@ def analyse(
             run.problems.append(Skipped(dataset.name_of(index), str(error)))
             continue
         run.header_mismatches += sum(frame_id != sample.frame_id for frame_id in frame.frame_ids)
-        run.images.append(_scored(sample, frame.prediction, card))
+        run.images.append(score_completed(sample, frame.prediction, card))
         if targets and index >= targets[0]:
             run.frames.append(Frame(sample, frame.prediction))
             targets = [target for target in targets if target > index]
@@ -138,20 +137,6 @@ def analyse(
     if not run.times:
         raise InputError(f"{recording} holds no prediction: see the node's log")
     return run
-
-
-def _scored(sample: EvaluationSample, prediction: Prediction, card: ModelCard) -> ImageScores:
-    """Scores of a frame; what the model says alone is scored beside the metres that another sensor gave it."""
-    depth = card.output("depth")
-    if prediction.depth is None or prediction.depth_relative is None or depth is None:
-        return score_image(sample, prediction, card.labels)
-    alone = replace(prediction, depth=None, depth_quantity=str(depth.quantity))
-    result = score_image(sample, alone, card.labels)
-    metres = Prediction(depth=prediction.depth, depth_quantity="metric_depth")
-    scores = score_image(sample, metres, card.labels).scores
-    if "depth" in scores:
-        result.scores["depth"] = {"model_metric": scores["depth"]["model_metric"]} | result.scores["depth"]
-    return result
 
 
 def _count(run: LiveRun, frame: RecordedFrame) -> None:

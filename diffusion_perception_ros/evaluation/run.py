@@ -12,7 +12,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.prompting import NO_QUESTION, Question, question
-from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_image
+from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_completed
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
 from diffusion_perception_ros.inference.card import ModelCard
@@ -126,7 +126,7 @@ def evaluate(
         except (InputError, RuntimeError) as error:
             result.failed.append(Skipped(sample.name, str(error)))
             continue
-        scores = score_image(sample, prediction, predictor.card.labels, asked.answer)
+        scores = score_completed(sample, prediction, predictor.card, asked.answer)
         if scores.scores:
             result.images.append(scores)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from diffusion_perception_ros.evaluation.metrics import (
     segmentation_scores,
 )
 from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
-from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.inference.card import Label, ModelCard
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 
@@ -101,6 +101,27 @@ def score_image(
         }
     if sample.keypoints is not None and prediction.keypoints is not None and len(sample.keypoints):
         result.scores["keypoints"] = {"model": keypoint_scores(prediction.keypoints, sample.keypoints)}
+    return result
+
+
+def score_completed(
+    sample: EvaluationSample,
+    prediction: Prediction,
+    card: ModelCard,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> ImageScores:
+    """As `score_image`, but where another sensor gave the prediction its metres, what the model says alone is scored
+    beside them: only `model_metric` then is of the completed depth.
+    """
+    depth = card.output("depth")
+    if prediction.depth is None or prediction.depth_relative is None or depth is None:
+        return score_image(sample, prediction, card.labels, mask)
+    alone = replace(prediction, depth=None, depth_quantity=str(depth.quantity))
+    result = score_image(sample, alone, card.labels, mask)
+    metres = Prediction(depth=prediction.depth, depth_quantity="metric_depth")
+    scores = score_image(sample, metres).scores
+    if "depth" in scores:
+        result.scores["depth"] = {"model_metric": scores["depth"]["model_metric"]} | result.scores["depth"]
     return result
 
 
