@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Trainer:
         """Opens the data, builds the network and restores the newest checkpoint.
 
         Raises:
-            InputError: no or too little data, or a checkpoint of another network.
+            InputError: no or too little data, a checkpoint of another network, or a folder that cannot be written.
         """
         self.config, self.folder = config, run
         self._engine = Engine(config)
@@ -50,7 +51,7 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self._position = Position()
         self._best = math.inf
-        self._validation_data = open_sources(config.data.validation)
+        self._validation_data = self._open(config.data.validation)
         self._validation_indices = evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
         counts = label_counts(dataset, len(config.data.classes))
@@ -61,12 +62,20 @@ class Trainer:
         self._engine.start(self._learner.network, self._resume())
         self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
         self._real = self._make_real_evaluator()
-        run.mkdir(parents=True, exist_ok=True)
-        self._monitor = Monitor(run, self._engine.accelerator.is_main_process, console)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            self._monitor = Monitor(run, self._engine.accelerator.is_main_process, console)
+        except OSError as error:
+            raise InputError(
+                f"{run} cannot be written ({error.strerror or error}): choose another run folder"
+            ) from error
         self._stop = StopSignal()
 
+    def _open(self, sources: Sequence[Any]) -> Mixture:
+        return open_sources(sources, len(self.config.data.classes))
+
     def _open_training_data(self) -> Mixture:
-        dataset = open_sources(self.config.data.train)
+        dataset = self._open(self.config.data.train)
         if len(dataset) < self.config.data.minimum_samples:
             raise InputError(
                 f"data.train holds {len(dataset)} samples, data.minimum_samples asks for "
@@ -82,7 +91,7 @@ class Trainer:
     def _make_real_evaluator(self) -> Evaluator | None:
         if self.config.data.real is None:
             return None
-        data = open_sources(self.config.data.real)
+        data = self._open(self.config.data.real)
         return self._make_evaluator(data, evenly(len(data), self.config.run.validation_samples), keep_aspect=True)
 
     def train(self) -> bool:
@@ -126,7 +135,10 @@ class Trainer:
             if not stop:
                 self._finish()
             self._monitor.say(f"{'stopped' if stop else 'done'} at step {self.step}: {self.folder}")
-            self._report_unreadable(batches.unreadable)
+            self._report_unreadable("training", batches.unreadable)
+            self._report_unreadable("validation", self._evaluator.unreadable)
+            if self._real is not None:
+                self._report_unreadable("real", self._real.unreadable)
         return not stop
 
     def batches(self) -> BatchStream:
@@ -207,9 +219,9 @@ class Trainer:
                 record["real_scores"] = self._real.scores()
             self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
-                self._best = score
                 averaged = {checkpoints.AVERAGED: self._engine.scored.state_dict()}
-                self._write(self.folder / BEST, {"evaluation": record}, averaged)
+                if self._write(self.folder / BEST, {"evaluation": record}, averaged):
+                    self._best = score
         self._engine.accelerator.wait_for_everyone()
 
     def _finish(self) -> None:
@@ -285,12 +297,10 @@ class Trainer:
             f"{engine.device}, {'bf16' if engine.bf16 else 'fp32'}, from step {self.step}"
         )
 
-    def _report_unreadable(self, unreadable: dict[int, str]) -> None:
+    def _report_unreadable(self, kind: str, unreadable: dict[int, str]) -> None:
         if unreadable:
             first = next(iter(unreadable.values()))
-            self._monitor.say(
-                f"{len(unreadable)} training samples could not be read and were replaced, such as: {first}"
-            )
+            self._monitor.say(f"{len(unreadable)} {kind} samples could not be read and were passed over: {first}")
 
     def _report(self, smoothed: dict[str, float], since: tuple[int, float]) -> None:
         per_step = self._samples_seen / self.step
