@@ -8,12 +8,18 @@ BAG ?=
 # Where .venv is laid over a ROS 2 installation, that has to be sourced (see scripts/setup_workspace.py).
 WORKSPACE = if [ -f .venv/workspace.sh ] && [ -z "$$ROS_DISTRO" ]; then . .venv/workspace.sh; fi
 
-.PHONY: help setup setup-test demo test lint bench clean
+RUN = .venv/bin/diffusion-perception
+SCENES = out/experiments
+RUNS ?= $(SCENES)/runs
+SET ?=
+
+.PHONY: help setup setup-test demo test lint bench experiments clean
 
 help:
 	@echo "make demo [BAG=path] [MODEL=name]  publisher, perception node and recorder over DDS, then a report"
 	@echo "make test                          linters and the whole test suite"
 	@echo "make bench                         benchmarks, to out/bench"
+	@echo "make experiments [RUNS=dir SET=key=value]  the papers' experiments: hours; goes on where it was cut"
 	@echo "make setup                         .venv and the built workspace, which all of these make first"
 	@echo "make lint                          ruff and mypy only"
 	@echo "make clean                         remove all that the commands above made"
@@ -37,6 +43,22 @@ lint: setup-test
 
 bench: setup
 	@.venv/bin/diffusion-perception bench
+
+# Renders the scenes, then trains what is missing. Figures and charts are part of the repository. With more time:
+#   make experiments RUNS=runs/long SET=run.max_steps=2500
+experiments: setup
+	$(RUN) world -o $(SCENES)/rooms/train --config config/world/experiments.yaml --size 64x64 --count 1600 --shard 200
+	$(RUN) world -o $(SCENES)/rooms/val --config config/world/experiments.yaml --size 64x64 --count 200 --shard 100 --seed 1000000
+	$(RUN) world -o $(SCENES)/few_shot/val --config config/world/few_shot.yaml --size 128x96 --count 40 --seed 1000000
+	for seed in 0 1 2; do \
+	    $(RUN) world -o $(SCENES)/few_shot/train-$$seed --config config/world/few_shot.yaml --size 128x96 --count 50 \
+	        --seed $${seed}000 || exit; \
+	done
+	$(RUN) ablate config/ablation/*.yaml -o $(RUNS) --figures experiments --charts docs/images $(addprefix --set ,$(SET))
+	test -d $(RUNS)/sampler || $(RUN) export native --checkpoint $(RUNS)/lotus/velocity-0/run/best -o $(RUNS)/sampler
+	$(RUN) scale $(RUNS)/sampler --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
+	cp $(RUNS)/test_time/scale.json experiments/test_time.json
+	cp $(RUNS)/test_time/scale.png docs/images/test_time.png
 
 clean:
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache

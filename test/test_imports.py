@@ -24,6 +24,8 @@ ALLOWED = {
         "evaluation.metrics",
         "evaluation.object_metrics",
         "datasets",
+        "families.dpt_head",
+        "families.recipe",
         "world",
     },
     "families": {"inference.card", "datasets", "world"},

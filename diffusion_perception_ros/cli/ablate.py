@@ -1,57 +1,53 @@
 """`diffusion-perception ablate`: one training run per rung of a ladder and seed, then a table and a chart of a score.
 
-The folder gets `<rung>-<seed>/run` (a run folder of the trainer), `<rung>-<seed>/result.json` once that run is done,
-`ladder.json` and `ladder.png`. The same command goes on where it was cut; finished runs are kept.
+The output folder gets, per ladder, `<ladder>/<rung>-<seed>/run` (a run folder of the trainer) and, once that run is
+done, `<ladder>/<rung>-<seed>/result.json`; the figures of a ladder go to `<ladder>.json`, `<ladder>.md` and
+`<ladder>.png`, anew after every seed. The same command goes on where it was cut; finished runs are kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import datetime
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import yaml
-from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.output import write_bytes, write_json
+from diffusion_perception_ros.evaluation.environment import environment
+from diffusion_perception_ros.evaluation.ladder import (
+    Ladder,
+    Row,
+    Rung,
+    baselines,
+    power_law,
+    read_ladder,
+    summarise,
+    table_of,
+)
+from diffusion_perception_ros.evaluation.ladder_chart import draw
+from diffusion_perception_ros.evaluation.output import write_bytes, write_json, write_text
 
 
-class Rung(BaseModel):
-    """One configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._]*$")
-    title: str
-    set: tuple[str, ...] = ()
-    """Overrides of the base config, as `train --set` takes them."""
+if TYPE_CHECKING:
+    from diffusion_perception_ros.training.config import TrainingConfig
 
 
-class Ladder(BaseModel):
-    """What is compared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base: Path
-    """Training config, relative to the ladder's own file."""
-    score: str
-    """Of the validation scenes, at the end of a run; lower is better."""
-    seeds: tuple[int, ...] = Field(min_length=1)
-    rungs: tuple[Rung, ...] = Field(min_length=1)
+RESULT = "result.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("ladder", type=Path, help="YAML file, such as config/ablation/lotus.yaml")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where results are collected")
+    parser.add_argument("ladders", type=Path, nargs="+", help="YAML files, such as config/ablation/lotus.yaml")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where the runs are kept")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="where tables go (default: the output)")
+    parser.add_argument("--charts", type=Path, metavar="DIR", help="where charts go (default: the output)")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -63,100 +59,146 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains what is missing; 130 if a signal ended it early."""
-    ladder = read_ladder(args.ladder)
-    results = []
-    for seed in ladder.seeds:  # a whole ladder before the next seed
-        for rung in ladder.rungs:
-            result = _result(args.ladder.parent / ladder.base, ladder, rung, seed, args.output, args.overrides)
-            if result is None:
-                return 130
-            results.append(result)
-    rows = summarise(ladder, results)
-    write_json(args.output / "ladder.json", {"score": ladder.score, "rungs": rows, "runs": results})
-    write_bytes(args.output / "ladder.png", _chart(ladder.score, rows))
-    Console().print(_table(ladder.score, rows))
+    """Trains what is missing, ladder by ladder; 130 if a signal ended it early."""
+    ladders = {path: read_ladder(path) for path in args.ladders}  # what is wrong is said before anything is trained
+    for path, ladder in ladders.items():
+        if not _climb(path, ladder, args):
+            return 130
     return 0
 
 
-def read_ladder(path: Path) -> Ladder:
-    """A ladder's file.
+def _climb(path: Path, ladder: Ladder, args: argparse.Namespace) -> bool:
+    """Trains what is missing of one ladder and writes its figures; False if a signal ended it early."""
+    folder = args.output / path.stem
+    results = []
+    for rung, seed in ladder.runs():
+        result = _result(path.parent / ladder.base, ladder, rung, seed, folder, args.overrides)
+        if result is None:
+            return False
+        results.append(result)
+        if rung is ladder.rungs[-1]:  # a seed of all rungs is something to look at already
+            _publish(path, ladder, results, args)
+    return True
 
-    Raises:
-        InputError: it cannot be read, or a field is unknown, missing or wrong.
-    """
-    try:
-        return Ladder.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise InputError(f"{path} is not a ladder: {fields}") from error
+
+def _publish(path: Path, ladder: Ladder, results: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
+    rows, known = summarise(ladder, results), baselines(ladder, results)
+    figures, charts = args.figures or args.output, args.charts or args.output
+    write_json(figures / f"{path.stem}.json", _figures(path, ladder, results, rows, known))
+    table = table_of(ladder, rows, known)
+    write_text(figures / f"{path.stem}.md", _markdown(path, ladder, table, _latest(results)))
+    write_bytes(charts / f"{path.stem}.png", draw(ladder, rows, known))
+    console = Table(*table[0], title=f"{path.stem}: unseen scenes, end of the run", title_justify="left")
+    for row in table[1:]:
+        console.add_row(*row)
+    Console().print(console)
 
 
 def _result(
-    base: Path, ladder: Ladder, rung: Rung, seed: int, output: Path, overrides: Sequence[str]
+    base: Path, ladder: Ladder, rung: Rung, seed: int, folder: Path, overrides: Sequence[str]
 ) -> dict[str, Any] | None:
     """The stored result of a run, or that of training it now; None if a signal ended it early.
 
     Raises:
-        InputError: a stored result was made with other settings, or the run does not have the score.
+        InputError: a stored result was made with other settings, or the run has none of the scores.
     """
-    from diffusion_perception_ros.training.config import load_config  # imports torch: only when it is needed
+    from diffusion_perception_ros.training.compute import step_cost  # imports torch: only when it is needed
+    from diffusion_perception_ros.training.config import load_config
+    from diffusion_perception_ros.training.monitor import EVALUATIONS
     from diffusion_perception_ros.training.trainer import Trainer
 
-    config = load_config(base, [*rung.set, f"seed={seed}", *overrides])
+    own = [Template(override).safe_substitute(seed=seed, ladder=folder) for override in (*ladder.set, *rung.set)]
+    config = load_config(base, [*own, f"seed={seed}", *overrides])
     settings = config.model_dump(mode="json")
-    folder = output / f"{rung.name}-{seed}"
-    stored = folder / "result.json"
+    place = folder / f"{rung.name}-{seed}"
+    stored = place / RESULT
     if stored.is_file():
         result: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
         if result["settings"] != settings:
             raise InputError(f"{stored} was made with other settings: choose another folder or delete it")
         return result
-    if not Trainer(config, folder / "run").train():
+    trainer = Trainer(config, place / "run")
+    batch, _ = next(iter(trainer.batches()))
+    cost = step_cost(config, batch)
+    if not trainer.train():
         return None
-    last = json.loads((folder / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    if ladder.score not in last["scores"]:
+    lines = (place / "run" / EVALUATIONS).read_text(encoding="utf-8").splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    if not set(ladder.score) & last["scores"].keys():
         known = ", ".join(sorted(last["scores"]))
-        raise InputError(f"{folder} has no score '{ladder.score}' but {known}: name one of them in the ladder")
-    result = {"rung": rung.name, "seed": seed, "settings": settings, **last}
+        raise InputError(f"{place} has no score {' or '.join(ladder.score)} but {known}: name one in the ladder")
+    result = {
+        "rung": rung.name,
+        "seed": seed,
+        "settings": settings,
+        "started_as": str(config.init_from),
+        "steps": last["step"],
+        "samples": last["samples"],
+        "parameters": cost.parameters,
+        "training_flops": cost.flops * last["step"] + _flops_before(config, folder),
+        "start": first["scores"] if first["step"] == 0 else None,
+        "scores": last["scores"],
+        "made": _circumstances(),
+    }
     write_json(stored, result)
     return result
 
 
-def summarise(ladder: Ladder, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per rung: mean, standard deviation over the seeds (None for one), and the values."""
-    rows = []
-    for rung in ladder.rungs:
-        values = [float(result["scores"][ladder.score]) for result in results if result["rung"] == rung.name]
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        rows.append({"name": rung.name, "title": rung.title, "mean": float(np.mean(values)), "spread": spread})
-        rows[-1]["values"] = values
-    return rows
+def _flops_before(config: TrainingConfig, folder: Path) -> int:
+    """Operations of the run of the same ladder that this one starts from; 0 if it starts from something else."""
+    experts = getattr(config.network, "experts", None)
+    start: Path | None = experts.upcycle_from if experts else config.init_from
+    if start is None or not start.is_relative_to(folder):
+        return 0
+    stored = folder / start.relative_to(folder).parts[0] / RESULT
+    return int(json.loads(stored.read_text(encoding="utf-8"))["training_flops"])
 
 
-def _table(score: str, rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table("", f"{score} ↓", "runs", title="Validation scenes, end of the run", title_justify="left")
-    for row in rows:
-        spread = "" if row["spread"] is None else f" ± {row['spread']:.4f}"
-        table.add_row(row["title"], f"{row['mean']:.4f}{spread}", str(len(row["values"])))
-    return table
+def _circumstances() -> dict[str, str]:
+    """When, on what, and with which state of the code."""
+    facts = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "processor": environment()["processor"]}
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # installed without its repository
+        return facts
+    return {**facts, "commit": commit}
 
 
-def _chart(score: str, rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG: a bar per rung, a dot per run."""
-    figure = Figure(figsize=(7.0, 0.5 * len(rows) + 1.2), layout="constrained")
-    axes = figure.add_subplot()
-    places = range(len(rows))
-    axes.barh(places, [row["mean"] for row in rows], color="#9ecae1")
-    for place, row in zip(places, rows, strict=True):
-        axes.plot(row["values"], [place] * len(row["values"]), "o", color="#08519c", markersize=4)
-    axes.set_yticks(places, [row["title"] for row in rows])
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{score} on the validation scenes, lower is better")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
-    return picture.getvalue()
+def _latest(results: Sequence[dict[str, Any]]) -> dict[str, str]:
+    made: dict[str, str] = max((result["made"] for result in results), key=lambda made: str(made["date"]))
+    return made
+
+
+def _figures(
+    path: Path,
+    ladder: Ladder,
+    results: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
+    known: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    """What is kept of a ladder: no paths of this machine, nothing that differs between two runs of the same thing."""
+    kept = ("rung", "seed", "steps", "samples", "training_flops", "scores")
+    figures: dict[str, Any] = {
+        "ladder": path.name,
+        "title": ladder.title,
+        "score": ladder.score,
+        "made": _latest(results),
+        "baselines": known,
+        "rungs": rows,
+        "runs": [{name: result[name] for name in kept} for result in results],
+    }
+    if ladder.over == "compute":
+        figures["power_law"] = {
+            score: power_law([(row["training_flops"], row["scores"][score]["mean"]) for row in rows])
+            for score in ladder.score
+        }
+    return figures
+
+
+def _markdown(path: Path, ladder: Ladder, table: Sequence[Sequence[str]], made: dict[str, str]) -> str:
+    head, *rows = [f"| {' | '.join(row)} |" for row in table]
+    rule = "|---" * len(table[0]) + "|"
+    source = f"`config/ablation/{path.name}`, {', '.join(f'{name} {value}' for name, value in made.items())}."
+    note = "Mean over the seeds ± sample standard deviation (number of seeds), unseen scenes, end of the run."
+    return "\n".join([f"# {ladder.title or path.stem}", "", f"{note} {source}", "", head, rule, *rows, ""])

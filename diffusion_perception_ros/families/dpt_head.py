@@ -30,11 +30,12 @@ _UNUSED = ("conv_out.", "conv_norm_out.")
 class DptHead(nn.Module):
     """Four feature maps of the U-Net → one map of the picture's size."""
 
-    def __init__(self, widths: Sequence[int], fusion: int) -> None:
+    def __init__(self, widths: Sequence[int], fusion: int, channels: int = 1) -> None:
         """
         Args:
             widths: Channels of the features, the finest first.
             fusion: Channels that all of them are brought to.
+            channels: Of the map; the published one has 1.
         """
         super().__init__()
         self.feature_upsample_0 = Upsample2D(widths[0], use_conv=True)
@@ -53,7 +54,7 @@ class DptHead(nn.Module):
                     nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
                     nn.Conv2d(fusion // 2, 32, 3, padding=1),
                     nn.ReLU(),
-                    nn.Conv2d(32, 1, 1),
+                    nn.Conv2d(32, channels, 1),
                 ),
             }
         )
@@ -65,7 +66,7 @@ class DptHead(nn.Module):
             features: (B, c_k, h_k, w_k), the finest first: 1/8, 1/8, 1/16 and 1/32 of the picture.
 
         Returns:
-            (B, 1, H, W), without fixed range.
+            (B, channels, H, W), without fixed range.
         """
         finest = self.feature_upsample_0(features[0])
         fused = self.neck([finest, *features[1:]])[-1]
