@@ -30,8 +30,10 @@ class Rig:
         self.status = ros.collect(PerceptionStatus, "/status")
         self.depth = ros.collect(Image, "/depth/image")
 
-    def send(self, rgb: np.ndarray, cloud: PointCloud2 | None = None, imu: Imu | None = None) -> float:
-        """Publishes an image with what else was measured then until its status comes; returns the stamp."""
+    def send(
+        self, rgb: np.ndarray, cloud: PointCloud2 | None = None, imu: Imu | None = None, delay: float = 0.0
+    ) -> float:
+        """Publishes an image with what else was measured `delay` seconds later until its status comes; its stamp."""
         stamp = float(next(stamps))
         image, info = rgb_image(rgb, stamp), camera_info(stamp, WIDTH, HEIGHT, FOCAL)
 
@@ -39,7 +41,7 @@ class Rig:
             self.infos.publish(info)
             for publisher, message in ((self.clouds, cloud), (self.imu, imu)):
                 if message is not None:
-                    message.header.stamp = image.header.stamp
+                    message.header.stamp = header(stamp + delay, "").stamp
                     publisher.publish(message)
             self.ros.pause(0.2)  # topics have no order between them
             self.images.publish(image)
@@ -109,6 +111,28 @@ def test_lidar_points_with_extrinsics_complete_the_depth(rig: Rig, ros: Ros) -> 
     assert status.scale_inliers > 0.95
     assert status.scale_residual < 0.05
     assert status.scale_age == 0.0
+
+
+def test_the_extrinsics_may_move(rig: Rig, ros: Ros) -> None:
+    """A sensor on an arm: its pose is another for every image, the metres are not."""
+    rgb, depth = steps()
+    for pose in ([0.1, 0.0, 0.2], [-0.4, 0.1, 0.0], [0.3, -0.1, 0.1]):
+        extrinsics = [*pose, 0.0, 0.0, 0.0]
+        settings = {"sparse_depth_extrinsics": extrinsics, "scale_time_constant": 0.0, "scale_max_age": 2.0}
+        assert all(result.successful for result in ros.set_parameters(NODE, **settings))
+        points = lidar(depth, np.array(pose))
+        rig.send(rgb, points)  # the first measurement opens the metric topics
+        metres = rig.metres(rig.send(rgb, points))
+        assert np.median(np.abs(metres / depth - 1)) < 0.01
+
+
+def test_points_of_another_time_are_refused_with_a_sentence(rig: Rig, ros: Ros) -> None:
+    rgb, depth = steps()
+    settings = {"sparse_depth_extrinsics": [0.1, 0.0, 0.2, 0.0, 0.0, 0.0], "scale_max_age": 0.0}
+    assert ros.set_parameters(NODE, **settings)[0].successful
+    stamp = rig.send(rgb, lidar(depth, np.array([0.1, 0.0, 0.2])), delay=0.5)
+    assert rig.status.at(stamp).scale_source == PerceptionStatus.SCALE_NONE
+    ros.status("outputs", "0.50 s away from the image, 0.10 s are allowed (sparse_depth_tolerance)")
 
 
 @pytest.mark.parametrize(
