@@ -1,4 +1,4 @@
-"""A machine that `make setup` made for a robot has no PyTorch: commands that need it say what to do."""
+"""A machine without PyTorch, as `make setup` leaves it, or without ROS: commands that need them say what to do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 
-WITHOUT_TRAINING = """
+WITHOUT = """
 import sys
-for name in ("torch", "moderngl", "safetensors"):
+for name in ("torch", "moderngl", "safetensors", "rclpy"):
     sys.modules[name] = None  # as if it were not installed
 from diffusion_perception_ros.cli.main import main
 sys.exit(main(sys.argv[1:]))
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parents[1]
     ],
 )
 def test_what_is_missing_is_named_with_its_remedy(tmp_path: Path, arguments: list[str]) -> None:
-    command = [sys.executable, "-c", WITHOUT_TRAINING]
+    command = [sys.executable, "-c", WITHOUT]
     words = [str(REPOSITORY / word) if (REPOSITORY / word).exists() else word for word in arguments]
     result = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
@@ -38,8 +38,15 @@ def test_what_is_missing_is_named_with_its_remedy(tmp_path: Path, arguments: lis
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_demo_says_that_it_needs_ros(tmp_path: Path) -> None:
+    result = subprocess.run([sys.executable, "-c", WITHOUT, "demo"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2, result.stderr
+    assert "run 'make demo' in a clone" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluate_needs_none_of_them(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_TRAINING, "evaluate", "--data", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-c", WITHOUT, "evaluate", "--data", str(tmp_path / "nowhere")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
     assert "not a folder" in result.stderr

@@ -171,6 +171,26 @@ def test_a_hidden_object_is_asked_for_by_its_seen_part(tmp_path: Path, items: It
     assert json.loads(out.read_text())["tasks"]["mask"]["all"]["model"]["iou"] == pytest.approx(0.5, abs=0.02)
 
 
+def test_scale_asks_and_scores_prompts_too(tmp_path: Path, items: Items) -> None:
+    model = write_prompted_model(tmp_path / "model", ["mask"], prompts=["points", "noise"])
+    data = write_manifest(tmp_path, {"prompt": items["prompt"]})
+    command = [
+        "scale",
+        str(model),
+        "--data",
+        str(data),
+        "--steps",
+        "1",
+        "--ensemble",
+        "1",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main(command) == 0
+    (setting,) = json.loads((tmp_path / "out" / "scale.json").read_text())["settings"]
+    assert setting["scores"]["mask"]["iou"] == pytest.approx(0.5)
+
+
 def amodal_output() -> dict[str, Any]:
     return {"task": "mask", "tensor": "hint", "range": [0.0, 1.0]}
 

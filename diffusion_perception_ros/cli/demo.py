@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("rclpy") is None:
+        raise InputError(
+            "the demo runs ROS 2 nodes, and rclpy is not installed: run 'make demo' in a clone, or source a ROS 2 "
+            "installation; 'diffusion-perception run' and 'evaluate' need no ROS"
+        )
     bag = args.bag or find_resource(CLIP)
     if not is_bag(bag):
         raise InputError(f"{bag} is not a bag: give a rosbag2 folder, a .mcap or .db3 file, or a ROS 1 .bag file")

@@ -48,7 +48,8 @@ def _read_middlebury(path: Path) -> FloatImage:
     flow = cv2.readOpticalFlow(str(path))
     if flow is None or not flow.size:
         raise InputError(f"{path} is not a whole .flo file: it begins with 'PIEH', width and height, then all vectors")
-    flow = np.asarray(flow, np.float32)
+    flow = np.array(flow, np.float32)
     with np.errstate(invalid="ignore"):
-        known = (np.abs(flow) < UNKNOWN_FLOW).all(axis=2)  # false where a component is NaN, too
-    return np.where(known[..., None], flow, np.float32(np.nan)).astype(np.float32)
+        known = np.abs(flow).max(axis=2) < UNKNOWN_FLOW  # false where a component is NaN, too
+    flow[~known] = np.nan
+    return flow

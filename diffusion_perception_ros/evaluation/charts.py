@@ -89,7 +89,7 @@ def timeline(times: Sequence[float], values: Sequence[float], states: Sequence[s
         return bottom - (bottom - top) * value / high
 
     parts = []
-    for tick in np.arange(0.0, high + step / 2, step):
+    for tick in np.arange(0.0, high + step / 2, step).tolist():
         parts.append(f'<line class="axis" x1="{left}" y1="{y(tick):.1f}" x2="{WIDTH - LEFT}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_measure(tick, unit)}</text>')
     known = [(time, value) for time, value in zip(times, values, strict=True) if np.isfinite(value)]
@@ -127,7 +127,7 @@ def _rounded_axis(highest: float) -> tuple[float, float]:
     highest = highest or 1.0
     magnitude = 10 ** np.floor(np.log10(highest))
     step = magnitude * max(factor for factor in (0.2, 0.5, 1, 2, 5) if highest >= 2 * factor * magnitude)
-    return step, step * np.ceil(highest / step)
+    return float(step), float(step * np.ceil(highest / step))
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -19,6 +19,7 @@ from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.metrics import Scores
 from diffusion_perception_ros.evaluation.output import json_line, write_text
+from diffusion_perception_ros.evaluation.prompting import Question, question
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.sparsification import confidence_scores
 from diffusion_perception_ros.evaluation.summary import ALL, mean_of_known, summarise
@@ -135,14 +136,15 @@ def measure(
         estimator.noise_seed = seed + index
         started = time.process_time(), time.perf_counter()
         try:
-            prediction = _predict(estimator, sample)
+            asked = question(estimator.card, sample)
+            prediction = _predict(estimator, sample, asked)
         except (InputError, RuntimeError) as error:
             failed.append(Skipped(sample.name, str(error)))
             continue
         finally:
             on_image()
         spent.append((time.process_time() - started[0], time.perf_counter() - started[1]))
-        images.append(score_image(sample, prediction, estimator.card.labels))
+        images.append(score_image(sample, prediction, estimator.card.labels, asked.answer))
         sureness.append(confidence_scores(sample, prediction))
     if not images:
         reasons = failed[0].reason if failed else "there is none"
@@ -159,12 +161,12 @@ def measure(
     return record, failed
 
 
-def _predict(estimator: Estimator, sample: EvaluationSample) -> Prediction:
+def _predict(estimator: Estimator, sample: EvaluationSample, asked: Question) -> Prediction:
     """A prediction of one picture; optical flow leads to the sample's own previous picture."""
     estimator.forget()
     if sample.previous is not None:
         estimator.predict(sample.previous, tasks=())
-    return estimator.predict(sample.rgb, sample.intrinsics)
+    return estimator.predict(sample.rgb, sample.intrinsics, **asked.arguments)
 
 
 def _scores(images: Sequence[ImageScores]) -> dict[str, Scores]:

@@ -89,9 +89,10 @@ def thickened(values: FloatImage, radius: float = DOT_RADIUS) -> FloatImage:
     )
     source = np.zeros(int(nearest.max()) + 1, np.intp)
     source[nearest[known]] = np.flatnonzero(known)
-    flat = values.reshape(known.size, -1)[source[nearest.reshape(-1)]].reshape(values.shape).copy()
-    flat[distance > radius] = np.nan
-    return flat.astype(np.float32)
+    rows = values.reshape(known.size, -1)[source[nearest.reshape(-1)]]
+    grown = np.array(rows, np.float32).reshape(values.shape)
+    grown[distance > radius] = np.nan
+    return grown
 
 
 def outlines(ids: UInt8Image | UInt16Image) -> npt.NDArray[np.bool_]:
