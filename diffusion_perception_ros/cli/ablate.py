@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -109,12 +110,11 @@ def _result(
 
     own = [Template(override).safe_substitute(seed=seed, ladder=folder) for override in (*ladder.set, *rung.set)]
     config = load_config(base, [*own, f"seed={seed}", *overrides])
-    settings = config.model_dump(mode="json")
     place = folder / f"{rung.name}-{seed}"
     stored = place / RESULT
     if stored.is_file():
         result: dict[str, Any] = json.loads(stored.read_text(encoding="utf-8"))
-        if result["settings"] != settings:
+        if not _made_like(result["settings"], config):
             raise InputError(f"{stored} was made with other settings: choose another folder or delete it")
         return result
     trainer = Trainer(config, place / "run")
@@ -130,7 +130,7 @@ def _result(
     result = {
         "rung": rung.name,
         "seed": seed,
-        "settings": settings,
+        "settings": config.model_dump(mode="json"),
         "started_as": str(config.init_from),
         "steps": last["step"],
         "samples": last["samples"],
@@ -142,6 +142,14 @@ def _result(
     }
     write_json(stored, result)
     return result
+
+
+def _made_like(settings: dict[str, Any], config: TrainingConfig) -> bool:
+    """Fields that a stored result is too old for count as their defaults."""
+    try:
+        return type(config).model_validate(settings) == config
+    except ValidationError:
+        return False
 
 
 def _flops_before(config: TrainingConfig, folder: Path) -> int:
