@@ -52,10 +52,12 @@ def test_labels_of_no_class_are_passed_over_with_a_count(
     config = write_config(tmp_path / "toy.yaml", data, max_steps=6)
     both = f"[{{kind: shards, path: {data / 'val'}}}, {{kind: shards, path: {odd}}}]"
     arguments = ["train", str(config), "-o", str(tmp_path / "run"), "--set", f"data.train={both}"]
-    assert main([*arguments, "--set", f"data.validation={both}", "--set", "run.validation_samples=44"]) == 0
+    arguments += ["--set", f"data.validation={both}", "--set", "run.validation_samples=44"]
+    assert main([*arguments, "--set", f"data.real={odd}"]) == 0
     said = capfd.readouterr().err
     assert re.search(r"\d training samples could not be read and were passed over: seed \d has the class id 77", said)
     assert "4 validation samples could not be read" in said
+    assert "the real pictures are left out: none of 4 samples can be read" in said
     assert "the 32 classes of 'data.classes' end at 31" in said
 
 

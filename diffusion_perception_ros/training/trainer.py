@@ -216,7 +216,10 @@ class Trainer:
                 "scores": scores,
             }
             if self._real is not None:
-                record["real_scores"] = self._real.scores()
+                try:
+                    record["real_scores"] = self._real.scores()
+                except InputError as error:  # they choose nothing: a run does not end for them
+                    self._monitor.say(f"the real pictures are left out: {error}")
             self._monitor.evaluation(record, self._evaluator.sheet())
             if is_best:
                 averaged = {checkpoints.AVERAGED: self._engine.scored.state_dict()}
