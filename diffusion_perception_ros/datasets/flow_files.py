@@ -48,8 +48,8 @@ def _read_middlebury(path: Path) -> FloatImage:
     flow = cv2.readOpticalFlow(str(path))
     if flow is None or not flow.size:
         raise InputError(f"{path} is not a whole .flo file: it begins with 'PIEH', width and height, then all vectors")
-    flow = np.array(flow, np.float32)
+    vectors: FloatImage = np.array(flow, np.float32)
     with np.errstate(invalid="ignore"):
-        known = np.abs(flow).max(axis=2) < UNKNOWN_FLOW  # false where a component is NaN, too
-    flow[~known] = np.nan
-    return flow
+        known = np.abs(vectors).max(axis=2) < UNKNOWN_FLOW  # false where a component is NaN, too
+    vectors[~known] = np.nan
+    return vectors
