@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from bag_factory import BagSpec, write_bag
 from pydantic import TypeAdapter
 from toy_rooms import toy_room, write_toy_shard
 
@@ -183,6 +184,30 @@ def test_sources_are_checked_and_opened(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             TypeAdapter(Sources).validate_python(wrong)
+
+
+def test_a_robots_own_recordings_are_sources_with_their_faults(tmp_path: Path) -> None:
+    """A bag and a folder; a frame in millimetres, one without a measurement and one of another size stay out."""
+    bag = write_bag(tmp_path, BagSpec(frames=3))
+    (tmp_path / "drive" / "rgb").mkdir(parents=True)
+    (tmp_path / "drive" / "depth").mkdir()
+    metres = {"good": np.full((48, 64), 2.0), "unit": np.full((48, 64), 2000.0), "blind": np.zeros((48, 64))}
+    for name, depth in (metres | {"size": np.full((24, 64), 2.0)}).items():
+        cv2.imwrite(str(tmp_path / "drive" / "rgb" / f"{name}.png"), np.full((48, 64, 3), 90, np.uint8))
+        np.save(tmp_path / "drive" / "depth" / f"{name}.npy", depth)
+    fields = [{"kind": "bag", "path": str(bag)}, {"kind": "folder", "path": str(tmp_path / "drive")}]
+    mixture = open_sources(TypeAdapter(Sources).validate_python(fields))
+    assert mixture.lengths == (3, 4)
+    assert np.nanmax(mixture[2].depth) == pytest.approx(1.5)
+    assert mixture[0].intrinsics.fx == 50.0
+    reasons = {}
+    for index in range(3, 7):
+        try:
+            assert np.nanmedian(mixture[index].depth) == 2.0
+        except InputError as error:
+            reasons[index] = str(error)
+    for said, reason in zip(reasons.values(), ("no pixel with depth", "64x24 but", "1000 times off"), strict=True):
+        assert reason in said
 
 
 def test_training_on_a_mixture_passes_over_what_cannot_be_read(
