@@ -122,8 +122,8 @@ def test_depth_completed_from_the_truth_is_not_taken_for_what_the_model_says(tmp
     result = Evaluation("some/data", card, images=[scores], frames=[Frame(sample, prediction)], sparse=0.01)
     page = write_evaluation_report(tmp_path / "out", result, {}).read_text(encoding="utf-8")
     assert "in metres, completed from 1% of the true depth" in page
-    assert re.search(r"<b>0\.000</b><span>Depth in metres, AbsRel ↓</span><small>completed from 1%", page)
-    assert "Depth, AbsRel ↓ (affine-aligned)" in page
+    assert re.search(r"<b>0\.000</b><span>Depth in metres, AbsRel\s↓</span><small>completed from 1%", page)
+    assert re.search(r"Depth, AbsRel\s↓ \(affine-aligned\)", page)
 
 
 def test_pictures_can_be_enlarged_from_the_keyboard_and_read_aloud(tmp_path: Path, card: ModelCard) -> None:

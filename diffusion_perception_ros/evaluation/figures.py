@@ -118,7 +118,8 @@ def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator
     if truth is None:
         return
     error = angles_between(prediction.normals, truth).astype(np.float32)
-    source = "against planes fitted to the sensor's near depth" if sample.normals is None else "against ground truth"
+    measured = sample.normals is None or sample.depth_kind != "exact"
+    source = "against planes fitted to the sensor's near depth" if measured else "against ground truth"
     yield error_tile("Normal error", source, error, NORMAL_ERROR_LIMIT, "°")
 
 
