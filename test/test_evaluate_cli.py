@@ -110,6 +110,12 @@ def test_bag(model: Path, tmp_path: Path) -> None:
     assert result["tasks"]["depth"]["all"]["constant"]["absrel"] < 1e-6
 
 
+def test_flicker_needs_depth_or_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "models" / "normals", ["normals"])
+    assert evaluate("--data", write_bag(tmp_path, BagSpec(frames=2)), "--model", model, "--temporal") == 2
+    assert "neither depth nor classes" in capsys.readouterr().err
+
+
 def test_bad_frame_is_named_and_the_rest_scored(
     scenes: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

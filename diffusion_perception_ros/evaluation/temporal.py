@@ -110,8 +110,11 @@ def evaluate_video(
         show: Number of frames in a row to keep for a report.
 
     Raises:
-        InputError: frames without a stamp or depth, or fewer than two that a camera motion ties together.
+        InputError: a model without depth and classes, frames without a stamp or depth, or fewer than two that a camera
+            motion ties together.
     """
+    if not {"depth", "semantic"} & set(predictor.card.tasks):
+        raise InputError(f"model '{predictor.card.name}' gives neither depth nor classes, whose flicker is measured")
     result = VideoEvaluation(name, predictor.card.name, time_constant)
     steady, records = TemporalFilter(time_constant), {method: _Records() for method in METHODS}
     stamps: list[float] = []
