@@ -164,7 +164,10 @@ def _flops_before(config: TrainingConfig, folder: Path) -> int:
 
 def _circumstances() -> dict[str, str]:
     """When, on what, and with which state of the code."""
-    facts = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "processor": environment()["processor"]}
+    facts = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": environment()["processor"],
+    }
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -56,7 +56,7 @@ def _bars(axes: Axes, score: str, rows: Sequence[Row], lines: Mapping[str, float
     axes.invert_yaxis()
     axes.set_xlabel(f"{title_of(score)}, unseen scenes; a dot per seed", fontsize=8.5)
     if lines:
-        axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=len(lines), frameon=False)
+        axes.legend(fontsize=7.5, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(lines), frameon=False)
 
 
 def _curves(axes: Axes, score: str, rows: Sequence[Row], lines: Mapping[str, float]) -> None:

@@ -31,6 +31,6 @@ def step_cost(config: TrainingConfig, batch: Batch) -> StepCost:
     learner = make_learner(config, torch.ones(len(config.data.classes)))
     with FlopCounterMode(display=False) as counter:
         terms = learner.losses(learner.network, batch, torch.Generator().manual_seed(config.seed))
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
     parameters = sum(parameter.numel() for parameter in learner.network.parameters())
     return StepCost(parameters, counter.get_total_flops() * config.optimiser.accumulation)
