@@ -14,9 +14,11 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.adaptation import AdaptationConfig
 from diffusion_perception_ros.training.diffusion.annotations import Task
 from diffusion_perception_ros.training.diffusion.experts import ExpertsConfig
+from diffusion_perception_ros.training.diffusion.joint import TASKS as PAIR_TASKS
 from diffusion_perception_ros.training.losses import LossWeights
 from diffusion_perception_ros.training.network import MULTIPLE
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
+from diffusion_perception_ros.training.self_improvement import SelfImprovementConfig
 from diffusion_perception_ros.training.sources import Sources
 from diffusion_perception_ros.world.labels import CLASS_ID
 
@@ -119,6 +121,11 @@ class DiffusionNetwork(_Strict):
     """Without `pretrained`: there is no autoencoder, the network sees blocks of this many pixels square."""
     experts: ExpertsConfig | None = None
     """The MLPs of a DiT become mixtures of experts."""
+    head: Literal["autoencoder", "dpt"] = "autoencoder"
+    """What makes the picture: the autoencoder's decoder (without `pretrained`: the blocks of pixels), or a DPT head on
+    the features of a U-Net of four blocks, from random weights (GenPercept, arXiv:2403.06090, Sec. 3.4)."""
+    head_width: int = Field(default=256, ge=4, multiple_of=2)
+    """Channels of the `dpt` head."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
 
@@ -130,6 +137,8 @@ class DiffusionNetwork(_Strict):
             raise ValueError("'pretrained' is for U-Nets; a DiT starts from 'config'")
         if self.experts is not None and self.kind != "dit":
             raise ValueError("'experts' are for 'kind: dit'")
+        if self.head == "dpt" and self.kind != "unet":
+            raise ValueError("'head: dpt' is for 'kind: unet'")
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a task appears twice in {list(self.tasks)}")
         return self
@@ -157,6 +166,8 @@ class TrainingConfig(_Strict):
     adaptation: AdaptationConfig | None = None
     """Learn only a small share of the parameters (LoRA); the others stay as `init_from` or `pretrained` has them."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    self_improvement: SelfImprovementConfig | None = None
+    """Of `joint`: learn from pairs that the averaged network creates, too. Starts from `init_from`."""
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()
     losses: LossWeights = LossWeights()
@@ -167,8 +178,35 @@ class TrainingConfig(_Strict):
     def _objective_fits_network(self) -> TrainingConfig:
         if self.network.kind == "onestep" and self.objective.kind not in ("lotus_d", "lotus_g"):
             raise ValueError(f"objective '{self.objective.kind}' needs a diffusion backbone ('network.kind: unet')")
+        if self.network.kind != "onestep" and self.network.head != "autoencoder":
+            if self.objective.kind != "genpercept" or self.objective.loss != "picture":
+                raise ValueError("'network.head' has no latent: it needs 'objective: {kind: genpercept}' and its losses")
         if self.run.fully_shard and self.optimiser.kind == "muon":
             raise ValueError("'optimiser.kind: muon' needs whole matrices, which 'run.fully_shard' takes apart")
+        return self
+
+    @model_validator(mode="after")
+    def _joint_settings_fit(self) -> TrainingConfig:
+        network = self.network
+        if self.objective.kind != "joint":
+            if self.self_improvement is not None:
+                raise ValueError("'self_improvement' needs a network that creates ('objective.kind: joint')")
+            return self
+        assert isinstance(network, DiffusionNetwork)
+        others = [task for task in network.tasks if task not in PAIR_TASKS]
+        if others:
+            raise ValueError(f"'joint' knows the tasks {', '.join(PAIR_TASKS)}, not {', '.join(others)}")
+        for name, value in (("network.pretrained", network.pretrained), ("network.experts", network.experts)):
+            if value is not None:
+                raise ValueError(f"'{name}' has no meaning for 'joint', which starts from 'network.config'")
+        if self.adaptation is not None:
+            raise ValueError("'adaptation' has no meaning for 'joint'")
+        if self.self_improvement is not None and self.init_from is None:
+            raise ValueError("'self_improvement' needs 'init_from', the weights of a network that creates already")
+        if self.self_improvement is not None and self.run.fully_shard:
+            raise ValueError("'self_improvement' needs the whole averaged network, not 'run.fully_shard'")
+        if self.self_improvement is not None and self.data.batch_size < 2:
+            raise ValueError("'self_improvement' needs batches of at least 2: real and created pictures")
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,13 @@ class Engine:
         self.network = network
         self.optimiser = self.accelerator.prepare(_optimiser(network, self._settings))
 
+    @torch.no_grad()
+    def averaged(self, *inputs: Tensor) -> Tensor:
+        """What the averaged network says."""
+        with self.accelerator.autocast():
+            said: Tensor = self._averaged(*inputs)
+        return said
+
     @property
     def _plain_network(self) -> nn.Module:
         network: nn.Module = self.accelerator.unwrap_model(self.network)

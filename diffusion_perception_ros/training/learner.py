@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class Learner(Protocol):
         """
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A learner that also learns from what the averaged network says."""
+
+    def follow(self, averaged: Callable[..., Tensor]) -> None:
+        """Called once before the training, with what goes through the averaged network as it then is, without
+        gradients."""
+
+
 def make_learner(config: TrainingConfig, class_weights: Tensor) -> Learner:
     """The learner that a config asks for; `class_weights` is (classes,), for the semantic loss.
 
@@ -52,6 +62,10 @@ def make_learner(config: TrainingConfig, class_weights: Tensor) -> Learner:
         from diffusion_perception_ros.training.onestep import OneStepLearner
 
         return OneStepLearner(config, class_weights)
+    if config.objective.kind == "joint":
+        from diffusion_perception_ros.training.diffusion.joint_learner import JointLearner
+
+        return JointLearner(config)
     from diffusion_perception_ros.training.diffusion.learner import DiffusionLearner
 
     return DiffusionLearner(config)

@@ -20,7 +20,7 @@ from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream,
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.engine import Engine
 from diffusion_perception_ros.training.evaluator import Evaluator
-from diffusion_perception_ros.training.learner import make_learner
+from diffusion_perception_ros.training.learner import Follower, make_learner
 from diffusion_perception_ros.training.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.monitor import Monitor
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
@@ -60,6 +60,8 @@ class Trainer:
         self._learner = make_learner(config, self._class_weights)
         self._learner.to(self._engine.device)
         self._engine.start(self._learner.network, self._resume())
+        if isinstance(self._learner, Follower):
+            self._learner.follow(self._engine.averaged)
         self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
         self._real = self._make_real_evaluator()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,10 +33,15 @@ class UNetBackbone(nn.Module):
         self._classes = tasks + 1
         self.register_buffer("text", text, persistent=False)
 
+    @property
+    def denoiser(self) -> UNet2DConditionModel:
+        """The network as diffusers has it."""
+        return self.unet
+
     def forward(self, inputs: Tensor, timesteps: Tensor, task: int | Tensor) -> Tensor:
         """(N, C, h, w), (N,) and the number of the task, or (N,) numbers → (N, C', h, w)."""
         switch = task_switch(task, self._classes, inputs)
-        text = self.text.to(inputs.dtype).expand(len(inputs), -1, -1)
+        text = self.text.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
         answer: Any = self.unet(inputs, timesteps, text, class_labels=switch)
         said: Tensor = answer.sample
         return said
@@ -47,7 +54,7 @@ def task_switch(task: int | Tensor, classes: int, like: Tensor) -> Tensor:
         task: one number for all, or (N,).
         like: N of anything.
     """
-    numbers = torch.as_tensor(task, device=like.device).expand(len(like))
+    numbers = torch.as_tensor(task, device=like.device).expand(like.shape[0])
     one_hot = F.one_hot(numbers, classes).to(like.dtype)
     return torch.cat([one_hot.sin(), one_hot.cos()], 1)
 
@@ -62,14 +69,48 @@ class DiTBackbone(nn.Module):
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0  # diffusers drops classes at random, for guidance; ours say what to do
 
+    @property
+    def denoiser(self) -> DiTTransformer2DModel:
+        """The network as diffusers has it."""
+        return self.transformer
+
     def forward(self, inputs: Tensor, timesteps: Tensor, task: int | Tensor) -> Tensor:
         """(N, C, h, w), (N,) and the number of the task, or (N,) numbers → (N, C', h, w)."""
-        labels = torch.as_tensor(task, device=inputs.device).expand(len(inputs))
+        labels = torch.as_tensor(task, device=inputs.device).expand(inputs.shape[0])
         said: Tensor = self.transformer(inputs, timestep=timesteps, class_labels=labels).sample
         return said
 
 
 Backbone = UNetBackbone | DiTBackbone
+
+
+def check_sizes(backbone: Backbone, sizes: Sequence[tuple[int, int]], downscale: int) -> None:
+    """That the network takes pictures of these (width, height).
+
+    Args:
+        downscale: pixels per position of its input.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(backbone, DiTBackbone):
+        return
+    side = int(backbone.denoiser.config["sample_size"])
+    for width, height in sizes:
+        if {width, height} != {side * downscale}:
+            raise InputError(
+                f"data.sizes: a DiT takes {side * downscale} pixels square (sample_size {side}, {downscale} pixels "
+                f"each), not {width}x{height}"
+            )
+
+
+def save_backbone(backbone: Backbone, pipeline: Path) -> None:
+    """Writes the network into a folder in the diffusers layout.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    backbone.denoiser.save_pretrained(pipeline / ("unet" if isinstance(backbone, UNetBackbone) else "transformer"))
 
 
 def new_backbone(kind: str, fields: dict[str, Any], inputs: int, outputs: int, tasks: int) -> Backbone:
