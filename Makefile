@@ -21,6 +21,7 @@ help:
 	@echo "make bench                         benchmarks, to out/bench"
 	@echo "make experiments [RUNS=dir SET=key=value]  the papers' experiments: hours; goes on where it was cut"
 	@echo "make setup                         .venv and the built workspace, which all of these make first"
+	@echo "make setup-test                    the same with PyTorch and the test tools"
 	@echo "make lint                          ruff and mypy only"
 	@echo "make clean                         remove all that the commands above made"
 
