@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families import FAMILIES, family_module
+
+
+if TYPE_CHECKING:  # these import torch
+    from diffusion_perception_ros.families.recipe import Recipe
+    from diffusion_perception_ros.inference.card import ModelCard
+    from diffusion_perception_ros.training.checkpoint import Checkpoint
 
 
 CHECK_PICTURES = 2
@@ -31,13 +38,29 @@ def run(args: argparse.Namespace) -> int:
 def _add_native(native: argparse.ArgumentParser) -> None:
     native.add_argument("--checkpoint", type=Path, required=True, help="checkpoint folder, such as runs/NAME/best")
     _add_output(native)
-    native.add_argument("--precision", choices=("fp32", "int8"), default="fp32")
     native.add_argument(
-        "--pictures", type=Path, help="folder with shards, to calibrate and compare with (default: the training data)"
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        default="fp32",
+        help="onestep networks: fp32 or int8 (default fp32)",
     )
-    native.add_argument("--metric", action="store_true", help="declare the depth metric (first prove it on real data)")
     native.add_argument("--credits", type=Path, help="attribution of the training data, becomes CREDITS.md")
     native.add_argument("--trained-with", metavar="COMMAND", help="how the checkpoint was trained, for the card")
+    onestep = native.add_argument_group("onestep networks")
+    onestep.add_argument(
+        "--pictures", type=Path, help="folder with shards, to calibrate and compare with (default: the training data)"
+    )
+    onestep.add_argument(
+        "--metric", action="store_true", help="declare the depth metric (first prove it on real data)"
+    )
+    backbones = native.add_argument_group("diffusion backbones (network.kind: unet or dit)")
+    backbones.add_argument("--tasks", metavar="T,T", help="tasks of the folder, separated by commas (default: all)")
+    backbones.add_argument(
+        "--size", metavar="WxH", help="of the graph's picture, or 'dynamic' (default: dynamic for a U-Net)"
+    )
+    backbones.add_argument("--steps", type=int, help="denoising steps (default: as the objective was validated)")
+    backbones.add_argument("--ensemble", type=int, help="predictions that are merged (default 1)")
+    backbones.add_argument("--noise", metavar="zeros|seed:N|input", help="what it starts from (default: as trained)")
 
 
 def _add_family(family: argparse.ArgumentParser) -> None:
@@ -202,7 +225,15 @@ def _run_native(args: argparse.Namespace) -> int:
     from diffusion_perception_ros.training.export import ExportOptions, export_model
     from diffusion_perception_ros.training.sources import open_sources, stored_sources
 
-    state = read_checkpoint(args.checkpoint).state
+    checkpoint = read_checkpoint(args.checkpoint)
+    if checkpoint.identity.get("kind") in ("unet", "dit"):
+        return _run_backbone(args, checkpoint)
+    backbone_only = [name for name in ("tasks", "size", "steps", "ensemble", "noise") if getattr(args, name)]
+    if backbone_only:
+        raise InputError(f"--{backbone_only[0]} is for diffusion backbones: {args.checkpoint} is a onestep network")
+    if args.precision not in ("fp32", "int8"):
+        raise InputError(f"a onestep network is exported with --precision fp32 or int8, not {args.precision}")
+    state = checkpoint.state
     pictures = ShardDataset(args.pictures) if args.pictures else open_sources(stored_sources(state))
     step = max(1, len(pictures) // 104)
     samples = [pictures[index] for index in range(0, len(pictures), step)]
@@ -218,3 +249,50 @@ def _run_native(args: argparse.Namespace) -> int:
         card = export_model(args.checkpoint, args.output, samples, options)
     print(f"{args.output}: {card.name}, {card.precision}, largest depth difference {card.parity['depth_max']:g}")
     return 0
+
+
+def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+    from rich.console import Console
+
+    from diffusion_perception_ros.families.export import export_family
+    from diffusion_perception_ros.families.export_options import ExportOptions
+    from diffusion_perception_ros.training.diffusion.joint_model import load_joint
+    from diffusion_perception_ros.training.diffusion.trained_model import load_trained
+    from diffusion_perception_ros.training.readme import model_readme
+
+    if args.pictures or args.metric:
+        raise InputError(f"--{'pictures' if args.pictures else 'metric'} is for onestep networks")
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
+    credits = _read_credits(args.credits)
+    load = load_joint if checkpoint.identity.get("joint") else load_trained
+    model = load(checkpoint, args.tasks.split(",") if args.tasks else ())
+    options = ExportOptions(
+        name=args.name or args.output.name,
+        checkpoint=f"{checkpoint.state['name']}, step {checkpoint.state['step']}",
+        size=parse_size(args.size) if args.size else model.recipe.fixed_size,
+        precision=args.precision,
+        steps=args.steps or model.steps,
+        ensemble=args.ensemble or 1,
+        noise=args.noise,
+        command=args.trained_with,
+        overwrite=args.overwrite,
+    )
+
+    def documents(_: Recipe, card: ModelCard) -> dict[str, str]:
+        readme = model_readme(checkpoint, card, model.description, has_credits=bool(credits))
+        return {"README.md": readme, **credits}
+
+    with Console(file=sys.stderr).status(f"exporting {args.checkpoint} and comparing it with PyTorch"):
+        card = export_family(model, args.output, check_pictures(CHECK_PICTURES), options, documents)
+    differences = ", ".join(f"{name} {value:g}" for name, value in card.parity.items() if name.endswith("_max"))
+    print(f"{args.output}: {card.name}, {card.precision}, {differences}")
+    return 0
+
+
+def _read_credits(path: Path | None) -> dict[str, str]:
+    """CREDITS.md and its text, nothing without a path."""
+    try:
+        return {} if path is None else {"CREDITS.md": path.read_text(encoding="utf-8")}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

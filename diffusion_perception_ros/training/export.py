@@ -27,7 +27,6 @@ from diffusion_perception_ros.inference.card import (
     ImageInput,
     InputSize,
     InstancesOutput,
-    Label,
     ModelCard,
     NoiseInput,
     NormalsOutput,
@@ -38,6 +37,7 @@ from diffusion_perception_ros.inference.card import (
 )
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training import weights as weights_file
+from diffusion_perception_ros.training.card_labels import world_labels
 from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
 from diffusion_perception_ros.training.network import (
     FOCAL_SCALE,
@@ -45,10 +45,10 @@ from diffusion_perception_ros.training.network import (
     OFFSET_SCALE,
     UNSHUFFLE,
     DeployedNet,
+    NetworkConfig,
     OneStepNet,
 )
 from diffusion_perception_ros.training.readme import model_readme
-from diffusion_perception_ros.world.labels import LABELS
 
 
 OPSET = 18
@@ -94,9 +94,14 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         write_card(card, folder)
         if options.credits is not None:
             shutil.copyfile(options.credits, folder / "CREDITS.md")
-        text = model_readme(source, card, has_credits=options.credits is not None)
+        text = model_readme(source, card, _network_name(source.network), has_credits=options.credits is not None)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return card
+
+
+def _network_name(config: NetworkConfig) -> str:
+    variant = f"stochastic, {config.noise_channels} noise channels" if config.noise_channels else "deterministic"
+    return f"`OneStepNet` size {config.size}, {variant}"
 
 
 def write_network(
@@ -269,10 +274,6 @@ def _card(
     metric: dict[str, Any] = {"quantity": "relative_depth"}
     if options.metric:
         metric = {"quantity": "metric_depth", "unit": "m", "focal_scale": FOCAL_SCALE}
-    labels = tuple(
-        Label(id=index, name=label.name, color=label.color, group=label.group, is_thing=label.is_thing)
-        for index, label in enumerate(LABELS)
-    )
     channels = source.network.noise_channels
     return ModelCard(
         schema_version=1,
@@ -299,7 +300,7 @@ def _card(
         outputs=(
             DepthOutput(tensor="depth", range=(0.0, 1.0), confidence_tensor="depth_confidence", **metric),
             NormalsOutput(tensor="normals", axes=("right", "down", "forward")),
-            SemanticOutput(tensor="semantic", labels=labels),
+            SemanticOutput(tensor="semantic", labels=world_labels()),
             InstancesOutput(tensor="instances", offset_scale=OFFSET_SCALE),
         ),
         parity=parity,

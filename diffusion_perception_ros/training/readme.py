@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.card import InputSize, ModelCard
 from diffusion_perception_ros.training.checkpoint import Checkpoint
 from diffusion_perception_ros.training.monitor import EVALUATIONS
 
@@ -25,13 +25,29 @@ ROWS = (
     ("semantic mIoU, all classes", "miou", "{:.3f}"),
     ("… most frequent class everywhere", "majority_miou", "{:.3f}"),
     ("semantic mIoU, coarse groups", "group_miou", "{:.3f}"),
+    ("entities, mean coverage", "entity_coverage", "{:.3f}"),
+    ("… the whole picture as one", "one_entity_coverage", "{:.3f}"),
+    ("mask of a point, IoU", "mask_iou", "{:.3f}"),
+    ("… the whole picture", "whole_mask_iou", "{:.3f}"),
+    ("whole object of its visible part, IoU", "amodal_iou", "{:.3f}"),
+    ("… the visible part", "visible_amodal_iou", "{:.3f}"),
+    ("opacity, mean absolute error", "alpha_mae", "{:.3f}"),
+    ("… nothing is foreground", "empty_alpha_mae", "{:.3f}"),
+    ("optical flow, end-point error in pixels", "flow_epe", "{:.2f}"),
+    ("… no motion", "still_flow_epe", "{:.2f}"),
+    ("joints found (PCK)", "pose_pck", "{:.3f}"),
+    ("found joints that are right", "pose_precision", "{:.3f}"),
 )
 
 _CURVE = ("abs_rel", "delta1", "metric_abs_rel", "normals_mean", "pixel_accuracy", "group_miou")
 
 
-def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> str:
-    """Markdown: what the model gives, how it was made, how good it was on unseen rendered scenes."""
+def model_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_credits: bool = False) -> str:
+    """Markdown: what the model gives, how it was made, how good it was on unseen rendered scenes.
+
+    Args:
+        network: its kind and size, in words.
+    """
     state = checkpoint.state
     evaluation = state.get("evaluation", {})
     scores = evaluation.get("scores", {})
@@ -47,14 +63,13 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, has_credits: bool) -> 
 {card.description}.
 
 - Gives: {outputs}.
-- Input: about {width}x{height} pixels, the picture's aspect kept, sides rounded to multiples of \
-{card.input.size.multiple_of}.
+- Input: {_size(card.input.size, width, height)}.
 - Precision: {card.precision}. Licence: {card.licence}.
 
 ## How it was made
 
 - Data: {card.source.training_data}, at {width}x{height}; no photograph was used.
-- Network: `OneStepNet` size {checkpoint.network.size}, {_variant(checkpoint)}.
+- Network: {network}.
 - Run: config `{state["name"]}`, seed {state["config"]["seed"]}, {state["step"]} steps of
   {state["samples"] // max(1, state["step"])} pictures, {minutes:.0f} minutes.
 - Command: `{card.source.command or "diffusion-perception train"}`
@@ -93,9 +108,12 @@ def _learning_curve(checkpoint: Checkpoint) -> str:
     return f"\n## Learning curve, on the same scenes\n\n{table}\n"
 
 
-def _variant(checkpoint: Checkpoint) -> str:
-    channels = checkpoint.network.noise_channels
-    return f"stochastic, {channels} noise channels" if channels else "deterministic"
+def _size(size: InputSize, width: int, height: int) -> str:
+    if size.rule == "fixed":
+        return f"{size.width}x{size.height} pixels, to which every picture is stretched"
+    return (
+        f"about {width}x{height} pixels, the picture's aspect kept, sides rounded to multiples of {size.multiple_of}"
+    )
 
 
 def parity_rows(card: ModelCard) -> str:

@@ -40,20 +40,6 @@ DRAWN = frozenset({"entity", "mask", "alpha", "pose", "flow", "amodal"})
 """Tasks whose annotations are shown as they are."""
 FLOW_LIMIT = 75 / 512
 """Share of the picture's width; longer vectors are cut. Scaling's constant (its FlyingChairs reader)."""
-SPREAD = {
-    "depth": 0.47,
-    "disparity": 0.38,
-    "normals": 0.25,
-    "semantic": 0.23,
-    "entity": 0.40,
-    "mask": 0.09,
-    "alpha": 0.61,
-    "pose": 0.018,
-    "flow": 0.018,
-    "amodal": 0.30,
-}
-"""Mean squared distance of a task's pictures from their mean colour, on the scenes of config/world/generalist.yaml:
-what an answer that never looks at the picture costs."""
 _NEEDS = {"entity": "instances", "mask": "instances", "pose": "keypoints"}
 """Field of a batch that a task needs, where it has another name than the task."""
 _PERCENTILES = (0.02, 0.98)

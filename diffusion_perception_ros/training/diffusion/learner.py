@@ -24,13 +24,16 @@ from diffusion_perception_ros.training.diffusion.backbones import (
     Backbone,
     DiTBackbone,
     UNetBackbone,
+    check_sizes,
     empty_prompt,
     new_backbone,
     pretrained_unet,
+    save_backbone,
 )
 from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec, VaeCodec, load_vae
 from diffusion_perception_ros.training.diffusion.drawings import Colouring
 from diffusion_perception_ros.training.diffusion.experts import add_experts, mixtures_of
+from diffusion_perception_ros.training.diffusion.heads import HeadCodec, HeadedUNet
 from diffusion_perception_ros.training.diffusion.losses import latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
 from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, Prompts, condition, draw_prompts
@@ -45,24 +48,29 @@ class DiffusionLearner:
         settings = config.network
         assert isinstance(settings, DiffusionNetwork)
         self.tasks = settings.tasks
-        self._settings, self._kind = settings, config.objective.kind
-        self._objective = make_diffusion_objective(config.objective)
+        self._settings = settings
+        self.objective = make_diffusion_objective(config.objective)
         self._conditioned = bool(CONDITIONED & set(settings.tasks))
-        self._colouring: Colouring = "random" if self._objective.draws_samples else "position"
+        self._colouring: Colouring = "random" if self.objective.draws_samples else "position"
         self._reconstructs = config.objective.kind.startswith("lotus") and config.objective.detail_preserver
-        self.codec: Codec = load_vae(settings.pretrained) if settings.pretrained else PixelCodec(settings.pixels)
-        self.network: nn.Module = self._backbone()
+        self._sees_picture = config.objective.kind == "genpercept" and config.objective.loss == "picture"
+        codec: Codec = load_vae(settings.pretrained) if settings.pretrained else PixelCodec(settings.pixels)
+        self.codec = HeadCodec(codec) if settings.head == "dpt" else codec
+        backbone = self._backbone()
+        self.network: nn.Module = backbone
         if config.init_from is not None:
             checkpoints.load_weights(self.network, config.init_from)
         if settings.gradient_checkpointing:
-            self._denoiser.enable_gradient_checkpointing()
+            backbone.denoiser.enable_gradient_checkpointing()
         self.identity: dict[str, Any] = {
-            **settings.model_dump(mode="json", exclude={"gradient_checkpointing", "experts"}),
-            "sees_noise": self._objective.sees_noise,
+            **settings.model_dump(mode="json", exclude={"gradient_checkpointing", "experts", "head", "head_width"}),
+            "sees_noise": self.objective.sees_noise,
         }
         if settings.experts is not None:
             self.identity["experts"] = settings.experts.model_dump(include={"count", "per_token"})
-        self._check_sizes(config)
+        if settings.head != "autoencoder":
+            self.identity["head"] = {"kind": settings.head, "width": settings.head_width}
+        check_sizes(backbone, config.data.sizes, self.codec.downscale)
         if config.adaptation is not None:
             adapter = plan_adapter(self.network, config.adaptation.share)
             add_lora(self.network, adapter)
@@ -70,31 +78,23 @@ class DiffusionLearner:
 
     def _backbone(self) -> Backbone:
         channels = self.codec.channels
-        inputs = channels * (1 + self._objective.sees_noise + self._conditioned)
+        inputs = channels * (1 + self.objective.sees_noise + self._conditioned)
         tasks, settings = len(self.tasks), self._settings
         if settings.pretrained:
-            return pretrained_unet(settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained))
-        backbone = new_backbone(settings.kind, settings.config, inputs, channels, tasks)
+            backbone: Backbone = pretrained_unet(
+                settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained)
+            )
+        else:
+            backbone = new_backbone(settings.kind, settings.config, inputs, channels, tasks)
+        if settings.head == "dpt":
+            assert isinstance(backbone, UNetBackbone)
+            return HeadedUNet(backbone.unet, tasks, backbone.text, settings.head_width)
         if settings.experts is not None:
             assert isinstance(backbone, DiTBackbone)
             if settings.experts.upcycle_from is not None:
                 checkpoints.load_weights(backbone, settings.experts.upcycle_from)
             add_experts(backbone.transformer, settings.experts)
         return backbone
-
-    @property
-    def _denoiser(self) -> Any:
-        network = self.network
-        return network.unet if isinstance(network, UNetBackbone) else network.transformer
-
-    def _check_sizes(self, config: TrainingConfig) -> None:
-        for width, height in config.data.sizes:
-            side = self.codec.downscale
-            if self._settings.kind == "dit" and {width, height} != {self._denoiser.config.sample_size * side}:
-                raise InputError(
-                    f"data.sizes: a DiT takes {self._denoiser.config.sample_size * side} pixels square (sample_size "
-                    f"{self._denoiser.config.sample_size}, {side} pixels each), not {width}x{height}"
-                )
 
     def to(self, device: torch.device) -> None:
         """See `Learner`."""
@@ -105,11 +105,11 @@ class DiffusionLearner:
         tasks = self._draw_tasks(batch, generator)
         annotation, conditions = self._annotated(batch, tasks, generator)
         picture, target = self.codec.encode(batch.image), self.codec.encode(annotation.picture)
-        example = self._objective.noised(picture, target, generator)
+        example = self.objective.noised(picture, target, generator)
         shown = [self.codec.encode(conditions.picture) * conditions.known] if self._conditioned else []
         said = network(torch.cat([example.inputs, *shown], 1), example.timesteps, tasks.to(picture.device))
         balance = self._expert_balance()
-        if self._kind == "genpercept":
+        if self._sees_picture:
             return self._picture_losses(self.codec.decode(-said.float()), annotation, tasks) | balance
         terms = {"annotation": latent_loss(said, example.target, annotation.known), **balance}
         if self._reconstructs:
@@ -193,7 +193,7 @@ class DiffusionLearner:
                 said: Tensor = network(torch.cat([inputs, *shown], 1), timesteps, number)
                 return said.float()
 
-            latent = self._objective.sample(predict, picture, torch.Generator().manual_seed(0))
+            latent = self.objective.sample(predict, picture, torch.Generator().manual_seed(0))
             drawing = self.codec.decode(latent)
             result.add(estimates_of(task, drawing))
             if task in DRAWN and can_annotate(task, batch):
@@ -201,21 +201,28 @@ class DiffusionLearner:
                 result.drawings[task] = drawing, truth.picture
         return result
 
+    def merge(self) -> None:
+        """Makes the changes of an adapter, where there is one, part of the network's weights."""
+        if checkpoints.ADAPTER in self.identity:
+            merge_lora(self.network)
+
     def finish(self, weights: dict[str, Tensor], run: Path) -> None:
         """Writes `pipeline`, the network in the diffusers layout with what its pre-trained checkpoint had beside it.
 
         See `Learner`. Diffusers has no transformer with experts: nothing is written for one.
         """
         self.network.load_state_dict(weights)
-        if checkpoints.ADAPTER in self.identity:
-            merge_lora(self.network)
+        self.merge()
         if self._settings.experts is not None:
             return
         folder = run / "pipeline"
-        name = "unet" if isinstance(self.network, UNetBackbone) else "transformer"
-        self._denoiser.save_pretrained(folder / name)
-        if isinstance(self.codec, VaeCodec):
-            self.codec.vae.save_pretrained(folder / "vae")
+        assert isinstance(self.network, Backbone)
+        save_backbone(self.network, folder)
+        if isinstance(self.network, HeadedUNet):
+            self.network.save_head(folder)
+        codec = self.codec.inner if isinstance(self.codec, HeadCodec) else self.codec
+        if isinstance(codec, VaeCodec):
+            codec.vae.save_pretrained(folder / "vae")
             for part in ("text_encoder", "tokenizer", "scheduler"):
                 source = Path(str(self._settings.pretrained)) / part
                 if source.is_dir():

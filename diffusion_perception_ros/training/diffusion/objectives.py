@@ -53,6 +53,10 @@ class DiffusionObjective(Protocol):
     def draws_samples(self) -> bool:
         """The network answers with one of the possible annotations; else it learns their mean."""
 
+    @property
+    def steps(self) -> int:
+        """Passes of the network that `sample` takes."""
+
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """A training example from the latents of picture and annotation."""
 
@@ -66,6 +70,7 @@ class Lotus:
 
     sees_noise: bool
     draws_samples = False
+    steps = 1
 
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """See `DiffusionObjective`."""
@@ -85,6 +90,7 @@ class GenPercept:
 
     sees_noise = False
     draws_samples = False
+    steps = 1
 
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
         """See `DiffusionObjective`. The timestep is random: it carries no information."""
@@ -103,8 +109,8 @@ class MultiStep:
     draws_samples = True
 
     def __init__(self, prediction_type: str, steps: int) -> None:
-        self._steps = steps
-        self._scheduler: Any = DDIMScheduler(
+        self.steps = steps
+        self.scheduler: Any = DDIMScheduler(
             num_train_timesteps=TRAIN_STEPS,
             beta_schedule="scaled_linear",
             beta_start=0.00085,
@@ -121,20 +127,20 @@ class MultiStep:
         """See `DiffusionObjective`."""
         steps = torch.randint(0, TRAIN_STEPS, (len(picture),), generator=generator).to(picture.device)
         noise = _noise(target, generator)
-        noisy = self._scheduler.add_noise(target, noise, steps)
+        noisy = self.scheduler.add_noise(target, noise, steps)
         if self._prediction_type == "v_prediction":
-            wanted = self._scheduler.get_velocity(target, noise, steps)
+            wanted = self.scheduler.get_velocity(target, noise, steps)
         else:
             wanted = noise if self._prediction_type == "epsilon" else target
         return Noised(torch.cat([picture, noisy], 1), steps, wanted)
 
     def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
         """See `DiffusionObjective`."""
-        self._scheduler.set_timesteps(self._steps)
+        self.scheduler.set_timesteps(self.steps)
         latent = _noise(picture, generator)
-        for step in self._scheduler.timesteps:
+        for step in self.scheduler.timesteps:
             said = predict(torch.cat([picture, latent], 1), _steps(picture, int(step)))
-            latent = self._scheduler.step(said, int(step), latent).prev_sample
+            latent = self.scheduler.step(said, int(step), latent).prev_sample
         return latent
 
 
@@ -145,7 +151,7 @@ class FlowMatching:
     draws_samples = True
 
     def __init__(self, steps: int) -> None:
-        self._steps = steps
+        self.steps = steps
         self._scheduler: Any = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_STEPS)
 
     def noised(self, picture: Tensor, target: Tensor, generator: torch.Generator) -> Noised:
@@ -156,7 +162,7 @@ class FlowMatching:
 
     def sample(self, predict: Predict, picture: Tensor, generator: torch.Generator) -> Tensor:
         """See `DiffusionObjective`."""
-        self._scheduler.set_timesteps(self._steps)
+        self._scheduler.set_timesteps(self.steps)
         latent = _noise(picture, generator)
         for step in self._scheduler.timesteps:
             said = predict(torch.cat([picture, latent], 1), step.to(picture.device).expand(len(picture)))

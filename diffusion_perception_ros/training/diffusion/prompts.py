@@ -65,7 +65,7 @@ def point_map(points: Tensor, height: int, width: int) -> Tensor:
     """
     right = (torch.arange(width, device=points.device) + 0.5) / width
     down = (torch.arange(height, device=points.device) + 0.5) / width
-    u, v, label = points[..., 0], points[..., 1] * (height / width), points[..., 2]
+    u, v, label = points[..., 0], points[..., 1] * height / width, points[..., 2]
     across = (right - u[..., None]).square()  # (N, P, W)
     along = (down - v[..., None]).square()  # (N, P, H)
     spots = torch.exp(-(across[:, :, None, :] + along[..., None]) / (2 * POINT_SPREAD**2))
