@@ -81,6 +81,8 @@ def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 1 "):
+            assert "min left" in line
+            assert "pictures/s" in line
             process.send_signal(signal.SIGTERM)
             break
     process.stderr.read()
