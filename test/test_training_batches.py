@@ -21,7 +21,8 @@ from diffusion_perception_ros.datasets.augment import (
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.sample import Sample
-from diffusion_perception_ros.training.batches import Ahead, BatchStream, Position, collate, instance_offsets
+from diffusion_perception_ros.training.batch_stream import Ahead, BatchStream, Position
+from diffusion_perception_ros.training.batches import collate, instance_offsets
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 
 from diffusion_perception_ros.cli.benchmarks import Comparison, take_turns
 from diffusion_perception_ros.datasets.shard_rendering import render_shards
-from diffusion_perception_ros.training.batches import Ahead, Batch
+from diffusion_perception_ros.training.batch_stream import Ahead
+from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.losses import multi_task_losses
 from diffusion_perception_ros.training.network import OneStepNet

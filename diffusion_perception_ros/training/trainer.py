@@ -16,7 +16,8 @@ from torch import Tensor
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training import checkpoint as checkpoints
-from diffusion_perception_ros.training.batches import Ahead, Batch, BatchStream, Position
+from diffusion_perception_ros.training.batch_stream import Ahead, BatchStream, Position
+from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.engine import Engine
 from diffusion_perception_ros.training.evaluator import Evaluator
