@@ -56,8 +56,9 @@ experiments: setup
 	        --seed $${seed}000 || exit; \
 	done
 	$(RUN) ablate config/ablation/*.yaml -o $(RUNS) --figures experiments --charts docs/images $(addprefix --set ,$(SET))
-	test -d $(RUNS)/sampler || $(RUN) export native --checkpoint $(RUNS)/lotus/velocity-0/run/best -o $(RUNS)/sampler
-	$(RUN) scale $(RUNS)/sampler --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
+	$(RUN) train config/train/experiment.yaml -o $(RUNS)/sampler --set 'objective={kind: multi_step}' --set run.max_steps=1500
+	test -d $(RUNS)/sampler/model || $(RUN) export native --checkpoint $(RUNS)/sampler/best -o $(RUNS)/sampler/model
+	$(RUN) scale $(RUNS)/sampler/model --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
 	cp $(RUNS)/test_time/scale.json experiments/test_time.json
 	cp $(RUNS)/test_time/scale.png docs/images/test_time.png
 

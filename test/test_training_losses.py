@@ -117,3 +117,5 @@ def test_validation_knows_the_truth_from_the_baselines(batch: Batch) -> None:
     assert scores["normals_mean"] < 0.1
     assert scores["miou"] == scores["group_miou"] == scores["pixel_accuracy"] == 1.0
     assert scores["constant_abs_rel"] > scores["row_plane_abs_rel"] > 0.05
+    assert scores["constant_normals_mean"] > 30.0
+    assert 0.0 < scores["majority_miou"] <= scores["majority_group_miou"] < 0.5

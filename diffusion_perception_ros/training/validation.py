@@ -33,6 +33,7 @@ class _Sums:
     confusion: Tensor
     per_image: dict[str, list[float]] = field(default_factory=dict)
     angles: list[Tensor] = field(default_factory=list)
+    constant_angles: list[Tensor] = field(default_factory=list)
 
     def add(self, name: str, value: float) -> None:
         self.per_image.setdefault(name, []).append(value)
@@ -50,9 +51,10 @@ def validate(
     Returns:
         `abs_rel`, `delta1` after least squares scale and shift per image, in depth or, for disparity, in 1 / depth;
         `metric_abs_rel` of metric depth without any alignment; `constant_*` and `row_plane_*`, the same for the best
-        constant and the best plane over the rows; `normals_mean`, `normals_median` in degrees and `normals_30` (share
-        below 30°); `pixel_accuracy`, `miou`, `majority_miou` of the most frequent class everywhere, and, for classes
-        of the world, `group_miou` over their coarse groups; and those of `task_validation.task_scores`. A task without
+        constant and the best plane over the rows; `normals_mean`, `normals_median` in degrees, `normals_30` (share
+        below 30°), `constant_normals_mean` of the mean direction of every picture; `pixel_accuracy`, `miou`,
+        `majority_miou` of the most frequent class everywhere, and, for classes of the world, `group_miou` over their
+        coarse groups with `majority_group_miou`; and those of `task_validation.task_scores`. A task without
         prediction or without ground truth is left out.
     """
     sums = _Sums(torch.zeros(len(classes), len(classes), dtype=torch.int64))
@@ -116,8 +118,10 @@ def _align(p: Tensor, g: Tensor) -> Tensor:
 
 def _score_normals(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
     known = true.square().sum(1) > 0.5
-    cosine = torch.nn.functional.cosine_similarity(predicted, true, dim=1)
-    sums.angles.append(torch.rad2deg(torch.arccos(cosine[known].clamp(-1.0, 1.0))))
+    mean = (true * known[:, None]).sum((2, 3), keepdim=True).expand_as(true)
+    for angles, said in ((sums.angles, predicted), (sums.constant_angles, mean)):
+        cosine = torch.nn.functional.cosine_similarity(said, true, dim=1)
+        angles.append(torch.rad2deg(torch.arccos(cosine[known].clamp(-1.0, 1.0))))
 
 
 def _count_labels(sums: _Sums, predicted: Tensor, true: Tensor) -> None:
@@ -134,13 +138,14 @@ def _summary(sums: _Sums, classes: Sequence[str]) -> dict[str, float]:
         scores["normals_mean"] = angles.mean().item()
         scores["normals_median"] = angles.median().item()
         scores["normals_30"] = (angles < 30.0).float().mean().item()
+        scores["constant_normals_mean"] = torch.cat(sums.constant_angles).mean().item()
     if sums.confusion.sum():
         scores["pixel_accuracy"] = (sums.confusion.diag().sum() / sums.confusion.sum()).item()
         scores["miou"] = mean_iou(sums.confusion)
-        per_class = sums.confusion.sum(1)
-        scores["majority_miou"] = (per_class.max() / per_class.sum() / (per_class > 0).sum()).item()
+        scores["majority_miou"] = _majority_iou(sums.confusion)
         if set(classes) <= _GROUPS.keys():
-            scores["group_miou"] = mean_iou(_by_group(sums.confusion, classes))
+            groups = _by_group(sums.confusion, classes)
+            scores["group_miou"], scores["majority_group_miou"] = mean_iou(groups), _majority_iou(groups)
     return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 
@@ -149,6 +154,12 @@ def mean_iou(confusion: Tensor) -> float:
     hit = confusion.diag().double()
     union = confusion.sum(0) + confusion.sum(1) - confusion.diag()
     return (hit / union.clamp(min=1))[confusion.sum(1) > 0].mean().item()
+
+
+def _majority_iou(confusion: Tensor) -> float:
+    """`mean_iou` of the most frequent class everywhere."""
+    per_class = confusion.sum(1)
+    return (per_class.max() / per_class.sum() / (per_class > 0).sum()).item()
 
 
 def _by_group(confusion: Tensor, classes: Sequence[str]) -> Tensor:
