@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,14 +62,19 @@ def run(args: argparse.Namespace) -> int:
 
     best = args.run / BEST
     creator = Creator(best if best.is_dir() else args.run, args.steps)
-    pairs = list(_pairs(creator, args))
+    pairs = _pairs(creator, args)
+    shown = list(itertools.islice(pairs, _SHEET_PAIRS))
     if args.output:
-        _write(pairs, creator, args)
+        _write(itertools.chain(shown, pairs), creator, args)
+        _say(f"{args.count} pairs: {args.output}")
     if args.sheet:
-        _draw(pairs[:_SHEET_PAIRS], args.sheet)
-    for place in filter(None, (args.output, args.sheet)):
-        Console().print(f"{len(pairs)} pairs: {place}", highlight=False, soft_wrap=True)
+        _draw(shown, args.sheet)
+        _say(f"{len(shown)} pairs: {args.sheet}")
     return 0
+
+
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -100,11 +106,11 @@ def _pairs(creator: Creator, args: argparse.Namespace) -> Iterator[Pair]:
     yield from creator.from_real(dataset, range(args.count), args.noise_level, args.labels, args.seed)
 
 
-def _write(pairs: Sequence[Pair], creator: Creator, args: argparse.Namespace) -> None:
+def _write(pairs: Iterable[Pair], creator: Creator, args: argparse.Namespace) -> None:
     width, height = creator.size
     origin = {name: getattr(args, name) for name in ("noise_level", "labels", "seed")}
     with replacing_folder(args.output, args.overwrite) as folder:
-        writer = ShardWriter(folder / "created", len(pairs), height, width)
+        writer = ShardWriter(folder / "created", args.count, height, width)
         for _, created in pairs:
             writer.append(created, tags=["created"])
         writer.finish({"created_by": str(args.run), **origin})

@@ -1,4 +1,4 @@
-"""Diff-2-in-1's second stage (arXiv:2411.05005, Sec. 3.3): learning from real pairs and from created ones.
+"""Diff-2-in-1's second stage (arXiv:2411.05005): learning from real pairs and from created ones.
 
 Two copies of one network: the exploitation copy is the one that is trained; the creation copy, the moving average of
 its weights, makes new pictures out of those of the batch, labels them, and is what a run delivers. It creates anew for

@@ -94,7 +94,8 @@ class JointSpace:
 
     def decode(self, latents: Tensor) -> list[Tensor]:
         """Pictures (N, 3, H, W), in [-1, 1] but for the network's error, of the latents that are stacked here."""
-        return [self._codec.decode(part) for part in latents.float().split(self._codec.channels, 1)]
+        count = latents.shape[1] // self._codec.channels
+        return [self._codec.decode(part) for part in latents.float().chunk(count, 1)]
 
 
 def _annotation(task: str, batch: Batch) -> Annotation:
@@ -126,14 +127,17 @@ def depth_of(pictures: Tensor) -> Tensor:
 
 
 class JointDiffusion:
-    """Noise, one step of perception and several of creation. The schedule ends in pure noise, as Lotus's does."""
+    """Noise, one step of perception and several of creation. The schedule ends in pure noise, as Lotus's does.
+
+    It is the cosine (A. Nichol and P. Dhariwal, arXiv:2102.09672). Stable Diffusion's leaves too little of a picture
+    of few pixels: the fewer show a thing, the less noise hides it (E. Hoogeboom et al., arXiv:2301.11093). At 0.6 T,
+    0.6 of the amplitude is left here, 0.4 there.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._scheduler: Any = DDIMScheduler(
             num_train_timesteps=TRAIN_STEPS,
-            beta_schedule="scaled_linear",
-            beta_start=0.00085,
-            beta_end=0.012,
+            beta_schedule="squaredcos_cap_v2",
             prediction_type="sample",
             timestep_spacing="trailing",
             rescale_betas_zero_snr=True,
@@ -170,7 +174,7 @@ class JointDiffusion:
         self._scheduler.set_timesteps(steps)
         left = self._scheduler.timesteps[steps - max(1, round(noise_level * steps)) :]
         start = left[:1].expand(len(clean)).to(clean.device)
-        noisy = self._scheduler.add_noise(clean, _noise(clean, generator), start)
+        noisy: Tensor = self._scheduler.add_noise(clean, _noise(clean, generator), start)
         wanted = torch.full((len(clean),), _CREATE, device=clean.device)
         for step in left:
             said = network(noisy, step.to(clean.device).expand(len(clean)), wanted)

@@ -88,9 +88,9 @@ class JointLearner:
             pairs = self._partly_created(self._creation_copy or network, pairs, created, generator)
             perceives[:created] = True
         example = self._diffusion.example(pairs, perceives, generator)
-        said = network(*example)
-        parts = said.split(self.codec.channels, 1)
-        truths = torch.cat([pairs.picture, pairs.annotations], 1).split(self.codec.channels, 1)
+        said: Tensor = network(*example)
+        parts = said.chunk(1 + len(self.tasks), 1)
+        truths = pairs.picture, *pairs.annotations.chunk(len(self.tasks), 1)
         creates = ~perceives.to(said.device)[:, None, None, None].expand(-1, 1, *batch.image.shape[2:])
         terms = {"picture": latent_loss(parts[0], truths[0], creates)}
         for number, task in enumerate(self.tasks):
@@ -113,7 +113,7 @@ class JointLearner:
         """New pairs out of given ones; see `JointDiffusion.create`. All of their pixels are known."""
         clean = torch.cat([pairs.picture, pairs.annotations], 1)
         made = self._diffusion.create(network, clean, noise_level, self.steps, generator)
-        picture, annotations = made.split([pairs.picture.shape[1], pairs.annotations.shape[1]], 1)
+        picture, annotations = made[:, : self.codec.channels], made[:, self.codec.channels :]
         if labels == "perceived":
             annotations = self._diffusion.perceive(network, picture, annotations.shape[1])
         return Pairs(picture, annotations, torch.ones_like(pairs.known))

@@ -50,7 +50,7 @@ class JointModel(FamilyModel):
 
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """See `FamilyModel`; the sky is as far as depth goes."""
-        parts = dict(zip(self._tasks, latent.split(self.codec.channels, dim=1), strict=True))
+        parts = dict(zip(self._tasks, latent.chunk(len(self._tasks), dim=1), strict=True))
         return tuple(_read(task, self.codec.decode(part)) for task, part in parts.items())
 
 
