@@ -65,9 +65,9 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
     scores = evaluations(tmp_path / "second")[0]["scores"]
     assert scores["abs_rel"] == pytest.approx(evaluations(tmp_path / "first")[-1]["scores"]["abs_rel"], rel=0.1)
 
-    larger = load_config(tmp_path / "second.yaml", [f"init_from={weights}", "network.size=M"])
-    with pytest.raises(InputError, match=r"belongs to another network: 'decoder"):
-        Trainer(larger, tmp_path / "third")
+    other = load_config(tmp_path / "second.yaml", [f"init_from={weights}", "objective.kind=lotus_g"])
+    with pytest.raises(InputError, match=r"belongs to another network: 'stem"):
+        Trainer(other, tmp_path / "third")
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
