@@ -74,10 +74,14 @@ def _curves(axes: Axes, score: str, rows: Sequence[Row], lines: Mapping[str, flo
         x = np.geomspace(fit["low"], fit["high"], 20)
         label = f"∝ compute$^{{{fit['exponent']:.2f}}}$ (R² {fit['r2']:.2f})"
         axes.plot(x, fit["factor"] * x ** fit["exponent"], color="#d62728", linewidth=1, label=label)
-    for (name, value), style in zip(lines.items(), _LINES, strict=False):
+    means = [row["scores"][score]["mean"] for row in rows]
+    low, high = 0.95 * min(means), 1.1 * max(means)
+    near = {name: value for name, value in lines.items() if low < value < high}
+    for (name, value), style in zip(near.items(), _LINES, strict=False):
         axes.axhline(value, color="#636363", linestyle=style, linewidth=1.1, label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
