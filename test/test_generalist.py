@@ -14,15 +14,23 @@ from sampled_model_factory import OUTPUTS, write_prompted_model
 from toy_rooms import toy_room
 
 from diffusion_perception_ros.cli.main import main
+from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_view, shift_previous
 from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
 from diffusion_perception_ros.sample import JOINTS, Sample
 from diffusion_perception_ros.training.batches import Batch, collate
 from diffusion_perception_ros.training.config import load_config
-from diffusion_perception_ros.training.diffusion.annotations import FLOW_LIMIT, TASKS, annotate, estimates_of
+from diffusion_perception_ros.training.diffusion.annotations import (
+    FLOW_LIMIT,
+    TASKS,
+    annotate,
+    emphasis,
+    estimates_of,
+)
 from diffusion_perception_ros.training.diffusion.drawings import JOINT_COLOURS, joints_of
 from diffusion_perception_ros.training.diffusion.learner import DiffusionLearner
+from diffusion_perception_ros.training.diffusion.losses import latent_loss
 from diffusion_perception_ros.training.diffusion.prompts import condition, draw_prompts, point_map, visible_part
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.trainer import Trainer
@@ -213,6 +221,40 @@ def test_one_network_learns_all_tasks_by_their_embedding(tmp_path: Path, data: P
     assert mean_error(after) < 0.9 * mean_error(before)
     assert {"flow_epe", "mask_iou", "amodal_iou", "pose_pck"} <= after.keys()
     assert list((tmp_path / "run" / "pictures").glob("*.jpg"))
+
+
+def test_masks_are_learnt_from_points_and_visible_parts(tmp_path: Path, data: Path) -> None:
+    objective = {"kind": "lotus_d", "detail_preserver": False}
+    write_config(tmp_path / "toy.yaml", data, ["mask", "amodal"], objective, 170)
+    assert Trainer(load_config(tmp_path / "toy.yaml", ["data.batch_size=24"]), tmp_path / "run").train()
+    found = scores(tmp_path / "run")
+    assert found["mask_iou"] > 2 * found["whole_mask_iou"]
+    assert found["amodal_iou"] > 0.5
+
+
+def test_what_is_drawn_counts_more() -> None:
+    picture = torch.full((1, 3, 8, 8), -1.0)
+    picture[..., 5, 6] = 1.0
+    weights = emphasis("mask", picture)
+    assert weights[0, 0, 5, 6] == 5
+    assert weights.sum() == 63 + 5
+    assert (emphasis("depth", picture) == 1).all()
+    known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    said, target = torch.zeros(1, 48, 2, 2), torch.zeros(1, 48, 2, 2)
+    said[..., 1, 1] = 1.0  # wrong where something is drawn
+    assert latent_loss(said, target, known) == 0.25
+    assert latent_loss(said, target, known, weights) == 5 / 8
+
+
+def test_a_shifted_picture_before_keeps_the_flow_exact() -> None:
+    sample = toy_pair(7)
+    moved = shift_previous(sample, 3, -2)
+    v, u = np.mgrid[12:50, 14:50]
+    du, dv = (moved.flow[v, u].transpose(2, 0, 1)).astype(int)
+    np.testing.assert_array_equal(moved.previous[v + dv, u + du], sample.rgb[v, u])
+    view = AugmentationConfig(zoom=(1.0, 1.0), aspect=0.0, shift=0.0, flip=0.0, previous_shift=0.1)
+    flows = {tuple(random_view(sample, 64, 64, np.random.default_rng(seed), view).flow[0, 0]) for seed in range(6)}
+    assert len(flows) > 3
 
 
 class Recorder(torch.nn.Module):

@@ -48,6 +48,9 @@ class AugmentationConfig(BaseModel):
     shift: float = Field(default=0.06, ge=0.0, le=1.0)
     """Largest distance of the crop's centre from the picture's, as a share of the picture. Kept small because normals
     refer to the optical axis, which a far off-centre crop hides."""
+    previous_shift: float = Field(default=0.03, ge=0.0, le=0.5)
+    """Largest shift of the picture before along each axis, as a share of the width; the flow follows. Else a network
+    learns by heart which motion belongs to which picture."""
     gain: Range = (0.75, 1.25)
     dark: Probability = 0.06
     dark_gain: Range = (0.25, 0.6)
@@ -80,7 +83,27 @@ def random_view(
     left = _random_start(full_width, crop_width, config.shift, rng)
     top = _random_start(full_height, crop_height, config.shift, rng)
     view = resize_sample(crop_sample(sample, left, top, crop_width, crop_height), width, height)
-    return flip_sample(view) if rng.random() < config.flip else view
+    view = flip_sample(view) if rng.random() < config.flip else view
+    if view.previous is None:
+        return view
+    most = round(config.previous_shift * width)
+    return shift_previous(view, *(int(pixels) for pixels in rng.integers(-most, most, 2, endpoint=True)))
+
+
+def shift_previous(sample: Sample, right: int, down: int) -> Sample:
+    """The picture before as a camera that was turned a little further would have seen it; border pixels repeat."""
+    assert sample.previous is not None
+    height, width = sample.previous.shape[:2]
+    motion = np.array([[1.0, 0.0, right], [0.0, 1.0, down]])
+    moved = cv2.warpAffine(
+        np.ascontiguousarray(sample.previous),
+        motion,
+        (width, height),
+        flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    flow = None if sample.flow is None else sample.flow + np.array((right, down), np.float32)
+    return dataclasses.replace(sample, previous=moved, flow=flow)
 
 
 def _random_start(full: int, window: int, shift: float, rng: np.random.Generator) -> int:

@@ -18,6 +18,7 @@ from diffusion_perception_ros.training.diffusion.annotations import (
     Annotation,
     annotate,
     can_annotate,
+    emphasis,
     estimates_of,
 )
 from diffusion_perception_ros.training.diffusion.backbones import (
@@ -81,9 +82,7 @@ class DiffusionLearner:
         inputs = channels * (1 + self.objective.sees_noise + self._conditioned)
         tasks, settings = len(self.tasks), self._settings
         if settings.pretrained:
-            backbone: Backbone = pretrained_unet(
-                settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained)
-            )
+            backbone: Backbone = pretrained_unet(settings.pretrained, inputs, tasks, empty_prompt(settings.pretrained))
         else:
             backbone = new_backbone(settings.kind, settings.config, inputs, channels, tasks)
         if settings.head == "dpt":
@@ -111,7 +110,8 @@ class DiffusionLearner:
         balance = self._expert_balance()
         if self._sees_picture:
             return self._picture_losses(self.codec.decode(-said.float()), annotation, tasks) | balance
-        terms = {"annotation": latent_loss(said, example.target, annotation.known), **balance}
+        weights = self._emphasis(annotation.picture, tasks)
+        terms = {"annotation": latent_loss(said, example.target, annotation.known, weights), **balance}
         if self._reconstructs:
             nothing = [torch.zeros_like(latent) for latent in shown]
             copied = network(torch.cat([example.inputs, *nothing], 1), example.timesteps, len(self.tasks))
@@ -133,6 +133,14 @@ class DiffusionLearner:
             if picture is not None:
                 shown.picture[rows], shown.known[rows] = picture, True
         return wanted, shown
+
+    def _emphasis(self, pictures: Tensor, tasks: Tensor) -> Tensor:
+        """(N, 1, H, W), see `annotations.emphasis`, for the annotation of every picture's own task."""
+        weights = torch.ones_like(pictures[:, :1])
+        for number in torch.unique(tasks):
+            rows = torch.nonzero(tasks == number)[:, 0].to(pictures.device)
+            weights[rows] = emphasis(self.tasks[int(number)], pictures[rows])
+        return weights
 
     def _picture_losses(self, decoded: Tensor, annotation: Annotation, tasks: Tensor) -> dict[str, Tensor]:
         """GenPercept's losses, every task's weighted with its share of the batch."""

@@ -6,20 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_perception_ros.training.diffusion.annotations import emphasis as emphasis_of
+
 
 _COSINE_LIMIT = 1.0 - 1e-4
 """Where the derivative of arccos is still finite (GenPercept clamps there, too)."""
 
 
-def latent_loss(said: Tensor, target: Tensor, known: Tensor) -> Tensor:
+def latent_loss(said: Tensor, target: Tensor, known: Tensor, emphasis: Tensor | None = None) -> Tensor:
     """Mean squared error over the positions whose pixels are all known.
 
     Args:
         said, target: (N, C, h, w).
         known: (N, 1, H, W) bool, H and W multiples of h and w (Lotus, train_lotus_g.py, takes the same mask).
+        emphasis: (N, 1, H, W) what an error counts, the most of a position's pixels; None = 1 everywhere.
     """
     factor = known.shape[-1] // said.shape[-1]
     weight = 1.0 - F.max_pool2d((~known).float(), factor)
+    if emphasis is not None:
+        weight = weight * F.max_pool2d(emphasis, factor)
     return _mean((said.float() - target.float()).square().mean(1, keepdim=True), weight)
 
 
@@ -30,7 +35,7 @@ def picture_losses(task: str, said: Tensor, annotation: Tensor, known: Tensor) -
         said, annotation: (N, 3, H, W) in [-1, 1].
         known: (N, 1, H, W) bool.
     """
-    weight = known.float()
+    weight = known.float() * emphasis_of(task, annotation)
     said = said.float()
     if task == "normals":
         cosine = F.cosine_similarity(said, annotation, dim=1)[:, None].clamp(-_COSINE_LIMIT, _COSINE_LIMIT)
