@@ -56,11 +56,14 @@ experiments: setup
 	        --seed $${seed}000 || exit; \
 	done
 	$(RUN) ablate config/ablation/*.yaml -o $(RUNS) --figures experiments --charts docs/images $(addprefix --set ,$(SET))
-	$(RUN) train config/train/experiment.yaml -o $(RUNS)/sampler --set 'objective={kind: multi_step}' --set run.max_steps=1500
+	$(RUN) train config/train/experiment.yaml -o $(RUNS)/sampler --set 'objective={kind: multi_step}' --set run.max_steps=1000
 	test -d $(RUNS)/sampler/model || $(RUN) export native --checkpoint $(RUNS)/sampler/best -o $(RUNS)/sampler/model
 	$(RUN) scale $(RUNS)/sampler/model --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
 	cp $(RUNS)/test_time/scale.json experiments/test_time.json
 	cp $(RUNS)/test_time/scale.png docs/images/test_time.png
+	$(RUN) train config/train/diff2in1.yaml -o $(RUNS)/creation
+	$(RUN) create $(RUNS)/creation --data $(SCENES)/rooms/train --count 12 --steps 20 --sheet docs/images/diff2in1_created.png
+	$(RUN) create $(RUNS)/creation --noise-level 1 --count 12 --steps 20 --sheet docs/images/diff2in1_from_noise.png
 
 clean:
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache
