@@ -103,7 +103,7 @@ def shift_previous(sample: Sample, right: int, down: int) -> Sample:
         borderMode=cv2.BORDER_REPLICATE,
     )
     flow = None if sample.flow is None else sample.flow + np.array((right, down), np.float32)
-    return dataclasses.replace(sample, previous=moved, flow=flow)
+    return dataclasses.replace(sample, previous=moved, flow=flow)  # type: ignore[arg-type]  # stays uint8
 
 
 def _random_start(full: int, window: int, shift: float, rng: np.random.Generator) -> int:

@@ -78,7 +78,7 @@ class TrainedModel(FamilyModel):
         self.encode_conditions = tuple(CONDITIONS[task] for task in tasks if task in CONDITIONS)
         self.network: Any = learner.network
         self.codec = learner.codec
-        self._numbers = [learner.tasks.index(task) for task in tasks]  # type: ignore[arg-type]
+        self._numbers = [learner.tasks.index(task) for task in tasks]
         self._is_conditioned = bool(CONDITIONED & set(learner.tasks))
         self._objective = learner.objective
         self._signal = 0.0
@@ -114,9 +114,9 @@ class TrainedModel(FamilyModel):
 
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """See `FamilyModel`."""
-        parts = image_latent.expand(noisy_latent.shape[0], -1, -1, -1).split(self.codec.channels, dim=1)
+        parts = image_latent.expand(noisy_latent.shape[0], -1, -1, -1).chunk(1 + len(self.encode_conditions), dim=1)
         shown = dict(zip(self.encode_conditions, parts[1:], strict=True))
-        noisy = noisy_latent.split(self.codec.channels, dim=1)
+        noisy = noisy_latent.chunk(len(self.tasks), dim=1)
         answers = [
             self._answer(place, parts[0], shown.get(CONDITIONS.get(task, "")), noisy[place], timestep)
             for place, task in enumerate(self.tasks)
@@ -137,8 +137,7 @@ class TrainedModel(FamilyModel):
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """See `FamilyModel`."""
         return tuple(
-            self._read(task, part)
-            for task, part in zip(self.tasks, latent.split(self.codec.channels, dim=1), strict=True)
+            self._read(task, part) for task, part in zip(self.tasks, latent.chunk(len(self.tasks), dim=1), strict=True)
         )
 
     def with_latent(
@@ -149,7 +148,7 @@ class TrainedModel(FamilyModel):
         timestep = torch.full((1,), float(self.recipe.timestep), device=image.device)
         noisy: Sequence[Tensor] = [torch.zeros_like(picture)] * len(self.tasks)
         if noise is not None:
-            noisy = noise.split(self.codec.channels, dim=1)
+            noisy = noise.chunk(len(self.tasks), dim=1)
         outputs, latents = [], []
         for place, task in enumerate(self.tasks):
             name = CONDITIONS.get(task)
