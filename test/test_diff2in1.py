@@ -137,13 +137,13 @@ def test_creation_from_a_perfect_network_gives_the_real_pair_back() -> None:
 def test_the_network_learns_unseen_rooms_and_writes_its_pipeline(first_stage: Path) -> None:
     (found,) = evaluations(first_stage)
     assert found["abs_rel"] < found["constant_abs_rel"]
-    assert found["normals_mean"] < 45.0
-    assert found["pixel_accuracy"] > 0.4
+    assert found["normals_mean"] < 0.9 * found["constant_normals_mean"]
+    assert found["miou"] > found["majority_miou"]
     assert (first_stage / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors").is_file()
 
 
 def test_it_improves_itself(tmp_path: Path, data: Path, first_stage: Path) -> None:
-    config = improving(first_stage, data, tmp_path, "run.max_steps=30")
+    config = improving(first_stage, data, tmp_path, "run.max_steps=50")
     assert Trainer(config, tmp_path / "run").train()
     before, after = evaluations(tmp_path / "run")
     assert mean_error(after) < mean_error(before)

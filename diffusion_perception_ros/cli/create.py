@@ -119,5 +119,7 @@ def _write(pairs: Iterable[Pair], creator: Creator, args: argparse.Namespace) ->
 def _draw(pairs: Sequence[Pair], path: Path) -> None:
     from diffusion_perception_ros.training.creation import pair_sheet
 
-    _, picture = cv2.imencode(path.suffix.lower(), pair_sheet(pairs)[..., ::-1])
+    suffix = path.suffix.lower()
+    smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9] if suffix == ".png" else []
+    _, picture = cv2.imencode(suffix, pair_sheet(pairs)[..., ::-1], smallest)
     write_bytes(path, picture.tobytes())
