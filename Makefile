@@ -61,9 +61,8 @@ experiments: setup
 	$(RUN) scale $(RUNS)/sampler/model --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
 	cp $(RUNS)/test_time/scale.json experiments/test_time.json
 	cp $(RUNS)/test_time/scale.png docs/images/test_time.png
-	$(RUN) train config/train/diff2in1.yaml -o $(RUNS)/creation
-	$(RUN) create $(RUNS)/creation --data $(SCENES)/rooms/train --count 12 --steps 20 --sheet docs/images/diff2in1_created.png
-	$(RUN) create $(RUNS)/creation --noise-level 1 --count 12 --steps 20 --sheet docs/images/diff2in1_from_noise.png
+	$(RUN) create $(RUNS)/diff2in1/first_stage-0/run --data $(SCENES)/rooms/train --count 12 --steps 20 --sheet docs/images/diff2in1_created.png
+	$(RUN) create $(RUNS)/diff2in1/first_stage-0/run --noise-level 1 --count 12 --steps 20 --sheet docs/images/diff2in1_from_noise.png
 
 clean:
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache
