@@ -47,7 +47,7 @@ bench: setup
 
 # Renders the scenes, then trains what is missing. Figures and charts are part of the repository. With more time:
 #   make experiments RUNS=runs/long SET=run.max_steps=2500
-experiments: setup
+experiments: setup-test
 	$(RUN) world -o $(SCENES)/rooms/train --config config/world/experiments.yaml --size 64x64 --count 1600 --shard 200
 	$(RUN) world -o $(SCENES)/rooms/val --config config/world/experiments.yaml --size 64x64 --count 200 --shard 100 --seed 1000000
 	$(RUN) world -o $(SCENES)/few_shot/val --config config/world/few_shot.yaml --size 128x96 --count 40 --seed 1000000
