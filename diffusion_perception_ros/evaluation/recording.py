@@ -118,7 +118,7 @@ def _frame(stamp: int, messages: dict[str, BagMessage], card: ModelCard) -> Reco
 
 
 def _array(content: Any) -> npt.NDArray[Any]:
-    """(H, W) or (H, W, C) of an image, (N, 3 or 4) of keypoints; as this package writes them, packed, little endian."""
+    """(H, W) or (H, W, C) of an image, (N, 3 or 4) of keypoints, as the node writes them: packed, little endian."""
     if not hasattr(content, "encoding"):
         return np.frombuffer(content.data, "<f4").reshape(-1, len(content.fields))
     dtype, channels = _LAYOUTS[content.encoding]

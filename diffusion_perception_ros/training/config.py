@@ -178,9 +178,11 @@ class TrainingConfig(_Strict):
     def _objective_fits_network(self) -> TrainingConfig:
         if self.network.kind == "onestep" and self.objective.kind not in ("lotus_d", "lotus_g"):
             raise ValueError(f"objective '{self.objective.kind}' needs a diffusion backbone ('network.kind: unet')")
-        if self.network.kind != "onestep" and self.network.head != "autoencoder":
-            if self.objective.kind != "genpercept" or self.objective.loss != "picture":
-                raise ValueError("'network.head' has no latent: it needs 'objective: {kind: genpercept}' and its losses")
+        headed = self.network.kind != "onestep" and self.network.head != "autoencoder"
+        if headed and (self.objective.kind != "genpercept" or self.objective.loss != "picture"):
+            raise ValueError(
+                "'network.head' has no latent: it needs 'objective: {kind: genpercept}' on pictures"
+            )
         if self.run.fully_shard and self.optimiser.kind == "muon":
             raise ValueError("'optimiser.kind: muon' needs whole matrices, which 'run.fully_shard' takes apart")
         return self
