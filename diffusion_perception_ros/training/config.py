@@ -180,9 +180,7 @@ class TrainingConfig(_Strict):
             raise ValueError(f"objective '{self.objective.kind}' needs a diffusion backbone ('network.kind: unet')")
         headed = self.network.kind != "onestep" and self.network.head != "autoencoder"
         if headed and (self.objective.kind != "genpercept" or self.objective.loss != "picture"):
-            raise ValueError(
-                "'network.head' has no latent: it needs 'objective: {kind: genpercept}' on pictures"
-            )
+            raise ValueError("'network.head' has no latent: it needs 'objective: {kind: genpercept}' on pictures")
         if self.run.fully_shard and self.optimiser.kind == "muon":
             raise ValueError("'optimiser.kind: muon' needs whole matrices, which 'run.fully_shard' takes apart")
         return self
