@@ -39,6 +39,10 @@ def run_node(name: str, make: Callable[[], AnyNode], work: Callable[[AnyNode], i
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except Exception:
+        if rclpy.ok():
+            raise
+        return 0  # the signal shut the context down between two calls of rclpy, of which the second then failed
     finally:
         if node is not None:
             node.destroy_node()

@@ -153,7 +153,7 @@ def test_signals_end_an_active_node(ros: Ros, models: Path, how: signal.Signals)
     )
     ros.wait_for(lambda: "images from /image" in node.log, "the node starts by itself")
     assert ros.state("/other") == "active"
-    assert node.stop(how) == 0
+    assert node.stop(how) == 0, node.log
     assert "Traceback" not in node.log
 
 
