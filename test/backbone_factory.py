@@ -1,4 +1,4 @@
-"""Checkpoints of small diffusion backbones with random weights, as the trainer writes them."""
+"""Small diffusion backbones: their configs, and checkpoints with random weights as the trainer writes them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ TINY_UNET = {
     "cross_attention_dim": 8,
     "norm_num_groups": 8,
 }
+
+
+SMALL_UNET = {
+    "sample_size": 16,
+    "block_out_channels": [32, 64],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "cross_attention_dim": 8,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+}
+"""Large enough to learn toy rooms."""
 
 
 def write_backbone_checkpoint(folder: Path, tasks: list[str], side: int = 64, **objective: Any) -> DiffusionLearner:

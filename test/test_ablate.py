@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import pytest
 import yaml
+from backbone_factory import SMALL_UNET
 from toy_rooms import write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
@@ -22,15 +23,6 @@ from diffusion_perception_ros.training.config import load_config
 
 
 CONFIGS = Path(__file__).resolve().parents[1] / "config"
-SMALL_UNET = {
-    "block_out_channels": [32, 64],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 8,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-}
 LADDERS = sorted((CONFIGS / "ablation").glob("*.yaml"))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from backbone_factory import SMALL_UNET
 from sampled_model_factory import OUTPUTS, write_prompted_model
 from toy_rooms import toy_room
 
@@ -40,16 +41,6 @@ from diffusion_perception_ros.world.generate import render_sample
 
 
 SIZE = (160, 128)
-UNET = {
-    "sample_size": 16,
-    "block_out_channels": [32, 64],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 8,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-}
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +184,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_config(path: Path, data: Path, tasks: list[str], objective: dict[str, Any], steps: int) -> Path:
     fields = {
         "name": "toy",
-        "network": {"kind": "unet", "tasks": tasks, "config": UNET},
+        "network": {"kind": "unet", "tasks": tasks, "config": SMALL_UNET},
         "objective": objective,
         "data": {"train": str(data / "train"), "validation": str(data / "val"), "sizes": [[32, 32]], "batch_size": 32},
         "augmentation": {"zoom": [1.0, 1.0], "aspect": 0.0},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from backbone_factory import SMALL_UNET
 from diffusers import UNet2DConditionModel
 from family_checkpoints import write_sd2_parts
 from safetensors.torch import load_file
@@ -25,16 +26,6 @@ from diffusion_perception_ros.training.trainer import BEST, Trainer
 from diffusion_perception_ros.training.validation import validate
 
 
-SMALL_UNET = {
-    "sample_size": 16,
-    "block_out_channels": [32, 64],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 8,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-}
 SMALL_DIT = {
     "sample_size": 8,
     "patch_size": 2,

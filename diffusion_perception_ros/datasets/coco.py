@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from diffusion_perception_ros.datasets import EvaluationSample
+from diffusion_perception_ros.datasets.coco_people import CocoImage, Number
 from diffusion_perception_ros.datasets.drawn_shapes import (
     AnnotatedDataset,
     DrawnShape,
@@ -27,15 +27,6 @@ from diffusion_perception_ros.inference.picture_files import read_picture
 _FOLDERS = ("", "images", "rgb", "..", "../images", "../rgb")
 """Where pictures are looked for, seen from the annotation file."""
 
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Image(BaseModel):
-    id: int
-    file_name: str
-    width: int
-    height: int
-
 
 class _Category(BaseModel):
     id: int
@@ -52,12 +43,12 @@ class _Annotation(BaseModel):
     id: int = 0
     image_id: int
     category_id: int
-    segmentation: _RunLengths | list[list[_Number]] = []
+    segmentation: _RunLengths | list[list[Number]] = []
     iscrowd: int = 0
 
 
 class _File(BaseModel):
-    images: list[_Image]
+    images: list[CocoImage]
     categories: list[_Category]
     annotations: list[_Annotation]
 

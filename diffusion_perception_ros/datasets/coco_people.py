@@ -16,10 +16,13 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import JOINTS, FloatImage
 
 
-_Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""JSON as Python reads it knows NaN and infinity."""
 
 
-class _Image(BaseModel):
+class CocoImage(BaseModel):
+    """A picture, as every annotation file of COCO lists it."""
+
     id: int
     file_name: str
     width: int
@@ -35,11 +38,11 @@ class _Person(BaseModel):
     id: int = 0
     image_id: int
     category_id: int
-    keypoints: list[_Number] = []
+    keypoints: list[Number] = []
 
 
 class _File(BaseModel):
-    images: list[_Image]
+    images: list[CocoImage]
     categories: list[_Category]
     annotations: list[_Person]
 
@@ -48,7 +51,7 @@ class _File(BaseModel):
 class _People:
     """What a file of COCO says."""
 
-    images: list[_Image]
+    images: list[CocoImage]
     people: dict[int, list[FloatImage]]
     """Id of the picture to the (17, 3) joints of everybody who has one."""
 

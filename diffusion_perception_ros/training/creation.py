@@ -85,7 +85,7 @@ class Creator:
             yield from _samples(created, cameras, names, torch.ones(number))
 
     def _create(self, pairs: Pairs, noise_level: float, labels: Labels, generator: torch.Generator) -> Created:
-        return self._learner.created(self._learner.network, pairs, noise_level, labels, generator)
+        return self._learner.create_pictures(self._learner.network, pairs, noise_level, labels, generator)
 
 
 def _levels(pictures: Tensor) -> UInt8Image:

@@ -130,7 +130,7 @@ class JointLearner:
         return Pairs(blank, blank.repeat(1, len(self.tasks), 1, 1), known)
 
     @torch.no_grad()
-    def created(
+    def create_pictures(
         self, network: Network, pairs: Pairs, noise_level: float, labels: Labels, generator: torch.Generator
     ) -> Created:
         """New pairs out of given ones, as pictures.

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
+from diffusion_perception_ros.families.recipe import Recipe
 from diffusion_perception_ros.inference.card import DepthOutput, LicenceTerms, Output
 from diffusion_perception_ros.training.checkpoint import Checkpoint
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.diffusion.backbones import UNetBackbone
 from diffusion_perception_ros.training.diffusion.joint import FARTHEST, NEAREST, depth_of, perception
 from diffusion_perception_ros.training.diffusion.joint_learner import JointLearner, load_learner
-from diffusion_perception_ros.training.diffusion.trained_model import card_output
+from diffusion_perception_ros.training.diffusion.trained_model import NativeModel, card_output, native_recipe
 
 
-class JointModel(FamilyModel):
+class JointModel(NativeModel):
     """One pass for all tasks; the latents of the annotations are stacked on the channel axis."""
 
     steps = 1
 
     def __init__(self, recipe: Recipe, learner: JointLearner) -> None:
-        super().__init__(recipe)
-        self.network: Any = learner.network
-        self.codec, self._tasks = learner.codec, learner.tasks
-
-    @property
-    def description(self) -> str:
-        """The network in words."""
-        millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
-        return f"`{type(self.network.denoiser).__name__}`, {millions:.1f} M parameters, {self.recipe.caveat}"
+        super().__init__(recipe, learner.network, learner.codec)
+        self._tasks = learner.tasks
 
     @property
     def image_latent_channels(self) -> int:
         """See `FamilyModel`."""
         return self.codec.channels
-
-    def encode(self, image: Tensor) -> Tensor:
-        """See `FamilyModel`."""
-        return self.codec.encode(image)
 
     def denoise(self, image_latent: Tensor, noisy_latent: Tensor, timestep: Tensor, **conditions: Tensor) -> Tensor:
         """See `FamilyModel`: at T the noise says nothing, the network is given none."""
@@ -82,23 +69,12 @@ def _card_output(task: str) -> Output:
 
 
 def _recipe(config: TrainingConfig, learner: JointLearner, checkpoint: Checkpoint) -> Recipe:
-    size, unit = config.data.sizes[0], learner.codec.downscale
-    is_unet = isinstance(learner.network, UNetBackbone)
-    if isinstance(learner.network, UNetBackbone):
-        unit *= 2 ** (len(learner.network.unet.config.block_out_channels) - 1)
-    return Recipe(
-        family="native",
-        task=", ".join(learner.tasks),
-        checkpoints=(),
+    return native_recipe(
+        checkpoint,
+        learner.network,
+        learner.codec,
+        config.data.sizes[0],
+        {task: _card_output(task) for task in learner.tasks},
         licence=LicenceTerms(spdx="Apache-2.0"),
-        training_data=f"{checkpoint.state['samples']} samples seen",
-        outputs=tuple(_card_output(task) for task in learner.tasks),
         caveat="trained to perceive and to create labelled pairs",
-        resolution=max(size),
-        fixed_size=None if is_unet else size,
-        multiple_of=unit,
-        dynamic_multiple_of=unit,
-        latent_channels=learner.codec.channels * len(learner.tasks),
-        latents=len(learner.tasks),
-        latent_downscale=learner.codec.downscale,
     )

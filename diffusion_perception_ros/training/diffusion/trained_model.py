@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
@@ -31,7 +31,9 @@ from diffusion_perception_ros.training.checkpoint import AVERAGED, Checkpoint, l
 from diffusion_perception_ros.training.config import DiffusionNetwork, TrainingConfig
 from diffusion_perception_ros.training.diffusion.annotations import flow_vectors
 from diffusion_perception_ros.training.diffusion.backbones import UNetBackbone
+from diffusion_perception_ros.training.diffusion.codec import Codec
 from diffusion_perception_ros.training.diffusion.drawings import POSE
+from diffusion_perception_ros.training.diffusion.heads import HeadCodec
 from diffusion_perception_ros.training.diffusion.learner import DiffusionLearner
 from diffusion_perception_ros.training.diffusion.objectives import TRAIN_STEPS, MultiStep
 from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, MOST_POINTS, point_map
@@ -66,18 +68,35 @@ def card_output(task: str) -> Output:
     return MaskOutput(tensor=task, range=_PICTURE_RANGE)
 
 
-class TrainedModel(FamilyModel):
+class NativeModel(FamilyModel):
+    """A network of the trainer, in pixels or in the latent space of its codec."""
+
+    def __init__(self, recipe: Recipe, network: nn.Module, codec: Codec | HeadCodec) -> None:
+        super().__init__(recipe)
+        self.network: Any = network
+        self.codec = codec
+
+    @property
+    def description(self) -> str:
+        """The network in words."""
+        millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
+        return f"`{type(self.network.denoiser).__name__}`, {millions:.1f} M parameters, {self.recipe.caveat}"
+
+    def encode(self, image: Tensor) -> Tensor:
+        """See `FamilyModel`."""
+        return self.codec.encode(image)
+
+
+class TrainedModel(NativeModel):
     """Runs the network once for each of its tasks; their latents are stacked on the channel axis.
 
     The latent of what a task is shown besides the picture follows the picture's in the image latent.
     """
 
     def __init__(self, recipe: Recipe, learner: DiffusionLearner, tasks: Sequence[str]) -> None:
-        super().__init__(recipe)
+        super().__init__(recipe, learner.network, learner.codec)
         self.tasks = tuple(tasks)
         self.encode_conditions = tuple(CONDITIONS[task] for task in tasks if task in CONDITIONS)
-        self.network: Any = learner.network
-        self.codec = learner.codec
         self._numbers = [learner.tasks.index(task) for task in tasks]
         self._is_conditioned = bool(CONDITIONED & set(learner.tasks))
         self._objective = learner.objective
@@ -92,20 +111,9 @@ class TrainedModel(FamilyModel):
         return self._objective.steps
 
     @property
-    def description(self) -> str:
-        """The network in words."""
-        kind = type(self.network.denoiser).__name__
-        millions = sum(parameter.numel() for parameter in self.network.parameters()) / 1e6
-        return f"`{kind}`, {millions:.1f} M parameters, {self.recipe.caveat}"
-
-    @property
     def image_latent_channels(self) -> int:
         """See `FamilyModel`."""
         return self.codec.channels * (1 + len(self.encode_conditions))
-
-    def encode(self, image: Tensor) -> Tensor:
-        """See `FamilyModel`."""
-        return self.codec.encode(image)
 
     def encode_prompted(self, image: Tensor, **conditions: Tensor) -> Tensor:
         """See `FamilyModel`; `second_image` (1, 3, H, W), `points` (1, most, 3), `prompt_mask` (1, 1, H, W)."""
@@ -267,33 +275,58 @@ def _recipe(
     checkpoint: Checkpoint,
 ) -> Recipe:
     kind = config.objective.kind
-    unit = learner.codec.downscale
-    fixed = config.data.sizes[0]
-    is_unet = isinstance(learner.network, UNetBackbone)
-    if isinstance(learner.network, UNetBackbone):
-        unit *= 2 ** (len(learner.network.unet.config.block_out_channels) - 1)
-    several_steps: dict[str, Any] = {
+    of_objective: dict[str, dict[str, Any]] = {
         "multi_step": {"prediction_type": config.objective.prediction_type},
         "flow_matching": {"prediction_type": "velocity", "timestep": TRAIN_STEPS},
         "genpercept": {"timestep": 1, "prediction_sign": -1.0},
     }
+    return native_recipe(
+        checkpoint,
+        learner.network,
+        learner.codec,
+        config.data.sizes[0],
+        {task: card_output(task) for task in tasks},
+        licence=_licence(settings),
+        caveat=f"trained with {kind}",
+        noise="normal" if learner.objective.sees_noise else "none",
+        **of_objective.get(kind, {}),
+    )
+
+
+def native_recipe(
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    codec: Codec | HeadCodec,
+    size: tuple[int, int],
+    outputs: Mapping[str, Output],
+    **fields: Any,
+) -> Recipe:
+    """What is the same for every network of the trainer that answers each task with a picture of its own.
+
+    Args:
+        size: (width, height) that it was validated with; a transformer takes no other.
+        outputs: Task → what the card says about it.
+        fields: Further ones of `Recipe`.
+    """
+    unit = codec.downscale
+    fixed_size: tuple[int, int] | None = size
+    if isinstance(network, UNetBackbone):
+        unit *= 2 ** (len(network.denoiser.config["block_out_channels"]) - 1)
+        fixed_size = None
     return Recipe(
         family="native",
-        task=", ".join(tasks),
+        task=", ".join(outputs),
         checkpoints=(),
-        licence=_licence(settings),
         training_data=f"{checkpoint.state['samples']} samples seen",
-        outputs=tuple(card_output(task) for task in tasks),
-        caveat=f"trained with {kind}",
-        resolution=max(fixed),
-        fixed_size=None if is_unet else fixed,
+        outputs=tuple(outputs.values()),
+        resolution=max(size),
+        fixed_size=fixed_size,
         multiple_of=unit,
         dynamic_multiple_of=unit,
-        latent_channels=learner.codec.channels * len(tasks),
-        latents=len(tasks),
-        latent_downscale=learner.codec.downscale,
-        noise="normal" if learner.objective.sees_noise else "none",
-        **several_steps.get(kind, {}),
+        latent_channels=codec.channels * len(outputs),
+        latents=len(outputs),
+        latent_downscale=codec.downscale,
+        **fields,
     )
 
 
