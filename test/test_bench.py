@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from model_factory import write_model
 
-from diffusion_perception_ros.cli.benchmarks import Comparison, take_turns
+from diffusion_perception_ros.cli.benchmarks.comparison import Comparison, take_turns
 from diffusion_perception_ros.cli.main import main
 
 

@@ -13,13 +13,13 @@ import pytest
 from model_factory import LABELS, write_model
 
 from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample, Skipped
-from diffusion_perception_ros.evaluation.charts import histogram, stage_bars
-from diffusion_perception_ros.evaluation.figures import frame_tiles
-from diffusion_perception_ros.evaluation.point_view import BACKGROUND, render_point_view
-from diffusion_perception_ros.evaluation.report import write_evaluation_report
+from diffusion_perception_ros.evaluation.reports.charts import histogram, stage_bars
+from diffusion_perception_ros.evaluation.reports.figures import frame_tiles
+from diffusion_perception_ros.evaluation.reports.point_view import BACKGROUND, render_point_view
+from diffusion_perception_ros.evaluation.reports.report import write_evaluation_report
+from diffusion_perception_ros.evaluation.reports.tiles import Tile
 from diffusion_perception_ros.evaluation.run import Evaluation, Frame, spread
 from diffusion_perception_ros.evaluation.scoring import score_completed, score_image
-from diffusion_perception_ros.evaluation.tiles import Tile
 from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.sample import Intrinsics, Prediction
 

@@ -11,12 +11,12 @@ import torch
 from diffusion_perception_ros.sample import Intrinsics
 from diffusion_perception_ros.world.config import SensorConfig, WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID
-from diffusion_perception_ros.world.opengl import OpenGLRenderer
-from diffusion_perception_ros.world.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.opengl import OpenGLRenderer
+from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.sensor import develop
+from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer
 from diffusion_perception_ros.world.sampling import sample_scene
 from diffusion_perception_ros.world.scene import Camera, DirectionalLight, PointLight, Scene, Triangles, look_at
-from diffusion_perception_ros.world.sensor import develop
-from diffusion_perception_ros.world.torch_renderer import TorchRenderer
 
 
 WIDTH, HEIGHT = 161, 120

@@ -13,18 +13,18 @@ from pydantic import ValidationError
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import JOINTS
-from diffusion_perception_ros.world import makers
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
-from diffusion_perception_ros.world.catalogue import classify
 from diffusion_perception_ros.world.config import SceneMixture, WorldConfig, load_config
-from diffusion_perception_ros.world.kitchens import base_row, kitchen_style
+from diffusion_perception_ros.world.items import makers
+from diffusion_perception_ros.world.items.kitchens import base_row, kitchen_style
+from diffusion_perception_ros.world.items.people import person
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
-from diffusion_perception_ros.world.meshes import MeshLibrary
-from diffusion_perception_ros.world.parcels import parcel
-from diffusion_perception_ros.world.people import person
+from diffusion_perception_ros.world.meshes.catalogue import classify
+from diffusion_perception_ros.world.meshes.library import MeshLibrary
 from diffusion_perception_ros.world.sampling import sample_clip, sample_scene
 from diffusion_perception_ros.world.scene import Scene
+from diffusion_perception_ros.world.scenes.parcels import parcel
 
 
 KINDS = tuple(SceneMixture().weights())

@@ -20,19 +20,19 @@ from diffusion_perception_ros.datasets.augment import (
 )
 from diffusion_perception_ros.datasets.shards import ShardDataset, ShardWriter
 from diffusion_perception_ros.sample import JOINTS, Intrinsics, Sample
-from diffusion_perception_ros.world import makers
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import TARGETS, SceneMixture, WorldConfig
 from diffusion_perception_ros.world.generate import render_sample
+from diffusion_perception_ros.world.items import makers
+from diffusion_perception_ros.world.items.people import person
 from diffusion_perception_ros.world.motion import flow_between, picture_before
-from diffusion_perception_ros.world.opengl import OpenGLRenderer
-from diffusion_perception_ros.world.people import person
-from diffusion_perception_ros.world.renderer import Renderer
+from diffusion_perception_ros.world.rendering.opengl import OpenGLRenderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer
+from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer
 from diffusion_perception_ros.world.scene import Camera, Triangles, look_at
 from diffusion_perception_ros.world.sheet import contact_sheet
 from diffusion_perception_ros.world.targets import amodal_mask, foreground_alpha, keypoints
-from diffusion_perception_ros.world.torch_renderer import TorchRenderer
 
 
 WIDTH, HEIGHT = 96, 72

@@ -32,8 +32,8 @@ from diffusion_perception_ros.evaluation.ladder import (
     summarise,
     table_of,
 )
-from diffusion_perception_ros.evaluation.ladder_chart import draw
 from diffusion_perception_ros.evaluation.output import write_bytes, write_json, write_text
+from diffusion_perception_ros.evaluation.reports.ladder_chart import draw
 
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_perception_ros.cli import benchmarks, camera_benchmark, flicker_benchmark, scale_benchmarks
-from diffusion_perception_ros.cli.benchmarks import Comparison
+from diffusion_perception_ros.cli.benchmarks import cameras, flicker, live, messages, metric_scale, prediction
+from diffusion_perception_ros.cli.benchmarks.comparison import Comparison
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
@@ -35,16 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     sections: dict[str, Callable[[], list[Comparison]]] = {
-        "decoding": functools.partial(benchmarks.decoding, args.seconds),
-        "encoding": functools.partial(benchmarks.encoding, args.seconds),
-        "estimator": functools.partial(benchmarks.estimator, args.model, args.backend, args.seconds),
-        "models": functools.partial(benchmarks.models, args.backend, args.seconds),
-        "scale": functools.partial(scale_benchmarks.alignment, args.model, args.backend, args.seconds),
-        "live": functools.partial(benchmarks.live, args.model, args.backend, args.seconds),
-        "cameras": functools.partial(camera_benchmark.cameras, args.model, args.backend, args.seconds),
+        "decoding": functools.partial(messages.decoding, args.seconds),
+        "encoding": functools.partial(messages.encoding, args.seconds),
+        "estimator": functools.partial(prediction.estimator, args.model, args.backend, args.seconds),
+        "models": functools.partial(prediction.models, args.backend, args.seconds),
+        "scale": functools.partial(metric_scale.alignment, args.model, args.backend, args.seconds),
+        "live": functools.partial(live.live, args.model, args.backend, args.seconds),
+        "cameras": functools.partial(cameras.cameras, args.model, args.backend, args.seconds),
         "world": functools.partial(_training_side, "world", args.seconds),
         "training": functools.partial(_training_side, "training", args.seconds),
-        "flicker": functools.partial(flicker_benchmark.flicker, args.model, args.backend, args.seconds),
+        "flicker": functools.partial(flicker.flicker, args.model, args.backend, args.seconds),
     }
     results: dict[str, list[Comparison]] = {}
     left_out: dict[str, str] = {}
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _training_side(name: str, seconds: float) -> list[Comparison]:
     """What needs the `train` extra: without it, it is left out with the import's reason."""
-    from diffusion_perception_ros.cli import training_benchmarks
+    from diffusion_perception_ros.cli.benchmarks import training
 
-    measured: list[Comparison] = getattr(training_benchmarks, name)(seconds)
+    measured: list[Comparison] = getattr(training, name)(seconds)
     return measured
 
 

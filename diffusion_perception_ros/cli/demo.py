@@ -29,10 +29,10 @@ from diffusion_perception_ros.evaluation.completion_comparison import (
 )
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.live_run import LiveRun, analyse, write_live_report
+from diffusion_perception_ros.evaluation.reports.temporal_report import VIDEO_FRAMES, video_table
 from diffusion_perception_ros.evaluation.summary import percentiles
 from diffusion_perception_ros.evaluation.tables import tables
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation, evaluate_video
-from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model

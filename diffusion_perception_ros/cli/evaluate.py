@@ -17,15 +17,15 @@ from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
-from diffusion_perception_ros.evaluation.completion_report import write_comparison_report
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.output import write_json
-from diffusion_perception_ros.evaluation.report import NO_TRUTH, write_evaluation_report
+from diffusion_perception_ros.evaluation.reports.completion_report import write_comparison_report
+from diffusion_perception_ros.evaluation.reports.report import NO_TRUTH, write_evaluation_report
+from diffusion_perception_ros.evaluation.reports.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
 from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, rows_of
 from diffusion_perception_ros.evaluation.tables import pictures, tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
-from diffusion_perception_ros.evaluation.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.temporal import TIME_CONSTANT

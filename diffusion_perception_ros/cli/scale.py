@@ -19,7 +19,6 @@ from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSampl
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.compute_chart import pareto_front, rows_of, write_chart
 from diffusion_perception_ros.evaluation.compute_scaling import (
     Measurements,
     Record,
@@ -30,6 +29,7 @@ from diffusion_perception_ros.evaluation.compute_scaling import (
     settings_of,
 )
 from diffusion_perception_ros.evaluation.environment import environment
+from diffusion_perception_ros.evaluation.reports.compute_chart import pareto_front, rows_of, write_chart
 from diffusion_perception_ros.evaluation.run import spread
 from diffusion_perception_ros.evaluation.tables import format_value
 from diffusion_perception_ros.inference.card import ModelCard, read_card

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.generate import render_seed
-from diffusion_perception_ros.world.renderer import Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer, create_renderer
 
 
 class WorldDataset(Sequence[Sample]):

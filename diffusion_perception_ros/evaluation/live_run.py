@@ -11,10 +11,10 @@ from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Comparison
-from diffusion_perception_ros.evaluation.completion_report import completion_facts, completion_view
 from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.recording import STAGES, RecordedFrame, read_recording
-from diffusion_perception_ros.evaluation.report import (
+from diffusion_perception_ros.evaluation.reports.completion_report import completion_facts, completion_view
+from diffusion_perception_ros.evaluation.reports.report import (
     HEADLINE_METHODS,
     OWN_METHODS,
     REPORT_NAME,
@@ -30,12 +30,12 @@ from diffusion_perception_ros.evaluation.report import (
     time_charts,
     write_page,
 )
+from diffusion_perception_ros.evaluation.reports.scale_report import ScaleState, scale_charts, scale_summary
+from diffusion_perception_ros.evaluation.reports.temporal_report import video_facts, video_frame_view, video_table_view
 from diffusion_perception_ros.evaluation.run import Frame, spread
-from diffusion_perception_ros.evaluation.scale_report import ScaleState, scale_charts, scale_summary
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_completed
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
-from diffusion_perception_ros.evaluation.temporal_report import video_facts, video_frame_view, video_table_view
 from diffusion_perception_ros.inference.card import ModelCard
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.labels import LABELS
-from diffusion_perception_ros.world.meshes import MeshLibrary
-from diffusion_perception_ros.world.textures import texture_bank
+from diffusion_perception_ros.world.meshes.library import MeshLibrary
+from diffusion_perception_ros.world.textures.bank import texture_bank
 
 
 _HELD_OUT_EVERY = 10

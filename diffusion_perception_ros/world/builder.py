@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.world.assets import Assets
 from diffusion_perception_ros.world.config import WorldConfig
+from diffusion_perception_ros.world.items.shapes import Shape, apply, rotation_z
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.scene import Skeleton, Triangles
-from diffusion_perception_ros.world.shapes import Shape, apply, rotation_z
-from diffusion_perception_ros.world.texture_tools import hsv
+from diffusion_perception_ros.world.textures.tools import hsv
 
 
 class Tag(NamedTuple):

@@ -18,10 +18,10 @@ from rosbags.typesys import Stores, get_typestore
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample
 from diffusion_perception_ros.world.config import SensorConfig, WorldConfig
-from diffusion_perception_ros.world.renderer import Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.sensor import capture
 from diffusion_perception_ros.world.sampling import sample_clip
 from diffusion_perception_ros.world.scene import Camera
-from diffusion_perception_ros.world.sensor import capture
 
 
 CLIP_SEED = 8

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from diffusion_perception_ros.sample import Sample
-from diffusion_perception_ros.world import cameras, makers
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.clip import SENSOR
 from diffusion_perception_ros.world.config import WorldConfig
-from diffusion_perception_ros.world.people import person
-from diffusion_perception_ros.world.renderer import Renderer, create_renderer
-from diffusion_perception_ros.world.rooms import room_lights
+from diffusion_perception_ros.world.items import makers
+from diffusion_perception_ros.world.items.people import person
+from diffusion_perception_ros.world.rendering.renderer import Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.sensor import capture
 from diffusion_perception_ros.world.sampling import furnished_room
 from diffusion_perception_ros.world.scene import Camera, Scene, look_at
-from diffusion_perception_ros.world.sensor import capture
+from diffusion_perception_ros.world.scenes import cameras
+from diffusion_perception_ros.world.scenes.rooms import room_lights
 
 
 SPEED = 1.0

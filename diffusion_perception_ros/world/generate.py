@@ -17,9 +17,9 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.motion import fixed_sensor
-from diffusion_perception_ros.world.renderer import RenderedImage, Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.sensor import capture
 from diffusion_perception_ros.world.sampling import sample_scene
-from diffusion_perception_ros.world.sensor import capture
 from diffusion_perception_ros.world.targets import add_targets
 
 

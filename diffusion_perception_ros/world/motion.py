@@ -10,8 +10,8 @@ import numpy.typing as npt
 from diffusion_perception_ros.sample import FloatImage, Intrinsics
 from diffusion_perception_ros.world.config import SensorConfig
 from diffusion_perception_ros.world.labels import CLASS_ID
-from diffusion_perception_ros.world.projection import NEAR, camera_from_world, project
-from diffusion_perception_ros.world.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.projection import NEAR, camera_from_world, project
+from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
 from diffusion_perception_ros.world.scene import Scene
 
 

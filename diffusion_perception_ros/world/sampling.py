@@ -5,19 +5,21 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.world import cameras, makers, nearfield
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import WorldConfig
-from diffusion_perception_ros.world.daylight import sun
-from diffusion_perception_ros.world.dining import build_dining
-from diffusion_perception_ros.world.furnish import THEMES, add_floor_clutter, furnish
-from diffusion_perception_ros.world.halls import build_corridor, build_hall
-from diffusion_perception_ros.world.kitchen_scenes import build_kitchen
-from diffusion_perception_ros.world.nature import build_nature
-from diffusion_perception_ros.world.parcels import build_parcels
-from diffusion_perception_ros.world.paths import drive_through
-from diffusion_perception_ros.world.rooms import (
+from diffusion_perception_ros.world.items import makers
+from diffusion_perception_ros.world.scene import Camera, Scene
+from diffusion_perception_ros.world.scenes import cameras, nearfield
+from diffusion_perception_ros.world.scenes.daylight import sun
+from diffusion_perception_ros.world.scenes.dining import build_dining
+from diffusion_perception_ros.world.scenes.furnish import THEMES, add_floor_clutter, furnish
+from diffusion_perception_ros.world.scenes.halls import build_corridor, build_hall
+from diffusion_perception_ros.world.scenes.kitchens import build_kitchen
+from diffusion_perception_ros.world.scenes.nature import build_nature
+from diffusion_perception_ros.world.scenes.parcels import build_parcels
+from diffusion_perception_ros.world.scenes.paths import drive_through
+from diffusion_perception_ros.world.scenes.rooms import (
     Room,
     add_lamps,
     add_openings,
@@ -27,8 +29,7 @@ from diffusion_perception_ros.world.rooms import (
     build_shell,
     room_lights,
 )
-from diffusion_perception_ros.world.scene import Camera, Scene
-from diffusion_perception_ros.world.streets import build_street
+from diffusion_perception_ros.world.scenes.streets import build_street
 
 
 _CLIP_SIDE_M = (4.5, 6.5)
