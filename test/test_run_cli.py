@@ -16,6 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sampled_model_factory import write_prompted_model, write_sampled_model
 
+from diffusion_perception_ros.cli.contact_sheet import CAPTION, CELL, GAP
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -84,6 +85,36 @@ def test_only_the_tasks_asked_for(model: str, tmp_path: Path, capsys: pytest.Cap
     assert main(["run", picture, "-o", str(tmp_path / "two"), "--model", model, "--tasks", "flow"]) == 2
     assert "no task flow" in capsys.readouterr().err
     assert not (tmp_path / "two").exists()
+
+
+def test_a_sheet_shows_all_predictions(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    colors = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
+    for name, color in colors.items():
+        write_picture(tmp_path / "in" / f"{name}.png", 64, 48, color)
+    arguments = [
+        "run",
+        str(tmp_path / "in"),
+        "-o",
+        str(tmp_path / "out"),
+        "--model",
+        model,
+        "--tasks",
+        "depth,normals",
+    ]
+    assert main([*arguments, "--sheet", str(tmp_path / "with.png")]) == 0
+    sheet = read_picture(tmp_path / "with.png")
+    width = 3 * CELL[0] + GAP
+    assert sheet.shape == (CELL[1] + CAPTION + GAP, 3 * width, 3)
+    lower = sheet[3 * CELL[1] // 4]  # the upper half of every input is darker
+    for column, name in enumerate(sorted(colors)):
+        np.testing.assert_array_equal(lower[column * width + CELL[0] // 2], colors[name])
+        shown = sheet[: CELL[1], column * width + CELL[0] :][:, : CELL[0]]
+        depth = read_picture(tmp_path / "out" / f"{name}_depth.png")
+        np.testing.assert_allclose(shown.mean((0, 1)), depth.mean((0, 1)), atol=1.0)
+    assert main([*arguments, "--sheet", str(tmp_path / "without.png"), "--sheet-without-input"]) == 0
+    assert read_picture(tmp_path / "without.png").shape == (sheet.shape[0], 3 * (width - CELL[0]), 3)
+    assert main([*arguments, "--sheet", str(tmp_path / "sheet.txt")]) == 2
+    assert "a contact sheet is a .png or .jpg" in capsys.readouterr().err
 
 
 def test_bad_pictures_are_named_and_the_rest_goes_on(

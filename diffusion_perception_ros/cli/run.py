@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffusion_perception_ros.cli.contact_sheet import MOST, ContactSheet
 from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
 from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
 from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
     parser.add_argument("--tasks", type=lambda text: text.split(","), metavar="T,T", help="only these tasks")
     parser.add_argument("--save", choices=["npz"], help="also write <stem>.npz with the numbers of every map")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help=f"also one PNG or JPEG with all predictions, of up to {MOST} frames"
+    )
+    parser.add_argument(
+        "--sheet-without-input",
+        action="store_true",
+        help="leave the inputs out of the sheet: pictures that may not be published",
+    )
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the model (default: auto)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads, 0 = all cores")
     parser.add_argument(
@@ -104,19 +113,24 @@ def run(args: argparse.Namespace) -> int:
     estimator.steps, estimator.ensemble_size = estimator.check_sampling(args.steps, args.ensemble_size)
     _check_prompts(estimator, settings)
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
+    sheet = ContactSheet(args.sheet, not args.sheet_without_input) if args.sheet else None
     _protect_inputs(sources, args.output)
     if estimator.fallback_reason:
         _say(estimator.fallback_reason)
     done = []
     for stream, frame in _with_progress(sources, estimator.card.name):
         try:
-            done.append(_predict(frame, stream, estimator, writer, settings))
+            done.append(_predict(frame, stream, estimator, writer, settings, sheet))
         except (InputError, RuntimeError) as error:
             problems.append(str(error) if frame.name in str(error) else f"{frame.name}: {error}")
             _say(problems[-1])
     _summarise(args, estimator, done, problems)
     if not done:
         return 2
+    if sheet is not None:
+        sheet.write()
+        if sheet.left_out:
+            _say(f"{sheet.left_out} frames are not on the sheet, which has room for {MOST}")
     return 1 if problems else 0
 
 
@@ -212,7 +226,12 @@ def _distinct_stems(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _predict(
-    frame: Frame, stream: str, estimator: Estimator, writer: PredictionWriter, settings: _Settings
+    frame: Frame,
+    stream: str,
+    estimator: Estimator,
+    writer: PredictionWriter,
+    settings: _Settings,
+    sheet: ContactSheet | None,
 ) -> dict[str, Any]:
     """Predicts on one frame and writes its files.
 
@@ -234,6 +253,9 @@ def _predict(
     if settings.steady is not None and frame.stamp is not None:
         prediction = settings.steady.filter(prediction, frame.rgb, frame.stamp)
     files = writer.write(frame.stem, frame.rgb, prediction)
+    if sheet is not None:
+        overview, *maps = (file for file in files if file.suffix == ".png")
+        sheet.add(overview.stem, frame.rgb, maps)
     return {
         "input": frame.name,
         "width": width,
