@@ -15,9 +15,9 @@ from diffusion_perception_ros.inference.card import CARD_NAME, sha256_of
 from diffusion_perception_ros.sample import Intrinsics, Sample
 from diffusion_perception_ros.training.checkpoint import read_checkpoint
 from diffusion_perception_ros.training.config import load_config
-from diffusion_perception_ros.training.network import OneStepNet
+from diffusion_perception_ros.training.onestep.network import OneStepNet
+from diffusion_perception_ros.training.onestep.weights import FILE, write_weights
 from diffusion_perception_ros.training.trainer import BEST, Trainer
-from diffusion_perception_ros.training.weights import FILE, write_weights
 
 
 BUNDLED = Path(__file__).parents[1] / "models" / "onestep-s"

@@ -11,7 +11,7 @@ import torch
 from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
 from diffusers.pipelines.marigold import pipeline_marigold_depth
 
-from diffusion_perception_ros.inference.ensemble import ALIGNMENT_SIDE, ensemble_depth, ensemble_normals
+from diffusion_perception_ros.inference.sampling.ensemble import ALIGNMENT_SIDE, ensemble_depth, ensemble_normals
 
 
 class DoublePrecision:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, scale_by_sparse_depth
-from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
-from diffusion_perception_ros.inference.sparse_points import sparse_points
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale, fit_scale, scale_by_sparse_depth
+from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
+from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 

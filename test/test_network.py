@@ -11,8 +11,13 @@ from safetensors.torch import save_file
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.checkpoint import load_weights
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.network import DeployedNet, NetworkConfig, OneStepNet, refinement_parameters
-from diffusion_perception_ros.training.onestep import OneStepLearner
+from diffusion_perception_ros.training.onestep.learner import OneStepLearner
+from diffusion_perception_ros.training.onestep.network import (
+    DeployedNet,
+    NetworkConfig,
+    OneStepNet,
+    refinement_parameters,
+)
 
 
 @pytest.mark.parametrize("height", [32, 96])

@@ -15,8 +15,8 @@ from sampled_model_factory import DDIM, LATENT_CHANNELS, write_prompted_model, w
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import CARD_NAME, CardError, read_card
-from diffusion_perception_ros.inference.ensemble import ensemble_depth
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.sampling.ensemble import ensemble_depth
 
 
 SIZE = (128, 96)

@@ -25,8 +25,8 @@ from diffusion_perception_ros.evaluation.compute_scaling import Setting, measure
 from diffusion_perception_ros.evaluation.metrics import flow_scores
 from diffusion_perception_ros.evaluation.reports.compute_chart import Row, pareto_front
 from diffusion_perception_ros.evaluation.sparsification import sparsification_scores
-from diffusion_perception_ros.inference.ensemble import ensemble_depth
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.sampling.ensemble import ensemble_depth
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffusion_perception_ros.inference.metric_scale import scale_by_sparse_depth
+from diffusion_perception_ros.inference.metric_scale.scale import scale_by_sparse_depth
 from diffusion_perception_ros.inference.point_map import PointMap
 from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
 

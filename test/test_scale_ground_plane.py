@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.ground_plane import fit_ground_plane, mount_gravity
+from diffusion_perception_ros.inference.metric_scale.ground_plane import fit_ground_plane, mount_gravity
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 

@@ -13,7 +13,7 @@ from diffusers.schedulers import scheduling_lcm
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import DdimSampler, EulerFlowSampler, LcmSampler
-from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
 
 
 SHAPE = (1, 4, 6, 8)

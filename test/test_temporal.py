@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.temporal import MAX_GAP, TemporalFilter
+from diffusion_perception_ros.inference.temporal.filter import MAX_GAP, TemporalFilter
 from diffusion_perception_ros.sample import UNLABELLED, FloatImage, Prediction, UInt8Image
 
 

@@ -20,7 +20,7 @@ from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.checkpoint import latest_checkpoint, load_weights
 from diffusion_perception_ros.training.config import load_config
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.trainer import BEST, Trainer
 
 

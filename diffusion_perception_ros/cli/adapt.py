@@ -16,7 +16,7 @@ from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
 
 
 if TYPE_CHECKING:
-    from diffusion_perception_ros.training.adapted_model import AdaptedModel, Comparison
+    from diffusion_perception_ros.training.onestep.adapted_model import AdaptedModel, Comparison
 
 
 _TASKS = ("depth", "normals", "semantic")
@@ -109,7 +109,7 @@ def _name(args: argparse.Namespace) -> str:
 def _deliver(args: argparse.Namespace, base: Path, card: ModelCard, folder: Path, record: dict[str, Any]) -> int:
     """Prints before and after, and writes the model if it is better."""
     from diffusion_perception_ros.datasets.shards import ShardDataset
-    from diffusion_perception_ros.training.adapted_model import (
+    from diffusion_perception_ros.training.onestep.adapted_model import (
         AdaptedModel,
         compare_before_and_after,
         export_adapted,

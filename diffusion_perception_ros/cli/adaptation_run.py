@@ -21,11 +21,11 @@ from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Label, ModelCard
-from diffusion_perception_ros.training.adaptation import with_classes
-from diffusion_perception_ros.training.adapted_model import MAIN_SCORES
 from diffusion_perception_ros.training.config import read_fields
-from diffusion_perception_ros.training.network import NetworkConfig
-from diffusion_perception_ros.training.weights import read_weights
+from diffusion_perception_ros.training.onestep.adaptation import with_classes
+from diffusion_perception_ros.training.onestep.adapted_model import MAIN_SCORES
+from diffusion_perception_ros.training.onestep.network import NetworkConfig
+from diffusion_perception_ros.training.onestep.weights import read_weights
 
 
 CONFIG = "config/train/adapt.yaml"

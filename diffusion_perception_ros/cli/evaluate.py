@@ -28,7 +28,7 @@ from diffusion_perception_ros.evaluation.tables import pictures, tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
-from diffusion_perception_ros.inference.temporal import TIME_CONSTANT
+from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

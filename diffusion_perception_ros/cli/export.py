@@ -222,7 +222,7 @@ def _run_native(args: argparse.Namespace) -> int:
 
     from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
     from diffusion_perception_ros.training.checkpoint import read_checkpoint
-    from diffusion_perception_ros.training.export import ExportOptions, export_model
+    from diffusion_perception_ros.training.onestep.export import ExportOptions, export_model
     from diffusion_perception_ros.training.sources import open_sources, stored_sources
 
     checkpoint = read_checkpoint(args.checkpoint)

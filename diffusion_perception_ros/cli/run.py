@@ -24,7 +24,7 @@ from diffusion_perception_ros.inference.backends import BACKENDS
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.picture_files import read_picture
-from diffusion_perception_ros.inference.temporal import TIME_CONSTANT, TemporalFilter
+from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT, TemporalFilter
 from diffusion_perception_ros.inference.tiling import Tile
 from diffusion_perception_ros.sample import UInt8Image
 

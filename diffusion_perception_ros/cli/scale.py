@@ -33,9 +33,9 @@ from diffusion_perception_ros.evaluation.reports.compute_chart import pareto_fro
 from diffusion_perception_ros.evaluation.run import spread
 from diffusion_perception_ros.evaluation.tables import format_value
 from diffusion_perception_ros.inference.card import ModelCard, read_card
-from diffusion_perception_ros.inference.ensemble import MERGINGS
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.inference.sampling.ensemble import MERGINGS
 
 
 JSON_NAME, CHART_NAME = "scale.json", "scale.png"

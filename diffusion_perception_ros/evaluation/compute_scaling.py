@@ -24,9 +24,9 @@ from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.sparsification import confidence_scores
 from diffusion_perception_ros.evaluation.summary import ALL, mean_of_known, summarise
 from diffusion_perception_ros.inference.card import ModelCard, changed_sampler
-from diffusion_perception_ros.inference.ensemble import Merging
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.sampling.ensemble import Merging
+from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
 from diffusion_perception_ros.sample import Prediction
 
 

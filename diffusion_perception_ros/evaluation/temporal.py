@@ -22,7 +22,7 @@ from diffusion_perception_ros.evaluation.flicker import (
     nearest_to_places,
 )
 from diffusion_perception_ros.evaluation.run import Predictor
-from diffusion_perception_ros.inference.temporal import TIME_CONSTANT, TemporalFilter
+from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT, TemporalFilter
 from diffusion_perception_ros.sample import FloatImage, Prediction, Sample
 
 

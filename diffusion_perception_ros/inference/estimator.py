@@ -14,14 +14,14 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import Backend, open_backend
 from diffusion_perception_ros.inference.backends.graph_check import read_nodes
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
-from diffusion_perception_ros.inference.ensemble import Merging
 from diffusion_perception_ros.inference.models import find_model
-from diffusion_perception_ros.inference.noise import NoiseSource, check_noise_mode
 from diffusion_perception_ros.inference.preprocess import check_picture
 from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
 from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
-from diffusion_perception_ros.inference.sampler import FusedNetwork, LatentNetwork, Network
-from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.sampling.ensemble import Merging
+from diffusion_perception_ros.inference.sampling.noise import NoiseSource, check_noise_mode
+from diffusion_perception_ros.inference.sampling.sampler import FusedNetwork, LatentNetwork, Network
+from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
 from diffusion_perception_ros.inference.streams import LastPicture, Streams
 from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tiled
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.sparse_points import Indices
+from diffusion_perception_ros.inference.metric_scale.sparse_points import Indices
 
 
 _FINEST = 5.0

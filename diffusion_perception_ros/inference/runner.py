@@ -11,12 +11,12 @@ import numpy as np
 from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
-from diffusion_perception_ros.inference.ensemble import Merging, merge_members
-from diffusion_perception_ros.inference.noise import NoiseSource
 from diffusion_perception_ros.inference.postprocess import Size
 from diffusion_perception_ros.inference.preprocess import Preprocessor
 from diffusion_perception_ros.inference.prompts import Prompts, mask_tensor, points_tensor
-from diffusion_perception_ros.inference.sampler import Network
+from diffusion_perception_ros.inference.sampling.ensemble import Merging, merge_members
+from diffusion_perception_ros.inference.sampling.noise import NoiseSource
+from diffusion_perception_ros.inference.sampling.sampler import Network
 from diffusion_perception_ros.inference.tiling import Window
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
 

@@ -12,9 +12,9 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
-from diffusion_perception_ros.inference.ground_plane import FLOOR_LABELS, fit_ground_plane, mount_gravity
-from diffusion_perception_ros.inference.metric_scale import MetricScale
-from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
+from diffusion_perception_ros.inference.metric_scale.ground_plane import FLOOR_LABELS, fit_ground_plane, mount_gravity
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale
+from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Complaints
 from diffusion_perception_ros.ros.parameters import CameraParameters

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
-from diffusion_perception_ros.inference.temporal import TIME_CONSTANT
+from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
 
 
 CAMERA_NAME = r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?"

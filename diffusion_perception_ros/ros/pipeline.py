@@ -16,8 +16,8 @@ from std_msgs.msg import Header
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import DepthOutput
 from diffusion_perception_ros.inference.estimator import Estimator, Query
-from diffusion_perception_ros.inference.metric_scale import MetricScale
-from diffusion_perception_ros.inference.temporal import TemporalFilter
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale
+from diffusion_perception_ros.inference.temporal.filter import TemporalFilter
 from diffusion_perception_ros.msg import PerceptionStatus
 from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos

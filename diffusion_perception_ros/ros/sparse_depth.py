@@ -11,9 +11,9 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_depth
-from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, relative_depth
-from diffusion_perception_ros.inference.scale_tracking import ScaleTracker
-from diffusion_perception_ros.inference.sparse_points import sparse_points
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale, fit_scale, relative_depth
+from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
+from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
 from diffusion_perception_ros.ros.lidar_projection import cloud_points, extrinsics_matrix, project_points
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Complaints

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import JOINTS, UNLABELLED, Sample, UInt16Image
-from diffusion_perception_ros.training.network import OFFSET_SCALE
+from diffusion_perception_ros.training.onestep.network import OFFSET_SCALE
 
 
 FloatArray = npt.NDArray[np.float32]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.lora import Adapter, add_lora, merge_lora
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.sharding import like
 
 

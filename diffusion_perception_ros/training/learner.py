@@ -59,7 +59,7 @@ def make_learner(config: TrainingConfig, class_weights: Tensor) -> Learner:
         InputError: a pre-trained network that cannot be loaded or does not fit.
     """
     if config.network.kind == "onestep":
-        from diffusion_perception_ros.training.onestep import OneStepLearner
+        from diffusion_perception_ros.training.onestep.learner import OneStepLearner
 
         return OneStepLearner(config, class_weights)
     if config.objective.kind == "joint":

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from diffusion_perception_ros.training.network import UNSHUFFLE
+from diffusion_perception_ros.training.onestep.network import UNSHUFFLE
 
 
 class ObjectiveConfig(BaseModel):

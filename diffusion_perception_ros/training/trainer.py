@@ -22,8 +22,8 @@ from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.engine import Engine
 from diffusion_perception_ros.training.evaluator import Evaluator
 from diffusion_perception_ros.training.learner import Follower, make_learner
-from diffusion_perception_ros.training.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.monitor import Monitor
+from diffusion_perception_ros.training.onestep.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
 from diffusion_perception_ros.training.validation import selection_error

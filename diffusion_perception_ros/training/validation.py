@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.estimates import Estimates
-from diffusion_perception_ros.training.losses import MAX_DEPTH
+from diffusion_perception_ros.training.onestep.losses import MAX_DEPTH
 from diffusion_perception_ros.training.task_validation import task_scores
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.msg import SegmentationLabels
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.evaluation.reports.temporal_report import METHOD_TITLES, SCORE_TITLES
 from diffusion_perception_ros.evaluation.temporal import METHODS, VideoEvaluation, evaluate_video
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.temporal import TemporalFilter
+from diffusion_perception_ros.inference.temporal.filter import TemporalFilter
 from diffusion_perception_ros.sample import Prediction, Sample
 
 

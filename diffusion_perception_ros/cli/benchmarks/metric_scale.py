@@ -9,8 +9,8 @@ import numpy as np
 from diffusion_perception_ros.cli.benchmarks.comparison import HEIGHT, WIDTH, Comparison, bench_picture, take_turns
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.metric_scale import fit_scale, relative_depth, scale_by_sparse_depth
-from diffusion_perception_ros.inference.sparse_points import sparse_points
+from diffusion_perception_ros.inference.metric_scale.scale import fit_scale, relative_depth, scale_by_sparse_depth
+from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 

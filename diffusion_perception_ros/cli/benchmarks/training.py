@@ -13,8 +13,8 @@ from diffusion_perception_ros.datasets.shard_rendering import render_shards
 from diffusion_perception_ros.training.batch_stream import Ahead
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.losses import multi_task_losses
-from diffusion_perception_ros.training.network import OneStepNet
+from diffusion_perception_ros.training.onestep.losses import multi_task_losses
+from diffusion_perception_ros.training.onestep.network import OneStepNet
 from diffusion_perception_ros.training.trainer import Trainer
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.generate import render_sample
@@ -71,7 +71,7 @@ class _PlainLoop:
     """What one would write without a trainer, on the device and in the precision that the trainer chooses."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        from diffusion_perception_ros.training.network import NetworkConfig
+        from diffusion_perception_ros.training.onestep.network import NetworkConfig
         from diffusion_perception_ros.training.precision import has_bf16
         from diffusion_perception_ros.world.labels import LABELS
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_perception_ros.inference.backends import Backend, FloatTensor
 from diffusion_perception_ros.inference.card import NOISY_LATENT, CardError, GraphRole, ModelCard
-from diffusion_perception_ros.inference.schedulers import make_scheduler
+from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
 
 
 Inputs = Mapping[str, FloatTensor]

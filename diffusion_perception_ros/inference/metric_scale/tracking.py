@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from diffusion_perception_ros.inference.metric_scale import MetricScale
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale
 
 
 class ScaleTracker:

@@ -12,8 +12,8 @@ import math
 from dataclasses import replace
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.temporal_maps import SteadyClasses, SteadyDepth, SteadyNormals
-from diffusion_perception_ros.inference.temporal_motion import Motion, MotionTracker
+from diffusion_perception_ros.inference.temporal.maps import SteadyClasses, SteadyDepth, SteadyNormals
+from diffusion_perception_ros.inference.temporal.motion import Motion, MotionTracker
 from diffusion_perception_ros.sample import Prediction, UInt8Image
 
 

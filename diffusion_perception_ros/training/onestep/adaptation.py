@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from diffusion_perception_ros.training.lora import Adapter, add_lora, plan_adapter
-from diffusion_perception_ros.training.losses import LossWeights, normals_loss
-from diffusion_perception_ros.training.network import OneStepNet, Outputs
+from diffusion_perception_ros.training.onestep.losses import LossWeights, normals_loss
+from diffusion_perception_ros.training.onestep.network import OneStepNet, Outputs
 
 
 AdaptedTask = Literal["depth", "normals", "semantic", "instances"]

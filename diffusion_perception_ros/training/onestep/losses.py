@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
-from diffusion_perception_ros.training.network import Outputs
+from diffusion_perception_ros.training.onestep.network import Outputs
 
 
 MAX_DEPTH = 80.0

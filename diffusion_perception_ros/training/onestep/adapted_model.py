@@ -14,10 +14,10 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Label, ModelCard, SemanticOutput, read_card, write_card
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.checkpoint import ADAPTER, Checkpoint, latest_checkpoint, read_checkpoint
-from diffusion_perception_ros.training.export import write_network
 from diffusion_perception_ros.training.lora import Adapter, add_lora, learnt_parameters
 from diffusion_perception_ros.training.monitor import EVALUATIONS
-from diffusion_perception_ros.training.network import OneStepNet
+from diffusion_perception_ros.training.onestep.export import write_network
+from diffusion_perception_ros.training.onestep.network import OneStepNet
 from diffusion_perception_ros.training.readme import ROWS, parity_rows
 
 

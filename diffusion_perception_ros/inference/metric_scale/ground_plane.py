@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.metric_scale import MetricScale, fit_scale, relative_depth
-from diffusion_perception_ros.inference.sparse_points import SparsePoints
+from diffusion_perception_ros.inference.metric_scale.scale import MetricScale, fit_scale, relative_depth
+from diffusion_perception_ros.inference.metric_scale.sparse_points import SparsePoints
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.scale_field import ScaleField, fit_field
-from diffusion_perception_ros.inference.sparse_points import SparsePoints, sparse_points
+from diffusion_perception_ros.inference.metric_scale.field import ScaleField, fit_field
+from diffusion_perception_ros.inference.metric_scale.sparse_points import SparsePoints, sparse_points
 from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.training.checkpoint import load_weights
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 
 
 FILE = "weights.safetensors"

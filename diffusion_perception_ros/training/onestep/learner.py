@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_perception_ros.training import checkpoint as checkpoints
-from diffusion_perception_ros.training.adaptation import Adaptation
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
-from diffusion_perception_ros.training.losses import multi_task_losses
-from diffusion_perception_ros.training.network import NetworkConfig, OneStepNet, Outputs, refinement_parameters
 from diffusion_perception_ros.training.objectives import OneStepObjective
-from diffusion_perception_ros.training.weights import weights_of
+from diffusion_perception_ros.training.onestep.adaptation import Adaptation
+from diffusion_perception_ros.training.onestep.losses import multi_task_losses
+from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet, Outputs, refinement_parameters
+from diffusion_perception_ros.training.onestep.weights import weights_of
 
 
 class OneStepLearner:

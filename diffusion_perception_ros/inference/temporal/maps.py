@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.temporal_motion import Motion
+from diffusion_perception_ros.inference.temporal.motion import Motion
 from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 
 

@@ -36,10 +36,10 @@ from diffusion_perception_ros.inference.card import (
     write_card,
 )
 from diffusion_perception_ros.sample import Sample
-from diffusion_perception_ros.training import weights as weights_file
 from diffusion_perception_ros.training.card_labels import world_labels
 from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
-from diffusion_perception_ros.training.network import (
+from diffusion_perception_ros.training.onestep import weights as weights_file
+from diffusion_perception_ros.training.onestep.network import (
     FOCAL_SCALE,
     MULTIPLE,
     OFFSET_SCALE,

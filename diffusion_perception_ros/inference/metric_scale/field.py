@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from diffusion_perception_ros.inference.metric_scale.sparse_points import FloatVector, SparsePoints
 from diffusion_perception_ros.inference.point_map import Offset, PointMap, mean_spacing, ring
-from diffusion_perception_ros.inference.sparse_points import FloatVector, SparsePoints
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
