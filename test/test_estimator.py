@@ -16,8 +16,10 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.alignment import align_affine
 from diffusion_perception_ros.evaluation.metrics import angles_between
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.sample import Intrinsics
+
+
+BUNDLED = sorted(path.name for path in (Path(__file__).parents[1] / "models").iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +175,10 @@ def test_every_backend_ends_in_a_prediction(tmp_path: Path, backend: str, optimi
     assert estimator.backend_name.startswith("onnxruntime-")
 
 
-def test_the_bundled_model_sees_a_room() -> None:
-    """A room in closed form: what the shipped model says about it is right, not only of the right shape."""
-    estimator = Estimator.load(DEFAULT_MODEL, threads=2)
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_model_sees_a_room(name: str) -> None:
+    """A room in closed form: what a shipped model says about it is right, not only of the right shape."""
+    estimator = Estimator.load(name, threads=2)
     rgb, plane, normals, depth = render_room(640, 480)
     noise = np.random.default_rng(0).integers(-6, 6, rgb.shape)
     rgb = (rgb.astype(np.int64) + noise).clip(0, 255).astype(np.uint8)
