@@ -16,8 +16,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sampled_model_factory import write_prompted_model, write_sampled_model
 
-from diffusion_perception_ros.cli.contact_sheet import CAPTION, CELL, GAP
 from diffusion_perception_ros.cli.main import main
+from diffusion_perception_ros.cli.prediction_sheet import CAPTION, CELL, GAP
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
 

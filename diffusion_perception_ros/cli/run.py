@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from diffusion_perception_ros.cli.contact_sheet import MOST, ContactSheet
+from diffusion_perception_ros.cli.prediction_sheet import MOST, PredictionSheet
 from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
 from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
 from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     estimator.steps, estimator.ensemble_size = estimator.check_sampling(args.steps, args.ensemble_size)
     _check_prompts(estimator, settings)
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
-    sheet = ContactSheet(args.sheet, not args.sheet_without_input) if args.sheet else None
+    sheet = PredictionSheet(args.sheet, not args.sheet_without_input) if args.sheet else None
     _protect_inputs(sources, args.output)
     if estimator.fallback_reason:
         _say(estimator.fallback_reason)
@@ -231,7 +231,7 @@ def _predict(
     estimator: Estimator,
     writer: PredictionWriter,
     settings: _Settings,
-    sheet: ContactSheet | None,
+    sheet: PredictionSheet | None,
 ) -> dict[str, Any]:
     """Predicts on one frame and writes its files.
 

@@ -17,7 +17,7 @@ from diffusion_perception_ros.training.batches import whole_pictures
 from diffusion_perception_ros.training.diffusion.annotations import classes_of
 from diffusion_perception_ros.training.diffusion.joint import Pairs, depth_of, relative_focal
 from diffusion_perception_ros.training.diffusion.joint_learner import Created, Labels, load_learner
-from diffusion_perception_ros.world.sheet import color_depth, color_normals, color_semantic
+from diffusion_perception_ros.world.sheet import color_depth, color_normals, color_semantic, grid
 
 
 _SHORTEST_NORMAL = 0.5
@@ -129,9 +129,7 @@ def _samples(created: Created, cameras: Sequence[Intrinsics], names: Sequence[st
 def pair_sheet(pairs: Sequence[tuple[Sample | None, Sample]], columns: int = 2) -> UInt8Image:
     """Rows of the real picture, where there is one, the created one and its labels; `columns` pairs side by side."""
     strips = [np.concatenate([_tile(tile) for tile in _tiles(real, created)], axis=1) for real, created in pairs]
-    strips += [np.full_like(strips[0], 255)] * (-len(strips) % columns)
-    rows = [np.concatenate(strips[start : start + columns], axis=1) for start in range(0, len(strips), columns)]
-    return np.concatenate(rows)
+    return grid(strips, columns)
 
 
 def _tiles(real: Sample | None, created: Sample) -> list[UInt8Image]:

@@ -23,9 +23,13 @@ def contact_sheet(samples: Sequence[Sample], columns: int = 1) -> UInt8Image:
     Samples must have the first five modalities, the same others, and one size. Returns (rows, columns, 3) sRGB.
     """
     strips = [_pad(np.concatenate([_pad(picture) for picture in _pictures(sample)], axis=1)) for sample in samples]
-    while len(strips) % columns:
-        strips.append(np.full_like(strips[0], 255))
-    rows = [np.concatenate(strips[start : start + columns], axis=1) for start in range(0, len(strips), columns)]
+    return grid(strips, columns)
+
+
+def grid(strips: Sequence[UInt8Image], columns: int) -> UInt8Image:
+    """Pictures of one size, `columns` side by side, in as many rows as it takes; the last is filled with white."""
+    cells = [*strips, *[np.full_like(strips[0], 255)] * (-len(strips) % columns)]
+    rows = [np.concatenate(cells[start : start + columns], axis=1) for start in range(0, len(cells), columns)]
     return np.concatenate(rows)
 
 

@@ -12,6 +12,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.output import write_bytes
 from diffusion_perception_ros.inference.picture_files import read_picture
 from diffusion_perception_ros.sample import UInt8Image
+from diffusion_perception_ros.world.sheet import grid
 
 
 CELL = (160, 120)
@@ -26,7 +27,7 @@ MOST = 200
 """Frames on one sheet."""
 
 
-class ContactSheet:
+class PredictionSheet:
     """A strip of small pictures per frame, strips side by side and below each other.
 
     Args:
@@ -66,9 +67,7 @@ class ContactSheet:
         width = max(strip.shape[1] for strip in self._strips)
         columns = min(len(self._strips), max(1, WIDTH // width))
         cells = [np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in self._strips]
-        cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-        rows = [np.concatenate(cells[start : start + columns], axis=1) for start in range(0, len(cells), columns)]
-        encoded = cv2.imencode(self._path.suffix, np.concatenate(rows)[..., ::-1])[1]
+        encoded = cv2.imencode(self._path.suffix, grid(cells, columns)[..., ::-1])[1]
         write_bytes(self._path, encoded.tobytes())
 
 
