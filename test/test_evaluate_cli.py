@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,21 @@ def test_folder_to_table_and_json(
     assert set(result["stage_ms"]) == {"preprocess", "inference", "postprocess"}
     assert result["environment"]["backend"] == "onnxruntime-cpu"
     assert result["skipped"] == result["failed"] == []
+
+
+def test_files_are_written_although_nobody_reads_the_table(scenes: Path, model: Path, tmp_path: Path) -> None:
+    """As with `| head`, whose end of the pipe is closed before the table comes."""
+    out = tmp_path / "scores.json"
+    module = "diffusion_perception_ros.cli.main"
+    command = [sys.executable, "-m", module, "evaluate", "--data", scenes, "--model", model, "--json", out]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert len(json.loads(out.read_text())["images"]) == 3
 
 
 def test_group_and_folder_below_the_manifest(scenes: Path, model: Path, tmp_path: Path) -> None:

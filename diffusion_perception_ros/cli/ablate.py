@@ -17,9 +17,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.ladder import (
@@ -89,10 +89,10 @@ def _publish(path: Path, ladder: Ladder, results: Sequence[dict[str, Any]], args
     table = table_of(ladder, rows, known)
     write_text(figures / f"{path.stem}.md", _markdown(path, ladder, table, _latest(results)))
     write_bytes(charts / f"{path.stem}.png", draw(ladder, rows, known))
-    console = Table(*table[0], title=f"{path.stem}: unseen scenes, end of the run", title_justify="left")
+    shown = Table(*table[0], title=f"{path.stem}: unseen scenes, end of the run", title_justify="left")
     for row in table[1:]:
-        console.add_row(*row)
-    Console().print(console)
+        shown.add_row(*row)
+    TableConsole().print(shown)
 
 
 def _result(

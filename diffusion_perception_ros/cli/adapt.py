@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Label, ModelCard, read_card
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
@@ -131,7 +132,7 @@ def _deliver(args: argparse.Namespace, base: Path, card: ModelCard, folder: Path
         command=_command(args),
         overwrite=args.overwrite,
     )
-    Console(width=None if sys.stdout.isatty() else 120).print(_table(comparison, model, card.name))
+    TableConsole(120).print(_table(comparison, model, card.name))
     print(f"{learnt} parameters learnt, {share:.2%} of the network's")
     if share > 0.01:
         print(f"that is above 1 %: {len(model.labels)} new classes need rows of their own, or --set asked for it")

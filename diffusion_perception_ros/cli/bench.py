@@ -14,6 +14,7 @@ from rich.table import Table
 from diffusion_perception_ros.cli.benchmarks import cameras, flicker, live, messages, metric_scale, prediction
 from diffusion_perception_ros.cli.benchmarks.comparison import Comparison
 from diffusion_perception_ros.cli.processes import ChildError
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.output import write_json
@@ -90,4 +91,4 @@ def _print(results: dict[str, list[Comparison]]) -> None:
             for note in entry.notes:
                 table.add_row("", f"[dim]{note}[/dim]", "", "")
             table.add_section()
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    TableConsole().print(table)

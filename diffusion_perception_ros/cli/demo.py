@@ -17,6 +17,7 @@ from rich.table import Table
 from diffusion_perception_ros.cli.live import NAMESPACE, play_live
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.cli.resources import find_resource
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.rosbag import BagDataset
@@ -149,7 +150,7 @@ def _progress() -> Progress:
 
 
 def _print(result: LiveRun) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = TableConsole()
     table = Table(title="Over DDS", title_justify="left", title_style="bold", show_header=False)
     latency, inference = percentiles(result.latency_ms), percentiles(result.stage_ms["inference"])
     table.add_column()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli import doctor_machine, doctor_ros
 from diffusion_perception_ros.cli.findings import Finding, Level
+from diffusion_perception_ros.cli.tables import TableConsole
 
 
 COLORS: dict[Level, str] = {"ok": "green", "lack": "yellow", "problem": "bold red"}
@@ -53,4 +52,4 @@ def _print(findings: list[Finding]) -> None:
         grid.add_row(f"[{color}]{finding.level}[/]", finding.topic, escape(finding.state))
         if finding.remedy:
             grid.add_row("", "", f"[dim]→ {escape(finding.remedy)}[/]")
-    Console(width=None if sys.stdout.isatty() else 140).print(grid)
+    TableConsole().print(grid)

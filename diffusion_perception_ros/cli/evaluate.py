@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     setting = settings[0] if settings else None
     result = _evaluate_with_progress(dataset, estimator, args.show if args.report else 0, setting)
     # First what nothing can keep from being seen.
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = TableConsole()
     for table in tables(result.summary):
         console.print(table)
     facts = environment() | {"backend": estimator.backend_name}
@@ -140,7 +141,7 @@ def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimato
             show=VIDEO_FRAMES if args.report else 0,
             on_image=lambda index: progress.update(task, completed=index + 1),
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(video_table(result))
+    TableConsole().print(video_table(result))
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
         write_json(args.json, result.as_dict() | {"environment": facts})
@@ -163,7 +164,7 @@ def _compare(
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         show = args.show if args.report else 0
         result = compare(dataset, estimator, settings, lambda index: progress.update(task, completed=index + 1), show)
-    Console(width=None if sys.stdout.isatty() else 160).print(result.table())
+    TableConsole(160).print(result.table())
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
         scores = {"data": dataset.name, "model": {"name": estimator.card.name}, "completion": result.as_dict()}

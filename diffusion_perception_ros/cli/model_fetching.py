@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
 from diffusion_perception_ros.inference.models import user_models_folder
@@ -68,7 +68,7 @@ def show_available(as_json: bool) -> int:
     for entry in read_catalogue().values():
         licence = entry.licence + (" (gated)" if entry.gated else "")
         table.add_row(entry.name, entry.quantity, str(entry.steps), f"{entry.gigabytes:g} GB", licence)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    TableConsole().print(table)
     return 0
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli import model_fetching
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS, ENGINE_PRECISIONS, build_engines
 from diffusion_perception_ros.inference.card import read_card
@@ -85,7 +86,7 @@ def _list(as_json: bool) -> int:
                     size,
                     facts["folder"],
                 )
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        TableConsole().print(table)
         if not entries:
             print(f"no models in {', '.join(map(str, search_path()))}", file=sys.stderr)
     for entry in entries:

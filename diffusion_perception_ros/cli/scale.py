@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from diffusion_perception_ros.cli.evaluate import open_dataset
+from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     measurements = Measurements(args.output / JSON_NAME, subject, environment())
     missing = [setting for setting in settings if not measurements.has(setting)]
     failed = _measure_all(args, missing, samples, measurements)
-    Console(width=None if sys.stdout.isatty() else 140).print(_table(measurements.records))
+    TableConsole().print(_table(measurements.records))
     title = f"{card.name} on {dataset.name}, {len(samples)} pictures"
     write_chart(args.output / CHART_NAME, measurements.records, title)
     print(f"{args.output / JSON_NAME}\n{args.output / CHART_NAME}", file=sys.stderr)
