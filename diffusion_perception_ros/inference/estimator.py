@@ -82,7 +82,7 @@ class Estimator:
         """Opens a model by name (`models.find_model`) or folder.
 
         Args:
-            name_or_path: `onestep-s`, or a folder with a `model.yaml`.
+            name_or_path: `onestep-m`, or a folder with a `model.yaml`.
             backend: `auto`, `cpu`, `cuda` or `tensorrt`; what does not run here falls back (`fallback_reason`).
             threads: CPU threads of the graph, 0 = all cores.
             optimization: Graph optimisation: `none`, `basic`, `extended` or `all`.

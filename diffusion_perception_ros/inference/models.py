@@ -10,8 +10,8 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import CARD_NAME, ModelCard, read_card
 
 
-DEFAULT_MODEL = "onestep-s"
-"""The model that ships with the package."""
+DEFAULT_MODEL = "onestep-m"
+"""The better of the models that ship with the package."""
 
 PACKAGE = "diffusion_perception_ros"
 MODELS_VARIABLE = "DIFFUSION_PERCEPTION_MODELS"
