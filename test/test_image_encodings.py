@@ -172,7 +172,7 @@ def test_padding_after_a_jpeg_is_accepted(picture):
 def test_truncated_files_are_refused(picture, extension, kept):
     whole = stored(picture[..., ::-1], extension)
     cut = whole[: int(len(whole) * kept)] if kept > 0 else whole[:-1]
-    with pytest.raises(InputError, match=f"truncated after {len(cut)} bytes"):
+    with pytest.raises(InputError, match=f"cut off after {len(cut)} bytes"):
         decode_compressed(cut, "jpeg")
 
 

@@ -6,7 +6,6 @@ with NumPy views and OpenCV. What cannot be decoded is an `InputError` that name
 
 from __future__ import annotations
 
-import struct
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.encoded_images import inspect_image
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
@@ -95,7 +95,7 @@ def decode_image(
     packing = _ENCODINGS.get(encoding)
     if packing is None:
         raise InputError(f"image encoding '{encoding}' is unknown; known are {', '.join(COLOR_ENCODINGS)}")
-    _check_size(width, height, encoding)
+    check_size(width, height, encoding)
     if packing.even and width % 2:
         raise InputError(f"{encoding} image of {width}x{height}: the width must be even")
     if packing.planes > 1 and height % 2:
@@ -116,7 +116,7 @@ def decode_depth(
     Raises:
         InputError: unknown encoding, or size, step and data disagree.
     """
-    _check_size(width, height, encoding)
+    check_size(width, height, encoding)
     if encoding in ("16UC1", "mono16"):
         depth = _pixels(data, encoding, "u2", width, height, step, is_bigendian).astype(np.float32)
         depth *= np.float32(0.001)
@@ -143,8 +143,11 @@ def decode_compressed(data: Any, format: str) -> UInt8Image:
     Raises:
         InputError: another codec, a truncated or damaged file, an absurd size.
     """
-    stream = _as_bytes(data, f"compressed image of format '{format}'")
-    _check_complete(stream, format)
+    stream = as_bytes(data, f"compressed image of format '{format}'")
+    header = inspect_image(stream, f"compressed image of format '{format}'")
+    if header is None:
+        raise InputError(f"compressed image of format '{format}' holds neither JPEG nor PNG data")
+    check_size(header.width, header.height, "compressed")
     # IMREAD_UNCHANGED also keeps OpenCV from turning the picture as its EXIF tag says: it must fit camera_info.
     image: npt.NDArray[Any] | None = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -162,14 +165,16 @@ def decode_compressed(data: Any, format: str) -> UInt8Image:
     return _to_rgb(image, None if "compressed rgb" in stored else cv2.COLOR_BGR2RGB)
 
 
-def _check_size(width: int, height: int, what: str) -> None:
+def check_size(width: int, height: int, what: str) -> None:
+    """Raises InputError for an image without pixels, or with more than any camera makes."""
     if width <= 0 or height <= 0:
         raise InputError(f"{what} image has no pixels: its size is {width}x{height}")
     if width * height > MAX_PIXELS:
         raise InputError(f"{what} image of {width}x{height} is larger than the {MAX_PIXELS} pixels that are accepted")
 
 
-def _as_bytes(data: Any, what: str) -> npt.NDArray[np.uint8]:
+def as_bytes(data: Any, what: str) -> npt.NDArray[np.uint8]:
+    """Bytes-like data as an array without a copy; raises InputError where there are none."""
     if len(data) == 0:
         raise InputError(f"{what} has no data")
     return np.frombuffer(data, np.uint8)
@@ -191,7 +196,7 @@ def _pixels(
     row = width * channels * size
     if step < row:
         raise InputError(f"{encoding} image: step {step} is shorter than a row of {width} pixels = {row} bytes")
-    available = _as_bytes(data, f"{encoding} image")
+    available = as_bytes(data, f"{encoding} image")
     if available.size < rows * step:
         expected = f"{rows} rows x step {step} = {rows * step}"
         raise InputError(f"{encoding} image: {available.size} bytes of data are fewer than {expected}")
@@ -208,38 +213,3 @@ def _to_rgb(image: npt.NDArray[Any], conversion: int | None) -> UInt8Image:
     if conversion is None:
         return image
     return np.asarray(cv2.cvtColor(image, conversion), np.uint8)
-
-
-def _check_complete(stream: npt.NDArray[np.uint8], format: str) -> None:
-    """Refuses what is cut off (some decoders silently fill it with grey) and what would not fit into memory."""
-    head = stream[:24].tobytes()
-    if head.startswith(b"\xff\xd8"):
-        # Entropy-coded data cannot hold the end marker; cameras may pad the file with zeros after it.
-        tail = stream[-4096:].tobytes().rstrip(b"\0")
-        complete, size = tail.endswith(b"\xff\xd9"), _jpeg_size(stream)
-    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
-        complete = b"IEND\xaeB`\x82" in stream[-4096:].tobytes()
-        size = struct.unpack(">II", head[16:24]) if len(head) == 24 else None
-    else:
-        raise InputError(f"compressed image of format '{format}' holds neither JPEG nor PNG data")
-    if not complete or size is None:
-        raise InputError(f"compressed image of format '{format}' is truncated after {stream.size} bytes")
-    _check_size(*size, "compressed")
-
-
-def _jpeg_size(stream: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
-    """(width, height) of the frame header, None if the file ends before it."""
-    data = memoryview(stream.data)
-    position = 2
-    while position + 9 <= len(data):
-        marker = data[position + 1]
-        if data[position] != 0xFF:
-            return None
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None

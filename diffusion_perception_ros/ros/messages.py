@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Joint, ModelCard
-from diffusion_perception_ros.inference.image_encodings import decode_compressed, decode_image
 from diffusion_perception_ros.msg import SegmentationLabel, SegmentationLabels
-from diffusion_perception_ros.sample import UInt8Image
 
 
 _ENCODING_OF = {
@@ -60,19 +58,6 @@ def keypoints_message(header: Header, keypoints: npt.NDArray[np.float32]) -> Poi
     cloud.row_step = cloud.point_step * len(keypoints)
     fill(cloud.data, keypoints.astype("<f4"))
     return cloud
-
-
-def decode_message(message: Image | CompressedImage) -> UInt8Image:
-    """RGB picture (H, W, 3) of an image message, for rgb8 a view of the message's data.
-
-    Raises:
-        InputError: it cannot be decoded; the message says why.
-    """
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.data, message.format)
-    return decode_image(
-        message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian
-    )
 
 
 def stamp_nanoseconds(header: Header) -> int:

@@ -14,16 +14,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.camera_model import image_intrinsics
 from diffusion_perception_ros.inference.card import DepthOutput
 from diffusion_perception_ros.inference.estimator import Estimator, Query
+from diffusion_perception_ros.inference.image_messages import color_of
 from diffusion_perception_ros.inference.metric_scale.scale import MetricScale
 from diffusion_perception_ros.inference.temporal.filter import TemporalFilter
 from diffusion_perception_ros.msg import PerceptionStatus
-from diffusion_perception_ros.ros.camera_info import image_intrinsics
 from diffusion_perception_ros.ros.camera_topics import CameraInfos
 from diffusion_perception_ros.ros.frame import Frame
 from diffusion_perception_ros.ros.gravity import GroundScale
-from diffusion_perception_ros.ros.messages import decode_message, stamp_nanoseconds
+from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.prompts import PromptTopics
@@ -99,7 +100,7 @@ class Pipeline:
         with self.rejecting(job):
             settings = self._parameters()
             start = time.perf_counter()
-            rgb = decode_message(job.message)
+            rgb = color_of(job.message)
             decode_time = time.perf_counter() - start
             height, width = rgb.shape[:2]
             info, intrinsics = self._camera(job.header, width, height, settings.rectified)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from diffusion_perception_ros.inference.camera_model import Distortion, distortion_of
 from diffusion_perception_ros.ros.messages import fill
 from diffusion_perception_ros.sample import UNLABELLED, FloatImage, Intrinsics, Prediction, UInt8Image
 
@@ -70,11 +71,10 @@ class PointCloudBuilder:
         return self._message(header, points)
 
     def _rays_of(self, intrinsics: Intrinsics, info: CameraInfo | None) -> Rays:
-        distortion = np.asarray(info.d, np.float64) if info is not None else np.zeros(0)
-        model = info.distortion_model if info is not None and distortion.any() else ""
-        camera = (intrinsics, model, tuple(distortion))
+        lens = None if info is None else distortion_of(info)
+        camera = (intrinsics, lens and (lens.is_fisheye, *lens.coefficients))
         if self._rays is None or camera != self._camera:
-            self._rays = _pixel_rays(intrinsics, model, distortion)
+            self._rays = _pixel_rays(intrinsics, lens)
             self._camera = camera
         return self._rays
 
@@ -106,14 +106,16 @@ def at_jumps(depth: FloatImage, threshold: float) -> npt.NDArray[np.bool_]:
         return np.asarray(far > np.float32(1.0 + threshold) * near)
 
 
-def _pixel_rays(camera: Intrinsics, model: str, distortion: npt.NDArray[np.float64]) -> Rays:
+def _pixel_rays(camera: Intrinsics, lens: Distortion | None) -> Rays:
     u = np.arange(camera.width, dtype=np.float32)[None, :]
     v = np.arange(camera.height, dtype=np.float32)[:, None]
-    if not model:
+    if lens is None:
         x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
         shape = (camera.height, camera.width)
         return np.broadcast_to(x.astype(np.float32), shape), np.broadcast_to(y.astype(np.float32), shape)
     pixels = np.stack(np.broadcast_arrays(u, v), axis=-1).reshape(-1, 1, 2).astype(np.float64)
-    undistort = cv2.fisheye.undistortPoints if model in ("equidistant", "fisheye") else cv2.undistortPoints
-    rays = undistort(pixels, camera.matrix, distortion).reshape(camera.height, camera.width, 2).astype(np.float32)
+    undistort = cv2.fisheye.undistortPoints if lens.is_fisheye else cv2.undistortPoints
+    rays = (
+        undistort(pixels, camera.matrix, lens.coefficients).reshape(camera.height, camera.width, 2).astype(np.float32)
+    )
     return rays[..., 0], rays[..., 1]

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
-from diffusion_perception_ros.ros.messages import decode_message
+from diffusion_perception_ros.inference.image_messages import color_of
 from diffusion_perception_ros.ros.monitor import Complaints
 
 
@@ -76,7 +76,7 @@ class PromptTopics:
         if self._mask is None:
             return None
         try:
-            seen = decode_message(self._mask)[..., 0] > 0
+            seen = color_of(self._mask)[..., 0] > 0
         except InputError as error:
             self._complaints.report(COMPLAINT, f"prompt_mask: {error}")
             return None

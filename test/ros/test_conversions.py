@@ -10,7 +10,8 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.ros.camera_info import image_intrinsics, scaled_camera_info
+from diffusion_perception_ros.inference.camera_model import image_intrinsics
+from diffusion_perception_ros.ros.camera_info import scaled_camera_info
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
 from diffusion_perception_ros.sample import Prediction
 
@@ -72,17 +73,30 @@ def test_wrong_camera_info_says_why() -> None:
         assert words in str(error.value)
 
 
-@pytest.mark.parametrize("model", ["none", "plumb_bob", "rational_polynomial", "equidistant"])
-def test_points_project_back_onto_their_pixels(model: str) -> None:
+RADIAL = [-0.2, 0.05, 0.002, -0.001, 0.01]
+LENSES = {
+    "none": ("", []),
+    "zeros of a model that nobody knows": ("made_up", [0.0] * 7),
+    "plumb_bob": ("plumb_bob", [*RADIAL[:4], 0.0]),
+    "plumb_bob of 4": ("plumb_bob", RADIAL[:4]),
+    "plumb_bob padded to 8": ("plumb_bob", [*RADIAL, 0.0, 0.0, 0.0]),
+    "plumb_bob padded to 12": ("plumb_bob", [*RADIAL, *[0.0] * 7]),
+    "plumb_bob that is rational": ("plumb_bob", [*RADIAL, 0.02, 0.01, 0.001]),
+    "rational_polynomial": ("rational_polynomial", [-0.2, 0.05, 0.001, 0.0, 0.01, 0.02, 0.01, 0.0]),
+    "rational_polynomial of 14": ("rational_polynomial", [*RADIAL, 0.02, 0.01, 0.0, 0.001, 0.0, 0.001, 0.0, 0.0, 0.0]),
+    "rational_polynomial of 5": ("rational_polynomial", RADIAL),
+    "equidistant": ("equidistant", [0.02, -0.01, 0.002, 0.0]),
+    "equidistant padded to 5": ("equidistant", [0.02, -0.01, 0.002, 0.001, 0.0]),
+    "fisheye padded to 8": ("fisheye", [0.02, -0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_points_project_back_onto_their_pixels(name: str) -> None:
     width, height = 64, 48
     info = camera_info(0, width, height, focal=60)
-    distortion = {
-        "none": [],
-        "plumb_bob": [-0.2, 0.05, 0.002, -0.001, 0.0],
-        "rational_polynomial": [-0.2, 0.05, 0.001, 0.0, 0.01, 0.02, 0.01, 0.0],
-        "equidistant": [0.02, -0.01, 0.002, 0.0],
-    }[model]
-    info.d, info.distortion_model = distortion, model
+    info.distortion_model, distortion = LENSES[name]
+    info.d = distortion
     camera = image_intrinsics(info, width, height)
     depth = np.random.default_rng(0).uniform(0.5, 4, (height, width)).astype(np.float32)
     depth[10, 20], depth[11, 20] = np.nan, np.inf
@@ -95,7 +109,9 @@ def test_points_project_back_onto_their_pixels(model: str) -> None:
     valid = np.isfinite(points[..., 2])
     assert valid.sum() == depth.size - 2
     assert np.array_equal(points[..., 2][valid], depth[valid])
-    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    is_fisheye = info.distortion_model in ("equidistant", "fisheye")
+    project = cv2.fisheye.projectPoints if is_fisheye else cv2.projectPoints
+    distortion = distortion[:4] if is_fisheye else distortion if any(distortion) else []
     zero = np.zeros(3)
     pixels = project(
         points[valid].astype(np.float64).reshape(-1, 1, 3), zero, zero, camera.matrix, np.array(distortion)

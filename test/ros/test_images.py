@@ -195,7 +195,7 @@ def test_compressed_transport(camera: Camera, picture: np.ndarray, node: Process
     for data, form in ((jpeg, "jpeg"), (jpeg, "rgb8; jpeg compressed bgr8"), (png, "bgr8; png compressed bgr8")):
         assert_quadrants(camera.predict(compressed_image(data, form, next(stamps)))[0])
     camera.send(compressed_image(jpeg[: len(jpeg) // 2], "jpeg", next(stamps)))
-    assert ros.status("images", f"truncated after {len(jpeg) // 2} bytes").level == b"\x02"
+    assert ros.status("images", f"cut off after {len(jpeg) // 2} bytes").level == b"\x02"
     camera.send(compressed_image(b"not a picture", "jpeg", next(stamps)))
     ros.status("images", "neither JPEG nor PNG")
     assert_quadrants(camera.predict(compressed_image(png, "png", next(stamps)))[0])

@@ -15,7 +15,7 @@ def decoding(seconds: float) -> list[Comparison]:
     from cv_bridge import CvBridge
     from sensor_msgs.msg import Image
 
-    from diffusion_perception_ros.ros.messages import decode_message
+    from diffusion_perception_ros.inference.image_messages import color_of
 
     bridge = CvBridge()
     comparisons = []
@@ -25,7 +25,7 @@ def decoding(seconds: float) -> list[Comparison]:
         message.data.frombytes(pixels.tobytes())
 
         def ours(message: Any = message) -> object:
-            return decode_message(message)
+            return color_of(message)
 
         def theirs(message: Any = message) -> object:
             return bridge.imgmsg_to_cv2(message, "rgb8")
