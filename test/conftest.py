@@ -15,4 +15,5 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 @pytest.fixture(scope="session", autouse=True)
 def _no_models_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.pop("DIFFUSION_PERCEPTION_MODELS", None)
-    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data_home"))
+    for name in ("DATA", "STATE"):
+        os.environ[f"XDG_{name}_HOME"] = str(tmp_path_factory.mktemp(f"{name.lower()}_home"))

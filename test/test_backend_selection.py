@@ -94,7 +94,7 @@ def test_providers_get_options_that_they_know(tmp_path: Path) -> None:
     """Names of the TensorRT provider's options, as its library in onnxruntime-gpu 1.31.1 has them."""
     folder = write_model(tmp_path / "tiny")
     graph = ModelGraph(folder, read_card(folder))
-    options = tensorrt_options(graph, EngineCache(folder / "engines"), "fp16")
+    options = tensorrt_options(graph, "fp16")
     assert options == {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": options["trt_engine_cache_path"],
@@ -105,7 +105,7 @@ def test_providers_get_options_that_they_know(tmp_path: Path) -> None:
         "trt_profile_max_shapes": "image:1x3x128x128",
         "trt_fp16_enable": "True",
     }
-    bf16 = tensorrt_options(graph, EngineCache(folder / "engines"), "bf16")
+    bf16 = tensorrt_options(graph, "bf16")
     assert bf16["trt_bf16_enable"] == "True"
     assert bf16["trt_engine_cache_path"] != options["trt_engine_cache_path"]
     assert profile_options({"image": ShapeRange((1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))}) == {}

@@ -64,6 +64,19 @@ def test_a_cut_or_altered_engine_is_not_loaded(tmp_path: Path, content: bytes) -
     assert cache.load("model", KEY) is None
 
 
+def test_an_engine_that_came_with_the_folder_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = EngineCache(tmp_path / "engines")
+    cache.store("model", KEY, b"engine")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of_another_user"))
+    assert cache.load("model", KEY) is None
+    cache.store("model", KEY, b"engine")
+    assert cache.load("model", KEY) == b"engine"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    cache.store("model", KEY, b"engine")  # a log line, no error
+    assert cache.load("model", KEY) is None
+
+
 def test_broken_notes_are_as_good_as_none(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "engines")
     path = cache.store("model", KEY, b"engine")

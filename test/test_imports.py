@@ -32,7 +32,7 @@ ALLOWED = {
 }
 """Folder → other parts of the package that it may import, besides `SHARED`. `cli` may import all."""
 
-SHARED = {"sample", "errors", "bag_salvage", "atomic_folder", "mixture_of_experts"}
+SHARED = {"sample", "errors", "safe_files", "bag_salvage", "atomic_folder", "mixture_of_experts"}
 
 TRAINING_ONLY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "onnxscript"}
 RCLPY = {"rclpy", "sensor_msgs", "std_msgs", "cv_bridge"}

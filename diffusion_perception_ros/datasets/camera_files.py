@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.safe_files import read_yaml
 from diffusion_perception_ros.sample import Intrinsics
 
 
@@ -60,12 +60,9 @@ def parse_calibration(text: str) -> Calibration:
 
 def _read_file(path: Path) -> Calibration:
     try:
-        # `ros2 topic echo` ends a message with a document separator.
-        fields = next(yaml.safe_load_all(path.read_text(encoding="utf-8")), None)
-    except OSError as error:
+        fields = read_yaml(path, f"--camera-info: {path}")
+    except FileNotFoundError as error:
         raise InputError(f"--camera-info: {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--camera-info: {path} is not a YAML file: {error}") from error
     if not isinstance(fields, dict):
         raise InputError(f"--camera-info: {path} is not a camera calibration: it has no fields")
     matrix: Any = fields.get("camera_matrix", fields.get("k", fields.get("K")))
@@ -76,9 +73,9 @@ def _read_file(path: Path) -> Calibration:
     try:
         k = [float(value) for value in matrix]
         size = int(width), int(height)
-        if len(k) != 9 or min(size) <= 0:
+        if len(k) != 9 or min(size) <= 0 or not all(map(math.isfinite, k)):
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"--camera-info: {path} needs camera_matrix.data (or k) with nine numbers, image_width and image_height"
         ) from None

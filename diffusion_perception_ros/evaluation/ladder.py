@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.safe_files import read_yaml
 
 
 START = "before training"
@@ -81,9 +81,9 @@ def read_ladder(path: Path) -> Ladder:
         InputError: it cannot be read, or a field is unknown, missing or wrong.
     """
     try:
-        return Ladder.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        return Ladder.model_validate(read_yaml(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InputError(f"{path} is not a ladder: {fields}") from error

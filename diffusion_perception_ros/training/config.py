@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diffusion_perception_ros.datasets.augment import AugmentationConfig
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.safe_files import parse_yaml, read_yaml
 from diffusion_perception_ros.training.diffusion.annotations import Task
 from diffusion_perception_ros.training.diffusion.experts import ExpertsConfig
 from diffusion_perception_ros.training.diffusion.joint import TASKS as PAIR_TASKS
@@ -247,11 +247,9 @@ def read_fields(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         InputError: the file cannot be read, or an override is not `key=value`.
     """
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
+        fields = read_yaml(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(fields, dict):
         raise InputError(f"{path} must hold a mapping of settings, such as config/train/onestep_s.yaml")
     for override in overrides:
@@ -269,10 +267,7 @@ def _apply(fields: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise InputError(f"--set {override}: '{parent}' is a value, not a section")
         fields = child
-    try:
-        fields[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: the value is not YAML") from error
+    fields[last] = parse_yaml(value, f"--set {override}: the value")
 
 
 def _message(problem: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.safe_files import read_yaml
 
 
 def _ordered(value: tuple[float, float]) -> tuple[float, float]:
@@ -191,9 +191,9 @@ def load_config(path: Path) -> WorldConfig:
         InputError: the file cannot be read, is no YAML mapping, or has an unknown or wrong field.
     """
     try:
-        return WorldConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"Cannot read the world config {path}: {error}.") from error
+        return WorldConfig.model_validate(read_yaml(path, f"the world config {path}") or {})
+    except FileNotFoundError as error:
+        raise InputError(f"the world config {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InputError(f"{path} is not a world config: {fields}.") from error

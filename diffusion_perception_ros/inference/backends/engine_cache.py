@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.safe_files import LARGEST_FILE, parse_json, read_bytes
 
 
+_log = logging.getLogger(__name__)
 _BUILDER = 1
 """Raised whenever engines are built in another way, so that older ones are not used any more."""
 
@@ -42,8 +45,15 @@ class EngineKey:
         return _digest(asdict(self))
 
 
+STATE_VARIABLE = "XDG_STATE_HOME"
+
+
 class EngineCache:
-    """A folder of engines of one model. Every engine has a JSON file with its key, its hash and its parity."""
+    """A folder of engines of one model. Every engine has a JSON file with its key and its hash.
+
+    Loading an engine runs what is in it, and a model folder may come from anywhere. So the hashes of the engines that
+    were built here are kept elsewhere, in this user's state; an engine without one is built again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,23 +64,22 @@ class EngineCache:
         folder = model / "engines"
         if os.access(folder if folder.is_dir() else model, os.W_OK):
             return cls(folder)
-        cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        name = f"{model.name}-{hashlib.sha256(os.fsencode(model.resolve())).hexdigest()[:8]}"
-        return cls(Path(cache_home) / "diffusion_perception_ros" / "engines" / name)
+        return cls(user_cache(model))
 
     def path(self, graph: str, key: EngineKey) -> Path:
         """File of an engine; `graph` is the stem of the ONNX file's name."""
         return self.folder / f"{graph}-{key.precision}-{key.digest}.engine"
 
     def load(self, graph: str, key: EngineKey) -> bytes | None:
-        """The engine of exactly this key, None if there is none or it was cut off or altered."""
+        """The engine of exactly this key, None if there is none, it was cut off or altered, or not built here."""
         path = self.path(graph, key)
         try:
-            notes = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            engine = path.read_bytes()
+            built = read_bytes(_witness(path), 100).decode()
+            notes = parse_json(read_bytes(path.with_suffix(".json"), 1 << 20), str(path))
+            engine = read_bytes(path, LARGEST_FILE)
         except (OSError, ValueError):
             return None
-        is_whole = isinstance(notes, dict) and notes.get("sha256") == hashlib.sha256(engine).hexdigest()
+        is_whole = isinstance(notes, dict) and notes.get("sha256") == built == hashlib.sha256(engine).hexdigest()
         return engine if is_whole and notes.get("key") == _plain(asdict(key)) else None
 
     def store(self, graph: str, key: EngineKey, engine: bytes) -> Path:
@@ -83,8 +92,20 @@ class EngineCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_stale(graph, key)
         _write(path, engine)
-        notes = {"sha256": hashlib.sha256(engine).hexdigest(), "key": asdict(key)}
-        _write(path.with_suffix(".json"), json.dumps(notes, indent=2).encode())
+        digest = hashlib.sha256(engine).hexdigest()
+        _write(path.with_suffix(".json"), json.dumps({"sha256": digest, "key": asdict(key)}, indent=2).encode())
+        try:
+            _witness(path).parent.mkdir(parents=True, exist_ok=True)
+            _write(_witness(path), digest.encode())
+        except OSError as error:
+            _log.warning(
+                "the hash of %s cannot be kept in %s (%s), so the engine is built again at the next start: make that "
+                "folder writable or set %s",
+                path,
+                _witness(path).parent,
+                error.strerror or error,
+                STATE_VARIABLE,
+            )
         return path
 
     def reject(self, graph: str, key: EngineKey, reason: str) -> None:
@@ -101,7 +122,7 @@ class EngineCache:
     def rejection(self, graph: str, key: EngineKey) -> str | None:
         """Why an engine of this key was rejected, None if it was not."""
         try:
-            notes = json.loads(self.path(graph, key).with_suffix(".json").read_text(encoding="utf-8"))
+            notes = parse_json(read_bytes(self.path(graph, key).with_suffix(".json"), 1 << 20), "notes of an engine")
         except (OSError, ValueError):
             return None
         if not isinstance(notes, dict) or notes.get("key") != _plain(asdict(key)):
@@ -142,6 +163,20 @@ class EngineCache:
             if same_gpu and outlived:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".engine").unlink(missing_ok=True)
+
+
+def user_cache(model: Path) -> Path:
+    """Where this user keeps what was built of a model outside its folder."""
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = f"{model.name}-{hashlib.sha256(os.fsencode(model.resolve())).hexdigest()[:8]}"
+    return Path(cache_home) / "diffusion_perception_ros" / "engines" / name
+
+
+def _witness(engine: Path) -> Path:
+    """The file outside the model folder that holds the hash of an engine which was built here."""
+    state = os.environ.get(STATE_VARIABLE) or Path.home() / ".local" / "state"
+    name = hashlib.sha256(os.fsencode(engine.resolve())).hexdigest()[:32]
+    return Path(state) / "diffusion_perception_ros" / "engines" / f"{name}.sha256"
 
 
 def graph_hash(path: Path, hashes: Mapping[str, str]) -> str:

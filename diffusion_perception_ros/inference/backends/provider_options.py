@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import onnxruntime
 
 from diffusion_perception_ros.inference.backends.cuda import driver_version
-from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
+from diffusion_perception_ros.inference.backends.engine_cache import user_cache
 from diffusion_perception_ros.inference.backends.input_shapes import Shape, ShapeRange
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 
@@ -22,11 +22,14 @@ def cuda_options() -> dict[str, str]:
     return {"arena_extend_strategy": "kSameAsRequested"}
 
 
-def tensorrt_options(graph: ModelGraph, cache: EngineCache, precision: str) -> dict[str, str]:
-    """Engines and timings are kept in a folder of their own for each version of everything, so that none is stale."""
+def tensorrt_options(graph: ModelGraph, precision: str) -> dict[str, str]:
+    """Engines and timings are kept in a folder of their own for each version of everything, so that none is stale.
+
+    It is in this user's cache and not beside the model: ONNX Runtime loads what it finds there without a check.
+    """
     ranges = graph.shape_ranges()
     versions = (graph.digest, precision, onnxruntime.__version__, library_version(), driver_version(), str(ranges))
-    folder = cache.folder / f"onnxruntime-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
+    folder = user_cache(graph.folder) / f"onnxruntime-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
     options = {
         "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": str(folder),

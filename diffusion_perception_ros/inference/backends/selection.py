@@ -54,7 +54,7 @@ def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: 
     if backend == "tensorrt":
         candidates = [
             lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache))[1],
-            lambda: on_gpu(TENSORRT, tensorrt_options(graph, cache, precision)),
+            lambda: on_gpu(TENSORRT, tensorrt_options(graph, precision)),
             *candidates,
         ]
     return first_usable(candidates, on_cpu)

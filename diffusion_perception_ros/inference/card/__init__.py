@@ -14,13 +14,15 @@ from diffusion_perception_ros.inference.card.inputs import (
     SecondImageInput,
 )
 from diffusion_perception_ros.inference.card.model_card import (
-    CARD_NAME,
     NOISY_LATENT,
     SCHEMA_VERSION,
-    CardError,
     LicenceTerms,
     ModelCard,
     Source,
+)
+from diffusion_perception_ros.inference.card.model_folder import (
+    CARD_NAME,
+    CardError,
     read_card,
     sha256_of,
     write_card,

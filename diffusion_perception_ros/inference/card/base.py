@@ -10,9 +10,9 @@ Range = tuple[float, float]
 
 
 class StrictModel(BaseModel):
-    """Immutable; unknown fields are errors."""
+    """Immutable; unknown fields are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def check_range(limits: Range) -> Range:

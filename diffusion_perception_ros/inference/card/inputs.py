@@ -9,17 +9,23 @@ from pydantic import Field, field_validator, model_validator
 from diffusion_perception_ros.inference.card.base import StrictModel
 
 
+LARGEST_SIDE = 16384
+"""Pixels of a graph's input; a card that asks for more is damaged."""
+LARGEST_AREA = 1 << 25
+
+
 class InputSize(StrictModel):
     """How a picture of any size becomes the graph's input."""
 
     rule: Literal["fixed", "longest_side", "area"]
     """`fixed`: stretch to width x height. `longest_side`: keep the aspect, longest side = `longest_side`.
-    `area`: keep the aspect, about `area` pixels. The last two round both sides to `multiple_of`."""
-    width: int | None = Field(default=None, gt=0)
-    height: int | None = Field(default=None, gt=0)
-    longest_side: int | None = Field(default=None, gt=0)
-    area: int | None = Field(default=None, gt=0)
-    multiple_of: int = Field(default=1, gt=0)
+    `area`: keep the aspect, about `area` pixels. The last two round both sides to `multiple_of`; of an extreme aspect,
+    where the short side would be less than that, the long side is cut down to what the rule allows."""
+    width: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
+    height: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
+    longest_side: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
+    area: int | None = Field(default=None, gt=0, le=LARGEST_AREA)
+    multiple_of: int = Field(default=1, gt=0, le=1024)
     interpolation: Literal["linear", "area", "cubic", "lanczos"] = "area"
     """Used for shrinking; enlarging with `area` is bilinear."""
 
@@ -37,7 +43,7 @@ class InputSize(StrictModel):
         return self
 
     def size_for(self, width: int, height: int) -> tuple[int, int]:
-        """Graph input (width, height) for a picture of width x height pixels."""
+        """Graph input (width, height) for an image of width x height pixels, bounded by the rule for every aspect."""
         if self.width is not None and self.height is not None:
             return self.width, self.height
         if self.longest_side is not None:
@@ -46,10 +52,10 @@ class InputSize(StrictModel):
             assert self.area is not None
             scale = (self.area / (width * height)) ** 0.5
         multiple = self.multiple_of
-        return (
-            max(multiple, round(width * scale / multiple) * multiple),
-            max(multiple, round(height * scale / multiple) * multiple),
-        )
+        sides = [round(side * scale / multiple) * multiple for side in (width, height)]
+        if min(sides) < multiple and self.area is not None:
+            sides = [min(side, self.area // multiple // multiple * multiple) for side in sides]
+        return max(multiple, sides[0]), max(multiple, sides[1])
 
 
 class ImageInput(StrictModel):
@@ -73,8 +79,8 @@ class NoiseInput(StrictModel):
 
     tensor: str
     """With `graphs` it is `noisy_latent`."""
-    channels: int = Field(gt=0)
-    downscale: int = Field(gt=0)
+    channels: int = Field(gt=0, le=4096)
+    downscale: int = Field(gt=0, le=1024)
     """The noise has the picture input's size divided by this."""
     seed: int = Field(default=0, ge=0)
     mode: Literal["fixed", "carry", "random"] = "fixed"
@@ -98,7 +104,7 @@ class PointsInput(StrictModel):
     """
 
     tensor: str
-    most: int = Field(gt=0)
+    most: int = Field(gt=0, le=4096)
     order: Literal["xy", "yx"]
     """Which coordinate comes first, x = column."""
 

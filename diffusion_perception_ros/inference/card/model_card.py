@@ -1,16 +1,12 @@
-"""`model.yaml` as a whole, and how it is read and written."""
+"""`model.yaml` as a whole."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card.base import StrictModel
 from diffusion_perception_ros.inference.card.inputs import (
     ImageInput,
@@ -23,7 +19,6 @@ from diffusion_perception_ros.inference.card.outputs import Label, Output, Seman
 from diffusion_perception_ros.inference.card.sampler import GraphRole, Graphs, Sampler
 
 
-CARD_NAME = "model.yaml"
 SCHEMA_VERSION = 2
 NOISY_LATENT = "noisy_latent"
 """The denoising graph's input that starts as noise."""
@@ -32,10 +27,6 @@ _NEW_FIELDS = ("graphs", "sampler", "second_image", "points", "prompt_mask", "li
 """Fields that schema 1 lacks."""
 _FIRST_TASKS = ("depth", "normals", "semantic", "instances")
 """Tasks of schema 1; none of them as a drawing."""
-
-
-class CardError(InputError):
-    """A model folder that cannot be used; the message names the file, the field and the remedy."""
 
 
 class Source(StrictModel):
@@ -114,7 +105,11 @@ class ModelCard(StrictModel):
             path = PurePosixPath(file)
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"'files' must stay inside the model folder, got '{file}'")
+            if str(path) != file or "\0" in file:
+                raise ValueError(f"'files' has '{file}', which is not how a file inside the model folder is written")
         for graph in self.graph_files.values():
+            if not graph.endswith(".onnx"):
+                raise ValueError(f"a graph is an ONNX file whose name ends in '.onnx', got '{graph}'")
             if graph not in self.files:
                 raise ValueError(f"'files' lacks the sha256 of the graph '{graph}'")
         return self
@@ -181,66 +176,3 @@ class ModelCard(StrictModel):
         """The semantic classes, empty if the model has none."""
         output = self.output("semantic")
         return output.labels if isinstance(output, SemanticOutput) else ()
-
-
-def read_card(folder: Path, verify_files: bool = True) -> ModelCard:
-    """Reads and checks `folder/model.yaml`, and the hash of every file that it names.
-
-    Raises:
-        CardError: no such folder or card, not YAML, a wrong field, a missing or altered file.
-    """
-    path = folder / CARD_NAME
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CardError(f"{folder} is not a model folder: it has no {CARD_NAME}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CardError(f"{path} cannot be read: {error}") from error
-    try:
-        card = ModelCard.model_validate(fields)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'card'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise CardError(f"{path} is not a valid model card: {problems}") from error
-    if verify_files:
-        _verify_files(folder, card)
-    return card
-
-
-def write_card(card: ModelCard, folder: Path) -> None:
-    """Writes `folder/model.yaml` atomically."""
-    path = folder / CARD_NAME
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(
-        yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, width=119), encoding="utf-8"
-    )
-    os.replace(temporary, path)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in pieces.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _verify_files(folder: Path, card: ModelCard) -> None:
-    for name, expected in card.files.items():
-        path = folder / name
-        try:
-            actual = sha256_of(path)
-        except OSError as error:
-            raise CardError(f"{path} is named by {folder / CARD_NAME} but cannot be read: {error.strerror}") from error
-        if actual != expected:
-            raise CardError(
-                f"{path} does not match its card: sha256 is {actual[:12]}…, the card says {expected[:12]}…; "
-                "fetch or export the model again"
-            )

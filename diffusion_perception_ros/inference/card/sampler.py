@@ -32,19 +32,19 @@ class Graphs(StrictModel):
 
 
 class _Sampler(StrictModel):
-    num_inference_steps: int = Field(ge=1)
+    num_inference_steps: int = Field(ge=1, le=10_000)
     """Steps unless the caller says otherwise."""
     guidance_scale: float = Field(default=1.0, ge=1.0)
     """Classifier-free guidance: empty + scale * (prompt - empty). 1 = none; more needs the input `conditional`."""
-    latent_channels: int = Field(gt=0)
+    latent_channels: int = Field(gt=0, le=4096)
     """c of the latents."""
-    latent_downscale: int = Field(default=8, gt=0)
+    latent_downscale: int = Field(default=8, gt=0, le=1024)
     """Pixels of the picture input per cell of the latents."""
-    ensemble_size: int = Field(default=1, ge=1)
+    ensemble_size: int = Field(default=1, ge=1, le=1000)
     """Predictions from different noise that are merged, unless the caller says otherwise."""
     start: Literal["noise", "zeros"] = "noise"
     """What the first `noisy_latent` is."""
-    num_train_timesteps: int = Field(default=1000, ge=1)
+    num_train_timesteps: int = Field(default=1000, ge=1, le=100_000)
 
     @model_validator(mode="after")
     def _consistent(self) -> _Sampler:
@@ -88,7 +88,7 @@ class DdimSampler(_DiffusionSampler):
 
     scheduler: Literal["ddim"] = "ddim"
     timestep_spacing: Literal["leading", "trailing", "linspace"]
-    steps_offset: int = Field(default=0, ge=0)
+    steps_offset: int = Field(default=0, ge=0, le=100_000)
     """Added to the timesteps, only with `leading`."""
 
 
