@@ -55,14 +55,14 @@ experiments: setup-test
 	    $(RUN) world -o $(SCENES)/few_shot/train-$$seed --config config/world/few_shot.yaml --size 128x96 --count 50 \
 	        --seed $${seed}000 || exit; \
 	done
-	$(RUN) ablate config/ablation/*.yaml -o $(RUNS) --figures experiments --charts docs/images $(addprefix --set ,$(SET))
+	$(RUN) research ablate config/ablation/*.yaml -o $(RUNS) --figures experiments --charts docs/images $(addprefix --set ,$(SET))
 	$(RUN) train config/train/experiment.yaml -o $(RUNS)/sampler --set 'objective={kind: multi_step}' --set run.max_steps=1000
 	test -d $(RUNS)/sampler/model || $(RUN) export native --checkpoint $(RUNS)/sampler/best -o $(RUNS)/sampler/model
-	$(RUN) scale $(RUNS)/sampler/model --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
+	$(RUN) research scale $(RUNS)/sampler/model --data $(SCENES)/rooms/val --images 40 --steps 1,2,5,10 --ensemble 1,2,5,10 -o $(RUNS)/test_time
 	cp $(RUNS)/test_time/scale.json experiments/test_time.json
 	cp $(RUNS)/test_time/scale.png docs/images/test_time.png
-	$(RUN) create $(RUNS)/diff2in1/first_stage-0/run --data $(SCENES)/rooms/train --count 12 --steps 20 --sheet docs/images/diff2in1_created.png
-	$(RUN) create $(RUNS)/diff2in1/first_stage-0/run --noise-level 1 --count 12 --steps 20 --sheet docs/images/diff2in1_from_noise.png
+	$(RUN) research create $(RUNS)/diff2in1/first_stage-0/run --data $(SCENES)/rooms/train --count 12 --steps 20 --sheet docs/images/diff2in1_created.png
+	$(RUN) research create $(RUNS)/diff2in1/first_stage-0/run --noise-level 1 --count 12 --steps 20 --sheet docs/images/diff2in1_from_noise.png
 
 clean:
 	rm -rf .venv build install log out .pytest_cache .mypy_cache .ruff_cache

@@ -37,6 +37,9 @@ JOINTS = (
 UNLABELLED = 255
 """Semantic id of a pixel without a label (the highest mono8 value, as vision_msgs and nav2 use it)."""
 
+UNKNOWN_INSTANCE = 65535
+"""Instance id of a pixel whose object is not known; such pixels are left out of every score."""
+
 
 @dataclass(frozen=True)
 class Intrinsics:

@@ -18,7 +18,7 @@ from backbone_factory import SMALL_UNET
 from toy_rooms import write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
-from diffusion_perception_ros.evaluation.ladder import power_law, read_ladder
+from diffusion_perception_ros.research.ladder import power_law, read_ladder
 from diffusion_perception_ros.training.config import load_config
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_masks
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE
 from diffusion_perception_ros.datasets.annotated import open_annotated
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
 WIDTH, HEIGHT = 40, 30

@@ -14,12 +14,11 @@ import pytest
 from bag_factory import BagSpec, write_bag
 from PIL import Image
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
 WIDTH, HEIGHT = 48, 32

@@ -13,9 +13,9 @@ from rendered_room import PLANES, render_room
 from tiny_estimator import BLACK, GREEN, load_tiny, picture
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.alignment import align_affine
-from diffusion_perception_ros.evaluation.metrics import angles_between
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.metrics.alignment import align_affine
+from diffusion_perception_ros.metrics.dense import angles_between
 from diffusion_perception_ros.sample import Intrinsics
 
 

@@ -15,7 +15,9 @@ from rosbags.typesys import Stores, get_typestore
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.flicker import (
+from diffusion_perception_ros.evaluation.temporal import SETTLING, evaluate_video
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.metrics.flicker import (
     at_places,
     correspond,
     depth_change,
@@ -23,8 +25,6 @@ from diffusion_perception_ros.evaluation.flicker import (
     edge_band,
     nearest_to_places,
 )
-from diffusion_perception_ros.evaluation.temporal import SETTLING, evaluate_video
-from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Intrinsics, Sample, UInt8Image
 from diffusion_perception_ros.world.crossing import render_crossing
 from diffusion_perception_ros.world.labels import CLASS_ID

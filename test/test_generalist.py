@@ -18,7 +18,7 @@ from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_view, shift_previous
 from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
+from diffusion_perception_ros.metrics.objects import alpha_scores, keypoint_scores, mask_scores
 from diffusion_perception_ros.sample import JOINTS, Sample
 from diffusion_perception_ros.training.batches import Batch, collate
 from diffusion_perception_ros.training.config import load_config

@@ -9,22 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample
-from diffusion_perception_ros.evaluation.alignment import (
+from diffusion_perception_ros.datasets import EvaluationSample
+from diffusion_perception_ros.evaluation.label_maps import read_label_map
+from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
+from diffusion_perception_ros.evaluation.summary import ALL, class_iou, summarise
+from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.metrics.alignment import (
     INVERSE_DEPTH_FLOOR,
     align_affine,
     align_affine_inverse,
     align_scale,
 )
-from diffusion_perception_ros.evaluation.baselines import (
+from diffusion_perception_ros.metrics.baselines import (
     depth_baselines,
     majority_class,
     majority_class_per_row,
     normal_baselines,
 )
-from diffusion_perception_ros.evaluation.geometry import normals_from_depth, points_from_depth
-from diffusion_perception_ros.evaluation.label_maps import read_label_map
-from diffusion_perception_ros.evaluation.metrics import (
+from diffusion_perception_ros.metrics.dense import (
     angles_between,
     boundary_f1,
     confusion_matrix,
@@ -34,10 +36,8 @@ from diffusion_perception_ros.evaluation.metrics import (
     normal_scores,
     segmentation_scores,
 )
-from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
-from diffusion_perception_ros.evaluation.summary import ALL, class_iou, summarise
-from diffusion_perception_ros.inference.card import Label
-from diffusion_perception_ros.sample import Intrinsics, Prediction
+from diffusion_perception_ros.metrics.geometry import normals_from_depth, points_from_depth
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, Intrinsics, Prediction
 
 
 CAMERA = Intrinsics(160, 120, 140.0, 150.0, 79.0, 61.0)
@@ -363,7 +363,7 @@ def test_groups_average_their_own_pictures() -> None:
 
 
 def test_json_of_scores_has_no_nan(tmp_path: Path) -> None:
-    from diffusion_perception_ros.evaluation.output import write_json
+    from diffusion_perception_ros.files import write_json
 
     write_json(tmp_path / "deep" / "x.json", {"a": [math.nan, math.inf, 1.0]})
     assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"a": [None, None, 1.0]}

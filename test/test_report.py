@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from model_factory import LABELS, write_model
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample, Skipped
+from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.evaluation.reports.charts import histogram, stage_bars
 from diffusion_perception_ros.evaluation.reports.figures import frame_tiles
 from diffusion_perception_ros.evaluation.reports.point_view import BACKGROUND, render_point_view
@@ -21,7 +21,7 @@ from diffusion_perception_ros.evaluation.reports.tiles import Tile
 from diffusion_perception_ros.evaluation.run import Evaluation, Frame, spread
 from diffusion_perception_ros.evaluation.scoring import score_completed, score_image
 from diffusion_perception_ros.inference.card import ModelCard, read_card
-from diffusion_perception_ros.sample import Intrinsics, Prediction
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, Intrinsics, Prediction
 
 
 WIDTH, HEIGHT = 96, 72

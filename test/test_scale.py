@@ -19,14 +19,14 @@ from sampled_model_factory import DDIM, write_prompted_model, write_sampled_mode
 from toy_rooms import toy_room, write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
-from diffusion_perception_ros.cli.scale import open_data
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
-from diffusion_perception_ros.evaluation.compute_scaling import Setting, measure
-from diffusion_perception_ros.evaluation.metrics import flow_scores
-from diffusion_perception_ros.evaluation.reports.compute_chart import Row, pareto_front
 from diffusion_perception_ros.evaluation.sparsification import sparsification_scores
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.sampling.ensemble import ensemble_depth
+from diffusion_perception_ros.metrics.dense import flow_scores
+from diffusion_perception_ros.research.commands.scale import open_data
+from diffusion_perception_ros.research.compute_chart import Row, pareto_front
+from diffusion_perception_ros.research.compute_scaling import Setting, measure
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from model_factory import write_model
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation import completion
-from diffusion_perception_ros.evaluation.sparse_patterns import sparse_pattern
+from diffusion_perception_ros.metrics import interpolation as completion
+from diffusion_perception_ros.metrics.sparse_patterns import sparse_pattern
 
 
 HEIGHT, WIDTH = 96, 128

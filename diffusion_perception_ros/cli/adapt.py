@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_perception_ros.cli.tables import TableConsole
+from diffusion_perception_ros.cli.common import TableConsole, add_model_argument
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Label, ModelCard, read_card
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
+from diffusion_perception_ros.inference.models import find_model
 
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _TASKS = ("depth", "normals", "semantic")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `adapt`."""
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
+    add_model_argument(parser)
     parser.add_argument(
         "--data", type=Path, required=True, help="bag with depth, folder with rgb/ and depth/, or pictures with masks"
     )

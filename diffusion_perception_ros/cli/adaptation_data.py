@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationDataset, EvaluationSample, Skipped
+from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.annotated import open_annotated
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.datasets.bag_reading import is_bag
@@ -22,7 +22,7 @@ from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.scoring import ground_truth_normals
 from diffusion_perception_ros.inference.card import Label
-from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
 GAP = 0.05

@@ -13,20 +13,19 @@ from rich.table import Table
 
 from diffusion_perception_ros.cli.benchmarks import cameras, flicker, live, messages, metric_scale, prediction
 from diffusion_perception_ros.cli.benchmarks.comparison import Comparison
+from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument
 from diffusion_perception_ros.cli.processes import ChildError
-from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
-from diffusion_perception_ros.evaluation.output import write_json
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL
+from diffusion_perception_ros.files import write_json
 
 
 SECTIONS = ("decoding", "encoding", "estimator", "models", "scale", "live", "cameras", "flicker", "world", "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
+    add_model_argument(parser)
+    add_backend_arguments(parser, threads=False)
     parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section (repeatable)")
     parser.add_argument("--seconds", type=float, default=1.5, help="measuring time per variant (default: %(default)s)")
     parser.add_argument(

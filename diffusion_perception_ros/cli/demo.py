@@ -10,14 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.cli.live import NAMESPACE, play_live
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.cli.resources import find_resource
-from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.rosbag import BagDataset
@@ -36,7 +34,7 @@ from diffusion_perception_ros.evaluation.tables import tables
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation, evaluate_video
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL, find_model
+from diffusion_perception_ros.inference.models import find_model
 
 
 CLIP = "demo/clip"
@@ -53,8 +51,8 @@ NEEDED_SHARE = 0.95
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bag", type=Path, help="bag with a camera topic (default: the clip of this package)")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
+    add_model_argument(parser)
+    add_backend_arguments(parser, threads=False)
     parser.add_argument("--rate", type=float, default=1.0, help="playback speed (default: as recorded)")
     parser.add_argument("--image-topic", help="colour topic of the bag (default: found)")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), metavar="DIR", help="default: %(default)s")
@@ -77,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     relative = depth is not None and str(depth.quantity).startswith("relative")
     sparse_share = SPARSE_SHARE if relative and dataset.depth_topic is not None else 0.0
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             progress.add_task("waiting for node and recorder, then playing", total=None)
             published = play_live(
                 dataset, model, card, recording, args.output / "logs", args.backend, args.rate, sparse_share
@@ -85,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     except ChildError as error:
         print(f"diffusion-perception demo: {error}", file=sys.stderr)
         return 2
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("scoring", total=published)
         result = analyse(
             recording, NAMESPACE, dataset, card, published, on_frame=lambda n: progress.update(task, completed=n)
@@ -105,7 +103,7 @@ def _video(dataset: BagDataset, model: Path, backend: str) -> VideoEvaluation | 
     """Flicker over the start of the bag, without ROS; None where it has no depth to compare with."""
     if dataset.depth_topic is None or dataset.camera_info_topic is None:
         return None
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(
             "flicker, with and without the temporal filter", total=min(len(dataset), VIDEO_LENGTH)
         )
@@ -123,7 +121,7 @@ def _video(dataset: BagDataset, model: Path, backend: str) -> VideoEvaluation | 
 
 def _completion(dataset: BagDataset, model: Path, backend: str) -> Comparison | None:
     """Depth completed from sparse points on a few frames, without ROS; None where it cannot be scored."""
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("completing sparse depth", total=COMPLETED_FRAMES)
         result = compare_samples(
             _some(dataset, COMPLETED_FRAMES),
@@ -142,11 +140,6 @@ def _some(dataset: BagDataset, count: int) -> Iterator[tuple[int, EvaluationSamp
         index = (2 * number + 1) * len(dataset) // (2 * min(count, len(dataset)))
         with contextlib.suppress(InputError):  # named among the problems of the run
             yield index, dataset[index]
-
-
-def _progress() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _print(result: LiveRun) -> None:

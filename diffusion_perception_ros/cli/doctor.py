@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli import doctor_machine, doctor_ros
+from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.cli.findings import Finding, Level
-from diffusion_perception_ros.cli.tables import TableConsole
 
 
 COLORS: dict[Level, str] = {"ok": "green", "lack": "yellow", "problem": "bold red"}

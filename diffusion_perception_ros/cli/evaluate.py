@@ -6,10 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from diffusion_perception_ros.cli.tables import TableConsole
+from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
 from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
@@ -19,17 +16,16 @@ from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
 from diffusion_perception_ros.evaluation.environment import environment
-from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.reports.completion_report import write_comparison_report
 from diffusion_perception_ros.evaluation.reports.report import NO_TRUTH, write_evaluation_report
 from diffusion_perception_ros.evaluation.reports.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
-from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, rows_of
 from diffusion_perception_ros.evaluation.tables import pictures, tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
+from diffusion_perception_ros.files import write_json
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
+from diffusion_perception_ros.metrics.sparse_patterns import RANDOM, rows_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder with ground truth, rendered shards, or a bag with a depth topic",
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = all cores")
+    add_model_argument(parser)
+    add_backend_arguments(parser)
     parser.add_argument("--group", action="append", metavar="NAME", help="only this group of the data (repeatable)")
     parser.add_argument("--image-topic", help="bags: colour topic (default: the first that has depth)")
     parser.add_argument("--depth-topic", help="bags: depth topic, registered to the colour image")
@@ -131,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator) -> int:
     """The video instead of its single pictures."""
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         result = evaluate_video(
             dataset,
@@ -160,7 +155,7 @@ def _compare(
     args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator, settings: list[Setting]
 ) -> int:
     """Prints the table of depth completion; the exit code."""
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         show = args.show if args.report else 0
         result = compare(dataset, estimator, settings, lambda index: progress.update(task, completed=index + 1), show)
@@ -190,16 +185,11 @@ def open_dataset(
     return FolderDataset(data, groups)
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
 def _evaluate_with_progress(
     dataset: EvaluationDataset, estimator: Estimator, show: int, setting: Setting | None
 ) -> Evaluation:
     given = {"sparse": setting.share, "pattern": setting.pattern} if setting else {}
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         return evaluate(dataset, estimator, show, lambda index: progress.update(task, completed=index + 1), **given)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from diffusion_perception_ros.cli.tables import TableConsole
+from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
 from diffusion_perception_ros.inference.models import user_models_folder

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli import model_fetching
-from diffusion_perception_ros.cli.tables import TableConsole
+from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS, ENGINE_PRECISIONS, build_engines
 from diffusion_perception_ros.inference.card import read_card

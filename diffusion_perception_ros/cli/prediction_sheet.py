@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.output import write_bytes
+from diffusion_perception_ros.files import write_bytes
 from diffusion_perception_ros.inference.picture_files import read_picture
 from diffusion_perception_ros.sample import UInt8Image
 from diffusion_perception_ros.world.sheet import grid

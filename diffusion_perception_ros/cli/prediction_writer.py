@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.inference import visualization
 from diffusion_perception_ros.inference.card import ModelCard, PictureOutput
 from diffusion_perception_ros.sample import Prediction, UInt8Image
@@ -59,7 +57,7 @@ class PredictionWriter:
         self._taken: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _whole_file(folder / ".writable") as probe:
+            with whole_file(folder / ".writable") as probe:
                 probe.touch()
             (folder / ".writable").unlink()
         except OSError as error:
@@ -86,13 +84,13 @@ class PredictionWriter:
         path = paths[0]
         try:
             for path, picture in zip(paths, pictures.values(), strict=False):
-                with _whole_file(path) as temporary:
+                with whole_file(path) as temporary:
                     encoded = cv2.imencode(".png", picture[..., ::-1])[1]
                     temporary.write_bytes(encoded.tobytes())
             if self._archives:
                 path = paths[-1]
                 fields = {name: getattr(prediction, name) for name in ARCHIVE_FIELDS}
-                with _whole_file(path) as temporary, temporary.open("wb") as stream:
+                with whole_file(path) as temporary, temporary.open("wb") as stream:
                     np.savez(stream, **{name: value for name, value in fields.items() if value is not None})
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -171,14 +169,3 @@ def _grid(cells: list[UInt8Image]) -> UInt8Image:
         row, column = divmod(index, columns)
         grid[row * height :, column * width :][:height, : cell.shape[1]] = cell
     return grid
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well, and vanishes when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

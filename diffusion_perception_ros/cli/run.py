@@ -12,17 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from diffusion_perception_ros.cli.common import add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.cli.prediction_sheet import MOST, PredictionSheet
 from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
 from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
 from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import BACKENDS
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.picture_files import read_picture
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT, TemporalFilter
 from diffusion_perception_ros.inference.tiling import Tile
@@ -35,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="+", type=Path, metavar="INPUT", help="picture, folder of pictures, video or bag"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where pictures go")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name or folder of a model (default: %(default)s)")
+    add_model_argument(parser)
     parser.add_argument("--tasks", type=lambda text: text.split(","), metavar="T,T", help="only these tasks")
     parser.add_argument("--save", choices=["npz"], help="also write <stem>.npz with the numbers of every map")
     parser.add_argument(
@@ -46,8 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave the inputs out of the sheet: pictures that may not be published",
     )
-    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="what runs the model (default: auto)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads, 0 = all cores")
+    add_backend_arguments(parser)
     parser.add_argument(
         "--camera-info",
         metavar="FILE|fx,fy,cx,cy",
@@ -201,8 +196,7 @@ def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str,
     """All frames, each with its stream; stems keep pictures of the same name apart by their folders' names."""
     stems = _distinct_stems([file for source in sources if isinstance(source, PictureFrames) for file in source.files])
     total = sum(len(source) for source in sources) if all(len(source) for source in sources) else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_bar() as progress:
         task = progress.add_task(title, total=total)
         for number, source in enumerate(sources):
             for frame in source:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diffusion_perception_ros.cli.common import progress_bar
 from diffusion_perception_ros.datasets.shard_rendering import SHARD_SIZE, render_shards
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.world.config import TARGETS, WorldConfig, load_config
 from diffusion_perception_ros.world.generate import render_sample
 from diffusion_perception_ros.world.sheet import contact_sheet
@@ -81,16 +81,17 @@ def _config(args: argparse.Namespace) -> WorldConfig:
 
 def _write_shards(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]:
     seeds = range(args.seed, args.seed + args.count)
-    with _progress() as progress:
-        task = progress.add_task("rendering", total=args.count, rate="")
-        started = time.monotonic()
-
-        def show(done: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            progress.update(task, completed=done, rate=f"{rate:.1f}/s")
-
+    with progress_bar() as progress:
+        task = progress.add_task("rendering", total=args.count)
         result = render_shards(
-            config, seeds, args.size, args.output, args.workers, args.shard, args.supersample, on_progress=show
+            config,
+            seeds,
+            args.size,
+            args.output,
+            args.workers,
+            args.shard,
+            args.supersample,
+            on_progress=lambda done: progress.update(task, completed=done),
         )
     if result.rejected:
         print(f"replaced {len(result.rejected)} unusable scenes: {'; '.join(result.rejected[:5])}", file=sys.stderr)
@@ -106,45 +107,32 @@ def _write_shards(args: argparse.Namespace, config: WorldConfig) -> dict[str, An
 def _draw_sheet(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]:
     samples = []
     width, height = args.size
-    with _progress() as progress:
-        task = progress.add_task("rendering", total=args.count, rate="")
+    with progress_bar() as progress:
+        task = progress.add_task("rendering", total=args.count)
         for seed in range(args.seed, args.seed + args.count):
             samples.append(render_sample(seed, config, width, height, args.supersample))
             progress.advance(task)
     picture = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
-    _write_picture(args.sheet, picture[..., ::-1])
+    _write_image(args.sheet, picture[..., ::-1])
     return {"output": str(args.sheet), "written": len(samples)}
 
 
 def _write_clip(args: argparse.Namespace) -> dict[str, Any]:
     from diffusion_perception_ros.world.clip import CLIP_FRAMES, CLIP_SEED, write_clip  # needs rosbags
 
-    with _progress() as progress:
-        task = progress.add_task("rendering", total=CLIP_FRAMES, rate="")
+    with progress_bar() as progress:
+        task = progress.add_task("rendering", total=CLIP_FRAMES)
         size = write_clip(args.clip, CLIP_SEED, CLIP_FRAMES, lambda: progress.advance(task))
     return {"output": str(args.clip), "written": CLIP_FRAMES, "bytes": size}
 
 
-def _write_picture(path: Path, bgr: Any) -> None:
-    partial = path.with_name(f".partial-{path.name}")
+def _write_image(path: Path, bgr: Any) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(partial), bgr):
-            raise InputError(f"Cannot write {path}: the folder must be writable and the name end in .png or .jpg.")
-        os.replace(partial, path)
+        with whole_file(path) as temporary:
+            if not cv2.imwrite(str(temporary), bgr):
+                raise InputError(f"Cannot write {path}: the folder must be writable and the name end in .png or .jpg.")
     except (OSError, cv2.error) as error:
         raise InputError(f"Cannot write {path} ({error}): name a .png or .jpg in a writable folder.") from error
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _positive(text: str) -> int:

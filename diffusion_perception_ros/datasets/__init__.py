@@ -13,10 +13,6 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Sample
 
 
-UNKNOWN_INSTANCE = 65535
-"""Instance id of a pixel whose object is not known; such pixels are left out of every score."""
-
-
 @dataclass
 class EvaluationSample(Sample):
     """A sample with what scoring needs to know about its ground truth."""

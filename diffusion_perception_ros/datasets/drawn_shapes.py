@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_masks
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationDataset, EvaluationSample
+from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED, UInt8Image, UInt16Image
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED, UInt8Image, UInt16Image
 
 
 Mask = npt.NDArray[np.bool_]

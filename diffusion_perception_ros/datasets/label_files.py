@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError  # OpenCV turns palette pictures (VOC) into their colours
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample
+from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
 LabelReader = Callable[[EvaluationSample, dict[str, Any]], None]

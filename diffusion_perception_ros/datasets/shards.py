@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.datasets.shard_rows import array_specs, decode, encode, encode_targets
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.sample import Sample
 
 
@@ -119,9 +120,8 @@ class ShardWriter:
             "tags": self._tags,
             "config": config or {},
         } | ({"targets": self._targets} if self._targets else {})
-        partial = self.folder / f"{MANIFEST}.partial"
-        partial.write_text(json.dumps(manifest), encoding="utf-8")
-        os.replace(partial, self.folder / MANIFEST)
+        with whole_file(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest), encoding="utf-8")
         self._arrays = {}
 
 

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation import completion
-from diffusion_perception_ros.evaluation.metrics import Scores, depth_scores
 from diffusion_perception_ros.evaluation.run import spread
-from diffusion_perception_ros.evaluation.sparse_patterns import sparse_pattern
 from diffusion_perception_ros.inference.metric_scale.scale import fit_scale, relative_depth, scale_by_sparse_depth
 from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
+from diffusion_perception_ros.metrics import interpolation as completion
+from diffusion_perception_ros.metrics.dense import Scores, depth_scores
+from diffusion_perception_ros.metrics.sparse_patterns import sparse_pattern
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
 
 

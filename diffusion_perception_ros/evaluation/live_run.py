@@ -11,7 +11,6 @@ from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import Comparison
-from diffusion_perception_ros.evaluation.output import write_json
 from diffusion_perception_ros.evaluation.recording import STAGES, RecordedFrame, read_recording
 from diffusion_perception_ros.evaluation.reports.completion_report import completion_facts, completion_view
 from diffusion_perception_ros.evaluation.reports.report import (
@@ -36,6 +35,7 @@ from diffusion_perception_ros.evaluation.run import Frame, spread
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_completed
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
+from diffusion_perception_ros.files import write_json
 from diffusion_perception_ros.inference.card import ModelCard
 
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample
+from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE
 
 
 BoolImage = npt.NDArray[np.bool_]

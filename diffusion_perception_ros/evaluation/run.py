@@ -13,10 +13,10 @@ from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSampl
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.prompting import NO_QUESTION, Question, question
 from diffusion_perception_ros.evaluation.scoring import ImageScores, ground_truth_normals, score_completed
-from diffusion_perception_ros.evaluation.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.evaluation.summary import Summary, class_iou, percentiles, summarise
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.metric_scale.scale import scale_by_sparse_depth
+from diffusion_perception_ros.metrics.sparse_patterns import RANDOM, sparse_pattern
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 

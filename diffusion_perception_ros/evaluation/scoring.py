@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.datasets import EvaluationSample
-from diffusion_perception_ros.evaluation.alignment import align_affine, align_affine_inverse, align_scale
-from diffusion_perception_ros.evaluation.baselines import (
+from diffusion_perception_ros.evaluation.label_maps import read_label_map
+from diffusion_perception_ros.inference.card import Label, ModelCard
+from diffusion_perception_ros.metrics.alignment import align_affine, align_affine_inverse, align_scale
+from diffusion_perception_ros.metrics.baselines import (
     depth_baselines,
     majority_class,
     majority_class_per_row,
     normal_baselines,
 )
-from diffusion_perception_ros.evaluation.geometry import normals_from_depth
-from diffusion_perception_ros.evaluation.label_maps import read_label_map
-from diffusion_perception_ros.evaluation.metrics import (
+from diffusion_perception_ros.metrics.dense import (
     Scores,
     angles_between,
     boundary_f1,
@@ -29,8 +29,8 @@ from diffusion_perception_ros.evaluation.metrics import (
     normal_scores,
     segmentation_scores,
 )
-from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
-from diffusion_perception_ros.inference.card import Label, ModelCard
+from diffusion_perception_ros.metrics.geometry import normals_from_depth
+from diffusion_perception_ros.metrics.objects import alpha_scores, keypoint_scores, mask_scores
 from diffusion_perception_ros.sample import FloatImage, Prediction
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from diffusion_perception_ros.datasets import EvaluationSample
-from diffusion_perception_ros.evaluation.metrics import Scores, angles_between
 from diffusion_perception_ros.evaluation.scoring import aligned_depth, ground_truth_normals
+from diffusion_perception_ros.metrics.dense import Scores, angles_between
 from diffusion_perception_ros.sample import Prediction
 
 

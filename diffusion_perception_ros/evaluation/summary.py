@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from diffusion_perception_ros.evaluation.label_maps import read_label_map
-from diffusion_perception_ros.evaluation.metrics import Scores, intersection_over_union, segmentation_scores
 from diffusion_perception_ros.evaluation.scoring import ImageScores
+from diffusion_perception_ros.metrics.dense import Scores, intersection_over_union, segmentation_scores
 
 
 ALL = "all"

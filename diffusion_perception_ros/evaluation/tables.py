@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.table import Table
 
-from diffusion_perception_ros.evaluation.metrics import Scores
 from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary
+from diffusion_perception_ros.metrics.dense import Scores
 
 
 TASK_TITLES = {

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.flicker import (
+from diffusion_perception_ros.evaluation.run import Predictor
+from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT, TemporalFilter
+from diffusion_perception_ros.metrics.flicker import (
     Correspondence,
     at_places,
     correspond,
@@ -21,8 +23,6 @@ from diffusion_perception_ros.evaluation.flicker import (
     edge_band,
     nearest_to_places,
 )
-from diffusion_perception_ros.evaluation.run import Predictor
-from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT, TemporalFilter
 from diffusion_perception_ros.sample import FloatImage, Prediction, Sample
 
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from diffusion_perception_ros.atomic_folder import replacing_folder
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.export_card import model_card, sampler_fields
 from diffusion_perception_ros.families.export_options import ExportOptions, Noise, check_options, choose_noise
@@ -30,6 +29,7 @@ from diffusion_perception_ros.families.onnx_check import Feed, compare_graph, ru
 from diffusion_perception_ros.families.readme import model_readme
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
 from diffusion_perception_ros.families.smaller_vae import use_linear_decoder, use_tiny_vae
+from diffusion_perception_ros.files import replacing_folder
 from diffusion_perception_ros.inference.card import ModelCard, write_card
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.sample import UInt8Image
 
 
@@ -120,10 +121,5 @@ def _append(path: Path, line: str) -> None:
 
 def _save_picture(path: Path, rgb: UInt8Image) -> None:
     _, encoded = cv2.imencode(path.suffix, rgb[..., ::-1])
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        partial.write_bytes(encoded.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

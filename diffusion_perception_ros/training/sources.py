@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from torch import Tensor
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationDataset, EvaluationSample
+from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample
 from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.hypersim import HypersimDataset
 from diffusion_perception_ros.datasets.mixture import Mixture
@@ -20,7 +20,7 @@ from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.datasets.vkitti2 import VirtualKitti2Dataset
 from diffusion_perception_ros.datasets.world_stream import WorldDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.sample import UNLABELLED, Sample
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED, Sample
 from diffusion_perception_ros.world.config import WorldConfig, load_config
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from diffusion_perception_ros.evaluation.metrics import flow_scores, instance_scores
-from diffusion_perception_ros.evaluation.object_metrics import alpha_scores, keypoint_scores, mask_scores
+from diffusion_perception_ros.metrics.dense import flow_scores, instance_scores
+from diffusion_perception_ros.metrics.objects import alpha_scores, keypoint_scores, mask_scores
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.estimates import Estimates
 

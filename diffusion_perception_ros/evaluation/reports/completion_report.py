@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_perception_ros.evaluation.completion_comparison import ALL, METHODS, Comparison, Setting, Shown
-from diffusion_perception_ros.evaluation.metrics import Scores
 from diffusion_perception_ros.evaluation.reports.report import (
     REPORT_NAME,
     Fact,
@@ -23,6 +22,7 @@ from diffusion_perception_ros.evaluation.reports.tiles import Scale, Tile, depth
 from diffusion_perception_ros.evaluation.tables import pictures
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.visualization import colorize_depth, depth_limits
+from diffusion_perception_ros.metrics.dense import Scores
 from diffusion_perception_ros.sample import FloatImage
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE, EvaluationSample
+from diffusion_perception_ros.datasets import EvaluationSample
 from diffusion_perception_ros.evaluation.label_maps import read_label_map
-from diffusion_perception_ros.evaluation.metrics import angles_between
 from diffusion_perception_ros.evaluation.prompting import NO_QUESTION, Question
 from diffusion_perception_ros.evaluation.reports.object_figures import (
     alpha_tiles,
@@ -41,7 +40,8 @@ from diffusion_perception_ros.inference.visualization import (
     overlay,
     present_labels,
 )
-from diffusion_perception_ros.sample import Prediction, UInt8Image, UInt16Image
+from diffusion_perception_ros.metrics.dense import angles_between
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, Prediction, UInt8Image, UInt16Image
 
 
 DEPTH_ERROR_LIMIT = 0.5

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationSample
-from diffusion_perception_ros.evaluation.object_metrics import mask_scores
 from diffusion_perception_ros.evaluation.prompting import Question
 from diffusion_perception_ros.evaluation.reports.tiles import Tile, Wheel, css_color, embed, error_tile, thickened
 from diffusion_perception_ros.evaluation.scoring import MASK_LEVEL
@@ -24,6 +23,7 @@ from diffusion_perception_ros.inference.visualization import (
     grey_picture,
     property_picture,
 )
+from diffusion_perception_ros.metrics.objects import mask_scores
 from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.evaluation.geometry import points_from_depth
+from diffusion_perception_ros.metrics.geometry import points_from_depth
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, UInt8Image
 
 

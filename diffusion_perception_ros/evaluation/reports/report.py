@@ -13,7 +13,6 @@ from jinja2 import Environment, PackageLoader, Template, select_autoescape
 from markupsafe import Markup
 
 from diffusion_perception_ros.datasets import Skipped
-from diffusion_perception_ros.evaluation.output import write_text
 from diffusion_perception_ros.evaluation.reports.charts import histogram, stage_bars
 from diffusion_perception_ros.evaluation.reports.figures import METRES, frame_tiles
 from diffusion_perception_ros.evaluation.reports.tiles import Tile
@@ -32,6 +31,7 @@ from diffusion_perception_ros.evaluation.tables import (
     metric_title,
     pictures,
 )
+from diffusion_perception_ros.files import write_text
 from diffusion_perception_ros.inference.card import ModelCard
 
 

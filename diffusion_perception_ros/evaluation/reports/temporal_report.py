@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from rich.table import Table
 
-from diffusion_perception_ros.evaluation.flicker import Correspondence, at_places, depth_change
 from diffusion_perception_ros.evaluation.reports.report import (
     REPORT_NAME,
     Fact,
@@ -23,6 +22,7 @@ from diffusion_perception_ros.evaluation.reports.tiles import Scale, Tile, depth
 from diffusion_perception_ros.evaluation.tables import UNDEFINED
 from diffusion_perception_ros.evaluation.temporal import METHODS, Shown, VideoEvaluation, depth_of, in_metres
 from diffusion_perception_ros.inference.visualization import INVALID, colorize_depth, depth_limits
+from diffusion_perception_ros.metrics.flicker import Correspondence, at_places, depth_change
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path, PurePosixPath
 
 import yaml
 from pydantic import ValidationError
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.inference.card.external_data import GraphFileError, external_files
 from diffusion_perception_ros.inference.card.model_card import ModelCard
 from diffusion_perception_ros.safe_files import open_regular, read_yaml
@@ -52,12 +52,9 @@ def read_card(folder: Path, verify_files: bool = True) -> ModelCard:
 
 def write_card(card: ModelCard, folder: Path) -> None:
     """Writes `folder/model.yaml` atomically."""
-    path = folder / CARD_NAME
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(
-        yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, width=119), encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, width=119)
+    with whole_file(folder / CARD_NAME) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion_perception_ros.atomic_folder import replacing_folder
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import replacing_folder
 from diffusion_perception_ros.inference.card import Label, ModelCard, SemanticOutput, read_card, write_card
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.checkpoint import ADAPTER, Checkpoint, latest_checkpoint, read_checkpoint

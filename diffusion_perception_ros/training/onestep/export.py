@@ -19,9 +19,9 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from diffusion_perception_ros.atomic_folder import replacing_folder
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import replacing_folder
 from diffusion_perception_ros.inference.card import (
     DepthOutput,
     ImageInput,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.world.labels import CLASS_ID
 from diffusion_perception_ros.world.meshes.catalogue import CatalogueEntry, find_archives, read_catalogue
 from diffusion_perception_ros.world.meshes.wavefront import TEXTURE_SIZE, Material, ObjMesh, read_obj, read_texture
@@ -148,10 +148,8 @@ def _write_cache(path: Path, entries: list[CatalogueEntry]) -> None:
         raise InputError("the furniture catalogues hold no mesh that can be read; unpack the packages again")
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     arrays["textures"] = np.stack(textures) if textures else np.zeros((0, TEXTURE_SIZE, TEXTURE_SIZE, 4), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-        np.savez(file, info=np.array(info, dtype=_INFO_DTYPE), **arrays)
-    os.replace(file.name, path)
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, info=np.array(info, dtype=_INFO_DTYPE), **arrays)
 
 
 def import_mesh(entry: CatalogueEntry) -> dict[str, npt.NDArray[Any]] | None:

@@ -17,16 +17,16 @@ import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.metrics import Scores
-from diffusion_perception_ros.evaluation.output import json_line, write_text
 from diffusion_perception_ros.evaluation.prompting import Question, question
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_image
 from diffusion_perception_ros.evaluation.sparsification import confidence_scores
 from diffusion_perception_ros.evaluation.summary import ALL, mean_of_known, summarise
+from diffusion_perception_ros.files import json_line, write_text
 from diffusion_perception_ros.inference.card import ModelCard, changed_sampler
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.sampling.ensemble import Merging
 from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
+from diffusion_perception_ros.metrics.dense import Scores
 from diffusion_perception_ros.sample import Prediction
 
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.evaluation.geometry import points_from_depth
+from diffusion_perception_ros.metrics.geometry import points_from_depth
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample, UInt8Image
 
 

@@ -1,4 +1,4 @@
-"""`diffusion-perception create`: new labelled pairs from a network that was trained to create them (Diff-2-in-1)."""
+"""`diffusion-perception research create`: new labelled pairs from a network that creates them (Diff-2-in-1)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 import cv2
 from rich.console import Console
 
-from diffusion_perception_ros.atomic_folder import replacing_folder
 from diffusion_perception_ros.datasets.shards import ShardDataset, ShardWriter
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.output import write_bytes
+from diffusion_perception_ros.files import replacing_folder, write_bytes
 from diffusion_perception_ros.sample import Sample
 
 
 if TYPE_CHECKING:
-    from diffusion_perception_ros.training.creation import Creator
+    from diffusion_perception_ros.research.creation import Creator
 
 
 _SHEET_PAIRS = 32
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Creates, writes and draws."""
     _check(args)
-    from diffusion_perception_ros.training.creation import Creator  # imports torch: only when it is needed
+    from diffusion_perception_ros.research.creation import Creator  # imports torch: only when it is needed
     from diffusion_perception_ros.training.trainer import BEST
 
     best = args.run / BEST
@@ -117,7 +116,7 @@ def _write(pairs: Iterable[Pair], creator: Creator, args: argparse.Namespace) ->
 
 
 def _draw(pairs: Sequence[Pair], path: Path) -> None:
-    from diffusion_perception_ros.training.creation import pair_sheet
+    from diffusion_perception_ros.research.creation import pair_sheet
 
     suffix = path.suffix.lower()
     smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9] if suffix == ".png" else []

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-from diffusion_perception_ros.evaluation.ladder import HIGHER_IS_BETTER, Ladder, Row, power_law, title_of
+from diffusion_perception_ros.research.ladder import HIGHER_IS_BETTER, Ladder, Row, power_law, title_of
 
 
 DPI = 110

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.evaluation.alignment import align_affine, align_affine_inverse
+from diffusion_perception_ros.metrics.alignment import align_affine, align_affine_inverse
 
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.datasets import UNKNOWN_INSTANCE
+from diffusion_perception_ros.sample import UNKNOWN_INSTANCE
 
 
 FloatArray = npt.NDArray[np.float64]

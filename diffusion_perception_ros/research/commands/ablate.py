@@ -1,4 +1,4 @@
-"""`diffusion-perception ablate`: one training run per rung of a ladder and seed, then a table and a chart of a score.
+"""`diffusion-perception research ablate`: a training run per configuration and seed, then a table and a chart.
 
 The output folder gets, per ladder, `<ladder>/<rung>-<seed>/run` (a run folder of the trainer) and, once that run is
 done, `<ladder>/<rung>-<seed>/result.json`; the figures of a ladder go to `<ladder>.json`, `<ladder>.md` and
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from rich.table import Table
 
-from diffusion_perception_ros.cli.tables import TableConsole
+from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
-from diffusion_perception_ros.evaluation.ladder import (
+from diffusion_perception_ros.files import write_bytes, write_json, write_text
+from diffusion_perception_ros.research.ladder import (
     Ladder,
     Row,
     Rung,
@@ -32,8 +33,7 @@ from diffusion_perception_ros.evaluation.ladder import (
     summarise,
     table_of,
 )
-from diffusion_perception_ros.evaluation.output import write_bytes, write_json, write_text
-from diffusion_perception_ros.evaluation.reports.ladder_chart import draw
+from diffusion_perception_ros.research.ladder_chart import draw
 
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from diffusion_perception_ros.evaluation.compute_scaling import Record
-from diffusion_perception_ros.evaluation.output import write_bytes
 from diffusion_perception_ros.evaluation.tables import HEADLINE, METRIC_TITLES, TASK_TITLES
+from diffusion_perception_ros.files import write_bytes
+from diffusion_perception_ros.research.compute_scaling import Record
 
 
 PANEL = (4.6, 3.3)

@@ -1,4 +1,4 @@
-"""`diffusion-perception scale`: accuracy against compute at test time, for models that sample."""
+"""`diffusion-perception research scale`: accuracy against compute at test time, for models that sample."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, progress_bar
 from diffusion_perception_ros.cli.evaluate import open_dataset
-from diffusion_perception_ros.cli.tables import TableConsole
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.compute_scaling import (
+from diffusion_perception_ros.evaluation.environment import environment
+from diffusion_perception_ros.evaluation.run import spread
+from diffusion_perception_ros.evaluation.tables import format_value
+from diffusion_perception_ros.inference.card import ModelCard, read_card
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.inference.sampling.ensemble import MERGINGS
+from diffusion_perception_ros.research.compute_chart import pareto_front, rows_of, write_chart
+from diffusion_perception_ros.research.compute_scaling import (
     Measurements,
     Record,
     Setting,
@@ -29,14 +35,6 @@ from diffusion_perception_ros.evaluation.compute_scaling import (
     measure,
     settings_of,
 )
-from diffusion_perception_ros.evaluation.environment import environment
-from diffusion_perception_ros.evaluation.reports.compute_chart import pareto_front, rows_of, write_chart
-from diffusion_perception_ros.evaluation.run import spread
-from diffusion_perception_ros.evaluation.tables import format_value
-from diffusion_perception_ros.inference.card import ModelCard, read_card
-from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.models import find_model
-from diffusion_perception_ros.inference.sampling.ensemble import MERGINGS
 
 
 JSON_NAME, CHART_NAME = "scale.json", "scale.png"
@@ -84,8 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=_count, default=50, metavar="N", help="most pictures, spread over the groups (default 50)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (default 0)")
-    parser.add_argument("--backend", default="auto", help="auto, cpu, cuda or tensorrt (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = all cores")
+    add_backend_arguments(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -123,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.output / JSON_NAME}\n{args.output / CHART_NAME}", file=sys.stderr)
     problems = dict.fromkeys([*(("skipped", entry) for entry in skipped), *(("failed", entry) for entry in failed)])
     for word, entry in problems:
-        print(f"diffusion-perception scale: {word} {entry.name}: {entry.reason}", file=sys.stderr)
+        print(f"diffusion-perception research scale: {word} {entry.name}: {entry.reason}", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -187,8 +184,7 @@ def _measure_all(
 ) -> list[Skipped]:
     """Adds what was measured to the file, setting by setting; the pictures on which the model failed."""
     failed: list[Skipped] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_bar() as progress:
         total = sum(setting.steps * setting.ensemble_size for setting in settings) * len(samples)
         task = progress.add_task("network evaluations", total=total)
         for _, members in itertools.groupby(settings, key=lambda setting: setting.sampler):
