@@ -233,3 +233,12 @@ def test_the_example_of_the_description_is_a_card() -> None:
     assert ModelCard.model_validate(whole | noise).noise is not None
     graphs = {"graph": None, "files": dict.fromkeys(sampled["graphs"].values(), "0")}
     assert ModelCard.model_validate(whole | sampled | graphs).sampler is not None
+
+
+@pytest.mark.parametrize("width", [1, 7, 480, 1920, 8000, 100_000, 1_000_000])
+@pytest.mark.parametrize("height", [1, 31, 640, 1080, 8000, 1_000_000])
+def test_no_aspect_makes_the_graphs_input_larger_than_its_area(width: int, height: int) -> None:
+    size = InputSize(rule="area", area=49152, multiple_of=32)
+    columns, rows = size.size_for(width, height)
+    assert columns % 32 == rows % 32 == 0
+    assert 32 * 32 <= columns * rows <= 1.5 * 49152

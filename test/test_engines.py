@@ -16,7 +16,7 @@ from diffusion_perception_ros.inference.backends import BackendUnavailable
 from diffusion_perception_ros.inference.backends.build_progress import BuildProgress
 from diffusion_perception_ros.inference.backends.cuda import Gpu
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey, graph_hash
-from diffusion_perception_ros.inference.backends.engine_ladder import Rung, climb
+from diffusion_perception_ros.inference.backends.engine_candidates import EngineCandidate, first_working_engine
 from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
@@ -161,7 +161,7 @@ def test_a_wrong_engine_gives_way_to_fp32_and_is_never_built_again(tmp_path: Pat
     cache = EngineCache(folder / "engines")
     comparison = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path))
 
-    def rung(precision: str) -> Rung:
+    def rung(precision: str) -> EngineCandidate:
         def build() -> bytes:
             built.append(precision)
             if precision == "fp16":  # without the search for the nodes that overflow
@@ -170,17 +170,17 @@ def test_a_wrong_engine_gives_way_to_fp32_and_is_never_built_again(tmp_path: Pat
             return graph.path.read_bytes()
 
         key = engine_key(graph, GPU, "10.3.0", precision, graph.shape_ranges())
-        return Rung(key, build, lambda engine: _GraphEngine(tmp_path / f"{precision}.onnx", engine))
+        return EngineCandidate(key, build, lambda engine: _GraphEngine(tmp_path / f"{precision}.onnx", engine))
 
     rungs = [rung(precision) for precision in engine_precisions(graph, "fp16")]
-    path, _ = climb(rungs, cache, "model", comparison.problem)
+    path, _ = first_working_engine(rungs, cache, "model", comparison.problem)
     assert built == ["fp16", "fp32"]
     assert path.name.startswith("model-fp32-")
     assert "computes something else than the CPU: 'depth' differs" in (cache.rejection("model", rungs[0].key) or "")
-    climb(rungs, cache, "model", comparison.problem)
+    first_working_engine(rungs, cache, "model", comparison.problem)
     assert built == ["fp16", "fp32"]
     with pytest.raises(BackendUnavailable, match=r"^TensorRT: fp16: .*'depth' differs by .*delete it to try again"):
-        climb(rungs[:1], cache, "model", comparison.problem)
+        first_working_engine(rungs[:1], cache, "model", comparison.problem)
 
 
 def test_a_damaged_engine_is_built_again(tmp_path: Path) -> None:
@@ -194,12 +194,12 @@ def test_a_damaged_engine_is_built_again(tmp_path: Path) -> None:
         return graph.path.read_bytes()
 
     key = engine_key(graph, GPU, "10.3.0", "fp32", graph.shape_ranges())
-    rungs = [Rung(key, build, lambda engine: _GraphEngine(tmp_path / "engine.onnx", engine))]
+    rungs = [EngineCandidate(key, build, lambda engine: _GraphEngine(tmp_path / "engine.onnx", engine))]
     check = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
-    path, _ = climb(rungs, cache, "model", check)
+    path, _ = first_working_engine(rungs, cache, "model", check)
     path.write_bytes(path.read_bytes()[:-1])
-    climb(rungs, cache, "model", check)
-    climb(rungs, cache, "model", check)
+    first_working_engine(rungs, cache, "model", check)
+    first_working_engine(rungs, cache, "model", check)
     assert len(built) == 2
 
 
@@ -209,10 +209,10 @@ def test_what_cannot_be_kept_still_runs(tmp_path: Path, caplog: pytest.LogCaptur
     (tmp_path / "file").write_text("not a folder")
     cache = EngineCache(tmp_path / "file" / "engines")
     key = engine_key(graph, GPU, "10.3.0", "fp32", graph.shape_ranges())
-    rung = Rung(key, graph.path.read_bytes, lambda engine: _GraphEngine(tmp_path / "engine.onnx", engine))
+    rung = EngineCandidate(key, graph.path.read_bytes, lambda engine: _GraphEngine(tmp_path / "engine.onnx", engine))
     check = CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
     with caplog.at_level(logging.WARNING):
-        _, backend = climb([rung], cache, "model", check)
+        _, backend = first_working_engine([rung], cache, "model", check)
     assert backend.name == "onnxruntime-cpu"
     assert "takes minutes, and happens once" in caplog.text
     assert "it will be built at every start" in caplog.text

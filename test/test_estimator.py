@@ -137,7 +137,7 @@ def test_what_is_no_picture(tiny: Estimator, rgb: Any, words: str) -> None:
 
 
 def test_intrinsics_of_another_picture(tiny: Estimator) -> None:
-    with pytest.raises(InputError, match="belong to 320x240 pixels, the picture has 640x480"):
+    with pytest.raises(InputError, match="belong to 320x240 pixels, the image has 640x480"):
         tiny.predict(picture(640, 480), Intrinsics(320, 240, 300.0, 300.0, 160.0, 120.0))
 
 

@@ -130,8 +130,7 @@ def test_tasks_do_not_share_their_noise(tmp_path: Path) -> None:
     assert read_card(model).noise.channels == 2 * 48
     estimator, rgb = Estimator.load(model, "cpu", threads=1), toy_pair(5).rgb
     steady, again = estimator.predict(rgb), estimator.predict(rgb)
-    estimator.noise_mode = "random"
-    other = estimator.predict(rgb)
+    other = estimator.predict(rgb, noise_mode="random")
     np.testing.assert_array_equal(steady.alpha, again.alpha)
     assert np.abs(steady.alpha - other.alpha).max() > 1e-3
 

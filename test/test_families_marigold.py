@@ -151,8 +151,7 @@ def test_the_runtime_predicts_what_diffusers_predicts(
     if task == "depth" and members > 1:
         align_in_float64(monkeypatch)
     estimator = estimators[task]
-    estimator.steps, estimator.ensemble_size = steps, members
-    ours = as_published(estimator.predict(picture()), task)
+    ours = as_published(estimator.predict(picture(), steps=steps, ensemble_size=members), task)
     assert estimator.card.sampler is not None
     noise = member_noise(members, estimator.card.sampler.latent_channels)
     expected = published_prediction(checkpoint(task, EXPORTED[task]), noise, steps)

@@ -10,7 +10,7 @@ from model_factory import write_model
 from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange, example_inputs, shape_ranges
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.card import read_card
-from diffusion_perception_ros.inference.parity import parity_picture
+from diffusion_perception_ros.inference.parity import parity_image
 
 
 def test_ranges_of_a_model_that_keeps_the_aspect(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_stages_and_prompts_have_shapes_too(tmp_path: Path) -> None:
     ranges = shape_ranges(card, inputs)
     assert ranges["image_latent"].largest == (1, 4, 4, 8)
     assert (ranges["noisy_latent"].smallest, ranges["noisy_latent"].largest) == ((1, 4, 4, 8), (5, 4, 4, 8))
-    examples = example_inputs(card, inputs, parity_picture())
+    examples = example_inputs(card, inputs, parity_image())
     assert {name: tensor.shape for name, tensor in examples.items()} == {
         "image_latent": (1, 4, 4, 8),
         "noisy_latent": (1, 4, 4, 8),

@@ -207,7 +207,7 @@ def test_points_in_the_cards_order(tmp_path: Path, order: str, expected: float) 
         ([(1, 2)], r"1 to 2 points as rows of u, v, label; got the shape \(1, 2\)"),
         ([], r"got the shape \(0,\)"),
         ([(1, 2, 1)] * 3, r"got the shape \(3, 3\)"),
-        ([(64, 2, 1)], r"the point \(64, 2\) lies outside of the picture of 64x48 pixels"),
+        ([(64, 2, 1)], r"the point \(64, 2\) lies outside of the image of 64x48 pixels"),
         ([(1, 2, 1), (1, float("nan"), 1)], r"the point \(1, nan\) lies outside"),
         ([(1, 2, 2)], r"label of a point is 1 \(inside the object\) or 0"),
     ],
@@ -233,7 +233,7 @@ def test_a_mask_as_a_prompt(tmp_path: Path) -> None:
     visible[20:50, 30:90] = 1
     np.testing.assert_array_equal(estimator.predict(picture(128, 96), prompt_mask=visible).mask, visible)
     assert estimator.predict(picture(128, 96)).mask is None
-    with pytest.raises(InputError, match=r"mask has the shape \(3, 4\), the picture is 128x96"):
+    with pytest.raises(InputError, match=r"mask has the shape \(3, 4\), the image is 128x96"):
         estimator.predict(picture(128, 96), prompt_mask=np.ones((3, 4)))
     estimator.warm_up()
 

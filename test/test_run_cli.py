@@ -130,7 +130,7 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(
     (folder / "g.png").write_bytes(b"not a picture")
     assert main(["run", str(folder), "-o", str(tmp_path / "out"), "--model", model, "--json"]) == 1
     output = capsys.readouterr()
-    for words in ("b.jpg is a truncated JPEG", "c.png is a truncated PNG", "e.jpg is empty", "g.png is not a picture"):
+    for words in ("b.jpg is a truncated JPEG", "c.png is a truncated PNG", "e.jpg is empty", "g.png is not an image"):
         assert words in output.err
     assert {f"{stem}_depth.png" for stem in "adf"} < names(tmp_path / "out")
     assert len(names(tmp_path / "out")) == 15

@@ -117,7 +117,7 @@ def test_start_from_zeros(tmp_path: Path, rgb: np.ndarray) -> None:
     estimator = load(tmp_path, sampler={"start": "zeros"})
     latent = denoised(ddim(), 2, image_latent(rgb), np.zeros(SHAPE, np.float32), 0.1)
     np.testing.assert_allclose(estimator.predict(rgb).depth_relative, depth_of(latent), atol=1e-5)
-    with pytest.raises(InputError, match="starts from no noise: all 3 members of an ensemble would be equal"):
+    with pytest.raises(InputError, match="starts from no noise: all 3 samples of an ensemble would be equal"):
         estimator.predict(rgb, ensemble_size=3)
 
 
@@ -135,50 +135,52 @@ def test_members_of_an_ensemble_are_merged(tmp_path: Path, rgb: np.ndarray) -> N
 
 def test_settings_come_from_the_card_and_can_change(tmp_path: Path, rgb: np.ndarray) -> None:
     estimator = load(tmp_path, sampler={"num_inference_steps": 3, "ensemble_size": 2})
-    assert (estimator.steps, estimator.ensemble_size) == (3, 2)
+    sampling = estimator.check_sampling()
+    assert (sampling.steps, sampling.ensemble_size) == (3, 2)
     two = estimator.predict(rgb)
-    estimator.steps, estimator.ensemble_size = 5, 1
-    one = estimator.predict(rgb)
+    one = estimator.predict(rgb, steps=5, ensemble_size=1)
     assert two.confidence is not None
     assert one.confidence is None
     estimator.warm_up()
-    assert (estimator.steps, estimator.ensemble_size) == (5, 1)
+    np.testing.assert_array_equal(estimator.predict(rgb).depth_relative, two.depth_relative)
     with pytest.raises(InputError, match="steps must be 1 to 1000"):
-        estimator.steps = 0
+        estimator.predict(rgb, steps=0)
     with pytest.raises(InputError, match="ensemble size must be at least 1"):
-        estimator.ensemble_size = 0
-    assert (estimator.steps, estimator.ensemble_size) == (5, 1)
+        estimator.predict(rgb, ensemble_size=0)
+    with pytest.raises(InputError, match="unknown merging 'mean': choose one of aligned_median"):
+        estimator.predict(rgb, merging="mean")
 
 
 def test_one_step_models_say_so(tmp_path: Path, rgb: np.ndarray) -> None:
     estimator = Estimator.load(write_model(tmp_path / "fused"), "cpu", threads=1)
-    assert (estimator.steps, estimator.ensemble_size) == (1, 1)
+    sampling = estimator.check_sampling()
+    assert (sampling.steps, sampling.ensemble_size) == (1, 1)
     with pytest.raises(InputError, match="model 'fused' predicts in one step"):
         estimator.predict(rgb, steps=2)
     with pytest.raises(InputError, match="starts from no noise"):
-        estimator.ensemble_size = 2
+        estimator.predict(rgb, ensemble_size=2)
     with pytest.raises(InputError, match="takes no noise: there is no noise mode 'random'"):
-        estimator.noise_mode = "random"
+        estimator.predict(rgb, noise_mode="random")
+    with pytest.raises(InputError, match="takes no noise: it has no seed"):
+        estimator.predict(rgb, seed=1)
 
 
 def test_noise_from_picture_to_picture(tmp_path: Path, rgb: np.ndarray) -> None:
     estimator = load(tmp_path, gain=0.05, sampler={"num_inference_steps": 1})
     fixed = [estimator.predict(rgb).depth_relative for _ in range(2)]
     np.testing.assert_array_equal(*fixed)
-    estimator.noise_mode = "random"
-    new = [estimator.predict(rgb).depth_relative for _ in range(2)]
+    new = [estimator.predict(rgb, noise_mode="random").depth_relative for _ in range(2)]
     assert np.abs(new[0] - new[1]).max() > 1e-3
-    estimator.noise_mode = "carry"
-    carried = [estimator.predict(rgb, stream="a").depth_relative for _ in range(2)]
+    carried = [estimator.predict(rgb, noise_mode="carry", stream="a").depth_relative for _ in range(2)]
     np.testing.assert_array_equal(carried[0], fixed[0])  # nothing to carry yet
     latent = denoised(ddim(), 1, image_latent(rgb), noise_of(0), 0.05)
     latent = denoised(ddim(), 1, image_latent(rgb), 0.9 * noise_of(0) + 0.1 * latent, 0.05)
     np.testing.assert_allclose(carried[1], depth_of(latent), atol=1e-5)
-    np.testing.assert_array_equal(estimator.predict(rgb, stream="b").depth_relative, fixed[0])
+    np.testing.assert_array_equal(estimator.predict(rgb, noise_mode="carry", stream="b").depth_relative, fixed[0])
     estimator.forget("a")
-    np.testing.assert_array_equal(estimator.predict(rgb, stream="a").depth_relative, fixed[0])
+    np.testing.assert_array_equal(estimator.predict(rgb, noise_mode="carry", stream="a").depth_relative, fixed[0])
     with pytest.raises(InputError, match="unknown noise mode 'new': choose one of fixed, carry, random"):
-        estimator.noise_mode = "new"
+        estimator.predict(rgb, noise_mode="new")
 
 
 def test_a_fused_graph_can_carry_its_latent(tmp_path: Path, rgb: np.ndarray) -> None:
@@ -187,17 +189,17 @@ def test_a_fused_graph_can_carry_its_latent(tmp_path: Path, rgb: np.ndarray) -> 
     estimator = Estimator.load(folder, "cpu", threads=1)
     red, noise = rgb[..., 0] / 255, np.random.default_rng(0).standard_normal((96, 128), dtype=np.float32)
     np.testing.assert_allclose(estimator.predict(rgb).alpha, np.clip(red + 0.1 * noise, 0, 1), atol=1e-5)
-    estimator.noise_mode = "carry"
-    estimator.predict(rgb)
+    estimator.predict(rgb, noise_mode="carry")
     carried = 0.9 * noise + 0.1 * (red + 0.1 * noise)
-    np.testing.assert_allclose(estimator.predict(rgb).alpha, np.clip(red + 0.1 * carried, 0, 1), atol=1e-5)
+    carry = estimator.predict(rgb, noise_mode="carry").alpha
+    np.testing.assert_allclose(carry, np.clip(red + 0.1 * carried, 0, 1), atol=1e-5)
 
 
 def test_only_models_that_tell_their_latent_can_carry_it(tmp_path: Path) -> None:
     noise = {"tensor": "noise", "channels": 4, "downscale": 8}
     folder = write_model(tmp_path / "fused", noise=noise)
     with pytest.raises(InputError, match="does not tell its latent: there is no noise mode 'carry'"):
-        Estimator.load(folder, "cpu", threads=1).noise_mode = "carry"
+        Estimator.load(folder, "cpu", threads=1).check_sampling(noise_mode="carry")
     edit_card(folder, noise=noise | {"mode": "carry"})
     with pytest.raises(CardError, match=r"'noise\.mode: carry' needs 'noise\.latent_tensor'"):
         read_card(folder)

@@ -77,8 +77,7 @@ def test_scores_are_those_of_the_estimator(model: Path, data: Path, tmp_path: Pa
     (line,) = records(tmp_path)
     image = toy_room(0).rgb
     estimator = Estimator.load(model, "cpu", 1, sampler={"beta_schedule": "squaredcos_cap_v2"})
-    estimator.noise_seed = 11
-    said = estimator.predict(image, tasks=["normals"], steps=4).normals
+    said = estimator.predict(image, tasks=["normals"], steps=4, seed=11).normals
     fields = {name: DDIM[name] for name in ("beta_start", "beta_end", "timestep_spacing")}
     scheduler = DDIMScheduler(**fields, beta_schedule="squaredcos_cap_v2", prediction_type="sample", clip_sample=False)
     scheduler.set_timesteps(4)
@@ -91,8 +90,7 @@ def test_scores_are_those_of_the_estimator(model: Path, data: Path, tmp_path: Pa
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
     assert np.abs(said[2::4, 2::4] - expected).mean() < 0.01  # the picture is rounded when it is resized
     default = Estimator.load(model, "cpu", 1)
-    default.noise_seed = 11
-    assert np.abs(default.predict(image, steps=4).normals - said).mean() > 0.03
+    assert np.abs(default.predict(image, steps=4, seed=11).normals - said).mean() > 0.03
     assert line["sampler"]["beta_schedule"] == "squaredcos_cap_v2"
 
 
@@ -123,7 +121,7 @@ def test_models_that_gain_nothing_are_refused_with_the_reason(
     assert "cannot change its answer" in error
     zeros = write_sampled_model(tmp_path / "zeros", sampler={"start": "zeros"})
     assert scale(zeros, data, tmp_path / "out") == 2
-    assert "all 2 members of an ensemble would be equal" in capsys.readouterr().err
+    assert "all 2 samples of an ensemble would be equal" in capsys.readouterr().err
     assert scale(zeros, data, tmp_path / "out", "--ensemble", "1", "--steps", "1,2") == 0
 
 
@@ -240,8 +238,7 @@ def test_two_members_are_averaged_and_their_spread_is_not_nothing(model: Path) -
     two = estimator.predict(image, ensemble_size=2)
     assert two.confidence is not None
     assert two.confidence.min() < 0.95
-    estimator.merging = "median"
-    unaligned = estimator.predict(image, ensemble_size=2)
+    unaligned = estimator.predict(image, ensemble_size=2, merging="median")
     alone = estimator.predict(image).depth_relative
     assert np.abs(unaligned.depth_relative - alone).max() > 1e-3
     assert np.abs(unaligned.depth_relative - two.depth_relative).max() > 1e-3

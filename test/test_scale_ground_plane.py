@@ -56,7 +56,7 @@ def test_a_box_on_the_floor_does_not_disturb() -> None:
 @pytest.mark.parametrize(
     ("height", "floor", "pitch", "message"),
     [
-        (HEIGHT, np.zeros((240, 320), bool), PITCH, "0.0% of the picture show the floor"),
+        (HEIGHT, np.zeros((240, 320), bool), PITCH, "0.0% of the image show the floor"),
         (HEIGHT, None, -1.2, "show the floor"),  # gravity says that the camera looks at the sky
         (HEIGHT, None, 1.5, "plane|span"),  # straight down
     ],

@@ -235,5 +235,5 @@ def test_zero_passes_everything_on_and_nonsense_is_refused() -> None:
         TemporalFilter(-1.0)
     with pytest.raises(InputError, match="at least 16 pixels"):
         TemporalFilter(working_width=3)
-    with pytest.raises(InputError, match="depth has 320x240 pixels, the picture has 160x240"):
+    with pytest.raises(InputError, match="depth has 320x240 pixels, the image has 160x240"):
         TemporalFilter().filter(prediction, np.ascontiguousarray(pan(0)[:, ::2]), 0.0)

@@ -138,7 +138,7 @@ class PredictionWriter:
         if prediction.flow is not None:
             pictures["_flow"] = visualization.colorize_flow(prediction.flow)
         if prediction.alpha is not None:
-            pictures["_alpha"] = visualization.grey_picture(prediction.alpha)
+            pictures["_alpha"] = visualization.grey_image(prediction.alpha)
         if prediction.mask is not None:
             pictures["_mask"] = visualization.draw_mask(rgb, prediction.mask)
         if prediction.keypoints is not None:
@@ -146,7 +146,7 @@ class PredictionWriter:
         for output in self._card.outputs:
             values = getattr(prediction, output.task, None)
             if isinstance(output, PictureOutput) and values is not None:
-                pictures[f"_{output.task}"] = visualization.property_picture(values, output.prediction_space)
+                pictures[f"_{output.task}"] = visualization.property_image(values, output.prediction_space)
         return pictures
 
 

@@ -86,6 +86,8 @@ class _Settings:
     steady: TemporalFilter | None
     points: Sequence[tuple[float, float, float]] | None
     prompt_mask: UInt8Image | None
+    steps: int | None
+    ensemble_size: int | None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,10 +104,12 @@ def run(args: argparse.Namespace) -> int:
         steady,
         [_parse_point(text) for text in args.point] if args.point else None,
         read_picture(args.prompt_mask).max(axis=2) if args.prompt_mask else None,
+        args.steps,
+        args.ensemble_size,
     )
     tile = Tile.parse(args.tile) if args.tile else None
     estimator = Estimator.load(args.model, args.backend, args.threads, tile=tile)
-    estimator.steps, estimator.ensemble_size = estimator.check_sampling(args.steps, args.ensemble_size)
+    estimator.check_sampling(args.steps, args.ensemble_size)
     _check_prompts(estimator, settings)
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
     sheet = PredictionSheet(args.sheet, not args.sheet_without_input) if args.sheet else None
@@ -242,6 +246,8 @@ def _predict(
         settings.tasks,
         points=settings.points,
         prompt_mask=settings.prompt_mask,
+        steps=settings.steps,
+        ensemble_size=settings.ensemble_size,
         stream=stream,
     )
     if settings.steady is not None and frame.stamp is not None:

@@ -1,4 +1,4 @@
-"""Models that draw: classes, entities and keypoints as colours of a picture, and how they become numbers again.
+"""Models that give colours: classes, entities and keypoints as colours of an image, and how they become numbers.
 
 A decoder smears flat colours, most of all where two of them meet, so that no pixel can be trusted by itself.
 """
@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import ColorClustering, KeypointsOutput, Label
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, UInt16Image
 
 
 LABEL_SPREAD = 0.1
 """Standard deviation, in RGB of [0, 1], of a class's pixels around the colour of its label."""
-LARGEST_DRAWING = 200_000
-"""Pixels. Classes of larger drawings are found at half their size: a latent cell is 8 pixels wide, and comparing with
-every label is what costs time."""
+LARGEST_ENCODED = 200_000
+"""Pixels. Classes of larger colour encodings are found at half their size: a latent cell is 8 pixels wide, and
+comparing with every label is what costs time."""
 _BINS = 32
 """Per channel, of the colour histogram."""
 _REFINEMENTS = 2
@@ -28,44 +28,44 @@ _REFINEMENTS = 2
 _Mask = npt.NDArray[np.uint8]
 
 
-def label_scores(drawing: FloatTensor, labels: tuple[Label, ...]) -> FloatTensor:
+def label_scores(encoded: FloatTensor, labels: tuple[Label, ...]) -> FloatTensor:
     """Scores of every class, as if a classifier had given them: minus half the squared distance to its colour.
 
     Args:
-        drawing: (3, h, w) RGB in [0, 1].
+        encoded: (3, h, w) RGB in [0, 1].
         labels: C classes.
 
     Returns:
-        (C, h, w), or half of h and w if that is above `LARGEST_DRAWING`; the softmax is the probability under normal
+        (C, h, w), or half of h and w if that is above `LARGEST_ENCODED`; the softmax is the probability under normal
         distributions of width `LABEL_SPREAD`.
     """
-    height, width = drawing.shape[1:]
-    if height * width > LARGEST_DRAWING:
+    height, width = encoded.shape[1:]
+    if height * width > LARGEST_ENCODED:
         size = (width // 2, height // 2)
-        drawing = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in drawing])
+        encoded = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in encoded])
     colors = np.array([label.color for label in labels], np.float32) / 255
     # |x - c|^2 without |x|^2, which all classes share.
-    products = np.tensordot(colors, np.clip(drawing, 0.0, 1.0), axes=1)
+    products = np.tensordot(colors, np.clip(encoded, 0.0, 1.0), axes=1)
     halves = (colors**2).sum(axis=1)[:, None, None] / 2
     scores: FloatTensor = (products - halves) / np.float32(LABEL_SPREAD**2)
     return scores
 
 
-def entities(drawing: FloatTensor, clustering: ColorClustering, size: tuple[int, int]) -> UInt16Image:
-    """Instances out of a drawing with one colour per entity.
+def entities(encoded: FloatTensor, clustering: ColorClustering, size: tuple[int, int]) -> UInt16Image:
+    """Instances out of a colour encoding with one colour per entity.
 
     The most frequent colours are found one after the other in a histogram; pixels belong to the nearest of them.
     Connected pieces of one colour are the instances: colours are drawn at random, so that two entities can share one.
 
     Args:
-        drawing: (3, h, w) RGB in [0, 1].
+        encoded: (3, h, w) RGB in [0, 1].
         clustering: The card's constants.
-        size: Width and height of the picture.
+        size: Width and height of the image.
 
     Returns:
         (H, W) uint16, 0 = no instance, the largest is 1.
     """
-    pixels = np.clip(np.nan_to_num(drawing), 0.0, 1.0).transpose(1, 2, 0)  # (h, w, 3)
+    pixels = np.clip(np.nan_to_num(encoded), 0.0, 1.0).transpose(1, 2, 0)  # (h, w, 3)
     background = np.array(clustering.background, np.float32)
     is_foreground = np.linalg.norm(pixels - background, axis=2) >= clustering.background_distance
     cluster = _color_clusters(pixels, is_foreground, clustering)
@@ -87,34 +87,34 @@ def entities(drawing: FloatTensor, clustering: ColorClustering, size: tuple[int,
     return cast(UInt16Image, cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT))
 
 
-def keypoints(drawing: FloatTensor, output: KeypointsOutput, size: tuple[int, int]) -> FloatImage:
+def keypoints(encoded: FloatTensor, output: KeypointsOutput, size: tuple[int, int]) -> FloatImage:
     """Centres of the spots that have the keypoints' colours.
 
     Args:
-        drawing: (3, h, w) RGB in [0, 1].
+        encoded: (3, h, w) RGB in [0, 1].
         output: The card's colours and constants.
-        size: Width and height of the picture.
+        size: Width and height of the image.
 
     Returns:
-        (N, 3): u, v in pixels of the picture and confidence in [0, 1], 1 = exactly that colour; the surest first. With
+        (N, 3): u, v in pixels of the image and confidence in [0, 1], 1 = exactly that colour; the surest first. With
         `joints` (N, 4): the number of the joint, too.
     """
     if output.joints is None:
-        points = _spots(drawing, output.color, output, size)
+        points = _spots(encoded, output.color, output, size)
     else:
-        found = [_spots(drawing, joint.color, output, size) for joint in output.joints]
+        found = [_spots(encoded, joint.color, output, size) for joint in output.joints]
         numbers = np.repeat(np.arange(len(found)), [len(spots) for spots in found])
         points = np.concatenate([np.concatenate(found), numbers[:, None].astype(np.float32)], axis=1)
     return points[np.argsort(-points[:, 2], kind="stable")].astype(np.float32)
 
 
 def _spots(
-    drawing: FloatTensor, color: tuple[float, float, float], output: KeypointsOutput, size: tuple[int, int]
+    encoded: FloatTensor, color: tuple[float, float, float], output: KeypointsOutput, size: tuple[int, int]
 ) -> FloatImage:
     """(N, 3): u, v and confidence of the spots of one colour."""
-    height, width = drawing.shape[1:]
+    height, width = encoded.shape[1:]
     target = np.array(color, np.float32)[:, None, None]
-    distance = np.linalg.norm(np.clip(np.nan_to_num(drawing), 0.0, 1.0) - target, axis=0)
+    distance = np.linalg.norm(np.clip(np.nan_to_num(encoded), 0.0, 1.0) - target, axis=0)
     closeness = np.clip(1 - distance / np.float32(output.color_distance), 0.0, 1.0)
     count, components = cv2.connectedComponents((closeness > 0).astype(np.uint8), connectivity=8)
     area = np.bincount(components.ravel(), minlength=count)

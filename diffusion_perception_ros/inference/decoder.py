@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.inference import color_coding
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import (
     AlphaOutput,
     ColorClustering,
@@ -37,6 +36,7 @@ from diffusion_perception_ros.inference.postprocess import (
     semantic_map,
     unit_range_map,
 )
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 
@@ -77,7 +77,7 @@ class Decoder:
         if self._instances and "instances" in tasks:
             names.append(self._instances.tensor)
         names += [output.tensor for output in self._others if output.task in tasks]
-        return list(dict.fromkeys(names))  # one drawing can serve several tasks
+        return list(dict.fromkeys(names))  # one colour encoding can serve several tasks
 
     def __call__(
         self,
@@ -93,10 +93,10 @@ class Decoder:
         Args:
             tensors: What `tensors_for(tasks)` named, (C, h, w) each.
             tasks: What to put into the prediction.
-            size: Width and height of the picture, and of every map of the prediction.
+            size: Width and height of the image, and of every map of the prediction.
             input_size: Width and height of the graph's input.
-            intrinsics: Of the picture, if known.
-            confidence: (h, w) in [0, 1] by task, from the members of an ensemble. A model's own comes first.
+            intrinsics: Of the image, if known.
+            confidence: (h, w) in [0, 1] by task, from the samples of an ensemble. A model's own comes first.
         """
         prediction = Prediction()
         spread = confidence or {}
@@ -123,9 +123,9 @@ class Decoder:
         if scores and ("semantic" in tasks or self._needs_votes(tasks)):
             self._put_classes(prediction, scores, tensors, tasks, size, input_size)
         if self._instances and "instances" in tasks and self._instances.encoding == "colors":
-            drawing = tensors[self._instances.tensor]
+            encoded = tensors[self._instances.tensor]
             clustering = self._instances.clustering or ColorClustering()
-            prediction.instances = color_coding.entities(drawing, clustering, size)
+            prediction.instances = color_coding.entities(encoded, clustering, size)
         for output in self._others:
             if output.task in tasks:
                 setattr(prediction, output.task, _decoded(output, tensors[output.tensor], size, input_size))

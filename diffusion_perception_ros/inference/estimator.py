@@ -1,4 +1,4 @@
-"""The one call of this package: `Estimator.load(model).predict(picture)`."""
+"""The one call of this package: `Estimator.load(model).predict(image)`."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import Backend, open_backend
-from diffusion_perception_ros.inference.backends.graph_check import read_nodes
+from diffusion_perception_ros.inference.backends import open_backend
+from diffusion_perception_ros.inference.backends.backend import Backend
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
 from diffusion_perception_ros.inference.models import find_model
-from diffusion_perception_ros.inference.preprocess import check_picture
+from diffusion_perception_ros.inference.preprocess import check_image
 from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
 from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
-from diffusion_perception_ros.inference.sampling.ensemble import Merging
-from diffusion_perception_ros.inference.sampling.noise import NoiseSource, check_noise_mode
+from diffusion_perception_ros.inference.sampling.noise import NoiseSource
 from diffusion_perception_ros.inference.sampling.sampler import FusedNetwork, LatentNetwork, Network
-from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
-from diffusion_perception_ros.inference.streams import LastPicture, Streams
+from diffusion_perception_ros.inference.sampling.settings import Sampling, resolve_sampling
+from diffusion_perception_ros.inference.streams import LastImage, Streams
 from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tiled
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
 
 
 @dataclass(frozen=True)
 class Query:
-    """A picture and what is asked about it; the fields are those of `Estimator.predict`."""
+    """An image and what is asked about it; the fields are those of `Estimator.predict`."""
 
     rgb: UInt8Image
     intrinsics: Intrinsics | None = None
     tasks: Collection[str] | None = None
     points: npt.ArrayLike | None = None
     prompt_mask: npt.ArrayLike | None = None
+    steps: int | None = None
+    ensemble_size: int | None = None
+    noise_mode: str | None = None
+    seed: int | None = None
+    merging: str | None = None
+    tile: Tile | None = None
     stream: str = ""
 
 
 class Estimator:
-    """A model folder, opened. Buffers are reused between calls: give every thread its own estimator.
-
-    `steps`, `ensemble_size`, `noise_mode` and `noise_seed` start as the card says, and can be changed between calls.
-    """
+    """A model folder, opened. Buffers are reused between calls: give every thread its own estimator."""
 
     def __init__(
         self,
@@ -57,15 +59,9 @@ class Estimator:
         self.card = card
         self.tile = tile
         self.takes_batches = takes_batches
-        """`predict_batch` runs pictures together: a fused graph without noise, and with a free batch dimension."""
-        self.merging: Merging = "aligned_median"
-        """How the depth of an ensemble is merged; may be changed between calls."""
+        """`predict_batch` runs images together: a fused graph without noise, and with a free batch dimension."""
         self._backends = backends
-        self._noise = NoiseSource.for_card(card)
-        self._runner = ModelRunner(card, network, self._noise)
-        self._steps = card.sampler.num_inference_steps if card.sampler else 1
-        self._ensemble_size = card.sampler.ensemble_size if card.sampler else 1
-        self._noise_mode: str = card.noise.mode if card.noise else "fixed"
+        self._runner = ModelRunner(card, network, NoiseSource.for_card(card))
         self._streams = Streams(card)
 
     @classmethod
@@ -86,7 +82,7 @@ class Estimator:
             backend: `auto`, `cpu`, `cuda` or `tensorrt`; what does not run here falls back (`fallback_reason`).
             threads: CPU threads of the graph, 0 = all cores.
             optimization: Graph optimisation: `none`, `basic`, `extended` or `all`.
-            tile: Pictures larger than this are predicted in tiles, None = never.
+            tile: Images larger than this are predicted in tiles, None = never.
             engine_precision: Of TensorRT engines: `fp32`, `fp16` or `bf16`.
             sampler: Fields of the card's sampler that take other values than the card says.
 
@@ -104,11 +100,10 @@ class Estimator:
             role: open_backend(folder, card, backend, threads, optimization, role, engine_precision)
             for role in card.graph_files
         }
-        nodes = {role: read_nodes(folder / file)[0] for role, file in card.graph_files.items()}
         if card.sampler is not None:
-            names = {role: frozenset(node.name for node in inputs) for role, inputs in nodes.items()}
+            names = {role: frozenset(node.name for node in opened.inputs) for role, opened in backends.items()}
             return cls(card, backends, LatentNetwork(card, backends, names), tile)
-        is_free = all(not isinstance(node.shape[0], int) for node in nodes["fused"])
+        is_free = all(not isinstance(node.shape[0], int) for node in backends["fused"].inputs)
         return cls(card, backends, FusedNetwork(card, backends["fused"]), tile, is_free and card.noise is None)
 
     @property
@@ -122,77 +117,20 @@ class Estimator:
         reasons = dict.fromkeys(backend.fallback_reason for backend in self._backends.values())
         return "; ".join(reason for reason in reasons if reason) or None
 
-    @property
-    def steps(self) -> int:
-        """Denoising steps of every prediction. Setting raises InputError if the model cannot."""
-        return self._steps
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._steps, _ = self.check_sampling(steps=steps)
-
-    @property
-    def ensemble_size(self) -> int:
-        """Predictions that are merged into one. Setting raises InputError if the model cannot."""
-        return self._ensemble_size
-
-    @ensemble_size.setter
-    def ensemble_size(self, ensemble_size: int) -> None:
-        _, self._ensemble_size = self.check_sampling(ensemble_size=ensemble_size)
-
-    @property
-    def noise_mode(self) -> str:
-        """One of `noise.NOISE_MODES`. Setting raises InputError if it is not, or the model takes no noise."""
-        return self._noise_mode
-
-    @noise_mode.setter
-    def noise_mode(self, mode: str) -> None:
-        self._noise_mode = self.check_noise(mode)
-
-    @property
-    def noise_seed(self) -> int | None:
-        """Seed of the noise of the modes `fixed` and `carry`; None for models that take no noise, which have none."""
-        return None if self._noise is None else self._noise.seed
-
-    @noise_seed.setter
-    def noise_seed(self, seed: int) -> None:
-        if self._noise is None:
-            raise InputError(f"model '{self.card.name}' takes no noise: it has no seed")
-        self._noise.seed = seed
-
-    def check_noise(self, mode: str) -> str:
-        """The noise mode.
-
-        Raises:
-            InputError: it is none of `noise.NOISE_MODES`, or the model takes no noise.
-        """
-        check_noise_mode(mode)
-        if mode != "fixed" and (self._noise is None or self._noise.is_zero):
-            raise InputError(f"model '{self.card.name}' takes no noise: there is no noise mode '{mode}'")
-        if mode == "carry" and self.card.sampler is None and not (self.card.noise and self.card.noise.latent_tensor):
-            raise InputError(f"model '{self.card.name}' does not tell its latent: there is no noise mode 'carry'")
-        return mode
-
-    def check_sampling(self, steps: int | None = None, ensemble_size: int | None = None) -> tuple[int, int]:
-        """Steps and ensemble size that `predict` would use; None = the present setting.
+    def check_sampling(
+        self,
+        steps: int | None = None,
+        ensemble_size: int | None = None,
+        noise_mode: str | None = None,
+        seed: int | None = None,
+        merging: str | None = None,
+    ) -> Sampling:
+        """The settings that `predict` would use with these arguments; None = what the card says.
 
         Raises:
             InputError: the model cannot sample so.
         """
-        steps = self._steps if steps is None else steps
-        ensemble_size = self._ensemble_size if ensemble_size is None else ensemble_size
-        if self.card.sampler is not None:
-            make_scheduler(self.card.sampler, steps)
-        elif steps != 1:
-            raise InputError(f"model '{self.card.name}' predicts in one step; export it with more to get {steps}")
-        if ensemble_size < 1:
-            raise InputError(f"the ensemble size must be at least 1, got {ensemble_size}")
-        if ensemble_size > 1 and (self._noise is None or self._noise.is_zero):
-            raise InputError(
-                f"model '{self.card.name}' starts from no noise: all {ensemble_size} members of an ensemble "
-                "would be equal"
-            )
-        return steps, ensemble_size
+        return resolve_sampling(self.card, steps, ensemble_size, noise_mode, seed, merging)
 
     def check_tasks(self, tasks: Collection[str] | None) -> set[str]:
         """The tasks that `predict` would compute.
@@ -208,11 +146,11 @@ class Estimator:
         return set(self.card.tasks if tasks is None else tasks)
 
     def forget(self, stream: str | None = None) -> None:
-        """Forgets the last picture of a stream (None = of all): the next one is the first of a new video."""
+        """Forgets the last image of a stream (None = of all): the next one is the first of a new video."""
         self._streams.forget(stream)
 
     def warm_up(self, width: int = 640, height: int = 480) -> None:
-        """Runs every graph on a grey picture: allocations and the choice of GPU kernels happen now, not on a frame."""
+        """Runs every graph on a grey image: allocations and the choice of GPU kernels happen now, not on a frame."""
         intrinsics = Intrinsics(width, height, width, width, 0.0, 0.0)
         points = [[width / 2, height / 2, 1.0]] if self.card.points else None
         mask = np.ones((height, width), np.uint8) if self.card.prompt_mask else None
@@ -239,83 +177,107 @@ class Estimator:
         prompt_mask: npt.ArrayLike | None = None,
         steps: int | None = None,
         ensemble_size: int | None = None,
+        noise_mode: str | None = None,
+        seed: int | None = None,
+        merging: str | None = None,
+        tile: Tile | None = None,
         stream: str = "",
     ) -> Prediction:
-        """Predicts on one picture.
+        """Predicts on one image.
 
         Args:
             rgb: (H, W, 3) uint8, sRGB, any size up to `image_encodings.MAX_PIXELS`.
-            intrinsics: Of this picture. Models of canonical depth need them to give metres.
+            intrinsics: Of this image. Models of canonical depth need them to give metres.
             tasks: Which of the card's tasks to compute, None = all. Graph outputs of the others are skipped.
-            points: (N, 3): u and v in pixels of the picture, 1 = inside the object, 0 = outside. Models whose card
+            points: (N, 3): u and v in pixels of the image, 1 = inside the object, 0 = outside. Models whose card
                 has `points` only; without them there is no `mask`.
             prompt_mask: (H, W), not 0 where the object can be seen. Models whose card has `prompt_mask` only; without
                 it there is no `mask`.
-            steps: Denoising steps, None = `self.steps`.
-            ensemble_size: Predictions to merge, None = `self.ensemble_size`.
-            stream: Name of the video, e.g. the camera, that the picture belongs to. Models that look at the last
-                picture (`second_image`, noise mode `carry`) keep it here per stream. The first picture of a stream,
+            steps: Denoising steps. This and the next four: None = what the card says.
+            ensemble_size: Predictions from different noise that are merged.
+            noise_mode: One of `noise.NOISE_MODES`.
+            seed: Of the noise.
+            merging: How the depth of an ensemble is merged, one of `ensemble.MERGINGS`.
+            tile: An image larger than this is predicted in tiles, None = as `load` was told.
+            stream: Name of the video, e.g. the camera, that the image belongs to. Models that look at the last
+                image (`second_image`, noise mode `carry`) keep it here per stream. The first image of a stream,
                 and one of another size than the last, has no `flow`.
 
         Returns:
-            All maps in the picture's size; what was not asked for is None. `depth` is set when it is metric,
+            All maps in the image's size; what was not asked for is None. `depth` is set when it is metric,
             `depth_relative` when it is not, `depth_quantity` says what it is.
 
         Raises:
-            InputError: not such a picture, intrinsics of another size, a task that the model lacks, prompts or
+            InputError: not such an image, intrinsics of another size, a task that the model lacks, prompts or
                 sampling that it cannot take.
             RuntimeError: the graph failed.
         """
-        query = Query(rgb, intrinsics, tasks, points, prompt_mask, stream)
-        view, request = self._prepare(query, steps, ensemble_size)
+        return self._answer(
+            Query(
+                rgb,
+                intrinsics,
+                tasks,
+                points,
+                prompt_mask,
+                steps,
+                ensemble_size,
+                noise_mode,
+                seed,
+                merging,
+                tile,
+                stream,
+            )
+        )
+
+    def _answer(self, query: Query) -> Prediction:
+        view, request = self._prepare(query)
         prediction, latents = self._runner(view, request)
-        if self.tile is not None and self._exceeds_tile(view) and request.tasks:
-            prediction = self._predict_tiles(view, request, prediction, self.tile)
-        self._streams.remember(stream, rgb, latents, self._noise_mode)
+        tile = query.tile or self.tile
+        if tile is not None and _exceeds(query.rgb, tile) and request.tasks:
+            prediction = self._predict_tiles(view, request, prediction, tile)
+        self._streams.remember(query.stream, query.rgb, latents, request.sampling.noise_mode)
         return prediction
 
     def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:
-        """Predicts on pictures of different streams, with the present `steps` and `ensemble_size`.
+        """Predicts on images of different streams.
 
         What `takes_batches`, and is of one size for the graph, runs together; the rest one by one.
 
         Raises:
-            InputError, RuntimeError: as `predict`; none of the pictures has an answer then.
+            InputError, RuntimeError: as `predict`; none of the images has an answer then.
         """
-        prepared = [self._prepare(query, None, None) for query in queries]
+        prepared = [self._prepare(query) for query in queries]
         sizes = {self.card.input.size.size_for(view.rgb.shape[1], view.rgb.shape[0]) for view, _ in prepared}
-        if not self.takes_batches or len(sizes) != 1 or any(self._exceeds_tile(view) for view, _ in prepared):
-            return [self.predict(**vars(query)) for query in queries]
+        tiles = [(query.rgb, query.tile or self.tile) for query in queries]
+        is_tiled = any(tile is not None and _exceeds(rgb, tile) for rgb, tile in tiles)
+        if not self.takes_batches or len(sizes) != 1 or is_tiled:
+            return [self._answer(query) for query in queries]
         predictions = self._runner.run_batch(prepared)
-        for query in queries:
-            self._streams.remember(query.stream, query.rgb, [], self._noise_mode)
+        for query, (_, request) in zip(queries, prepared, strict=True):
+            self._streams.remember(query.stream, query.rgb, [], request.sampling.noise_mode)
         return predictions
 
-    def _prepare(self, query: Query, steps: int | None, ensemble_size: int | None) -> tuple[View, Request]:
+    def _prepare(self, query: Query) -> tuple[View, Request]:
         """Checks what is asked."""
         rgb, intrinsics = query.rgb, query.intrinsics
-        check_picture(rgb)
-        wanted = self.check_tasks(query.tasks)
+        check_image(rgb)
+        tasks = self.check_tasks(query.tasks)
         height, width = rgb.shape[:2]
         if intrinsics is not None and (intrinsics.width, intrinsics.height) != (width, height):
             raise InputError(
                 f"the intrinsics belong to {intrinsics.width}x{intrinsics.height} pixels, "
-                f"the picture has {width}x{height}"
+                f"the image has {width}x{height}"
             )
         prompts = check_prompts(self.card, query.points, query.prompt_mask, width, height)
-        steps, ensemble_size = self.check_sampling(steps, ensemble_size)
+        sampling = self.check_sampling(query.steps, query.ensemble_size, query.noise_mode, query.seed, query.merging)
         last = self._streams.recall(query.stream, rgb)
-        answerable = wanted - self._unanswerable(prompts, last)
-        request = Request(answerable, steps, ensemble_size, self._noise_mode, self.merging)
-        return View(rgb, intrinsics, last.picture, prompts, last.latents), request
+        request = Request(tasks - self._unanswerable(prompts, last), sampling)
+        return View(rgb, intrinsics, last.image, prompts, last.latents), request
 
-    def _exceeds_tile(self, view: View) -> bool:
-        return self.tile is not None and max(view.rgb.shape[:2]) > self.tile.size
-
-    def _unanswerable(self, prompts: Prompts, last: LastPicture) -> set[str]:
+    def _unanswerable(self, prompts: Prompts, last: LastImage) -> set[str]:
         """Tasks that lack what they ask about."""
         missing = set()
-        if self.card.second_image is not None and last.picture is None:
+        if self.card.second_image is not None and last.image is None:
             missing.add("flow")
         if self.card.points is not None and prompts.points is None:
             missing.add("mask")
@@ -335,3 +297,7 @@ class Estimator:
         blended = predict_tiled(view.rgb, tile, whole, predict)
         blended.timings = timings
         return blended
+
+
+def _exceeds(rgb: UInt8Image, tile: Tile) -> bool:
+    return max(rgb.shape[:2]) > tile.size

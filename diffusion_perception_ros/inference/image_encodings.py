@@ -74,7 +74,7 @@ COLOR_ENCODINGS = tuple(_ENCODINGS)
 def decode_image(
     data: Any, encoding: str, width: int, height: int, step: int, is_bigendian: bool | int = False
 ) -> UInt8Image:
-    """RGB picture of an Image message.
+    """RGB image of an Image message.
 
     16-bit encodings are taken as full range (value / 256), YUV as BT.601 limited range, as OpenCV and cv_bridge do.
 
@@ -131,7 +131,7 @@ def decode_depth(
 
 
 def decode_compressed(data: Any, format: str) -> UInt8Image:
-    """RGB picture of a CompressedImage message: JPEG or PNG, 8 or 16 bit, grey, colour or a Bayer mosaic.
+    """RGB image of a CompressedImage message: JPEG or PNG, 8 or 16 bit, grey, colour or a Bayer mosaic.
 
     Args:
         data: bytes-like, the JPEG or PNG file.
@@ -148,7 +148,7 @@ def decode_compressed(data: Any, format: str) -> UInt8Image:
     if header is None:
         raise InputError(f"compressed image of format '{format}' holds neither JPEG nor PNG data")
     check_size(header.width, header.height, "compressed")
-    # IMREAD_UNCHANGED also keeps OpenCV from turning the picture as its EXIF tag says: it must fit camera_info.
+    # IMREAD_UNCHANGED also keeps OpenCV from turning the image as its EXIF tag says: it must fit camera_info.
     image: npt.NDArray[Any] | None = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise InputError(

@@ -47,7 +47,7 @@ def find_instances(
     channels: dict[int, int] = {}
     height, width = winner.shape
     rows, columns = np.nonzero(np.isin(winner, list(things)))
-    # Centres outside the picture (objects cut off by its border) collect at the border.
+    # Centres outside the image (objects cut off by its border) collect at the border.
     target_x = np.clip(np.nan_to_num(columns + offsets[0, rows, columns]).round(), 0, width - 1).astype(np.intp)
     target_y = np.clip(np.nan_to_num(rows + offsets[1, rows, columns]).round(), 0, height - 1).astype(np.intp)
     classes = winner[rows, columns]
@@ -71,7 +71,7 @@ def enlarge_instances(
     semantic: UInt8Image | UInt16Image,
     label_ids: list[int],
 ) -> UInt16Image:
-    """Instance ids in the picture's size, with the outlines of the semantic map.
+    """Instance ids in the image's size, with the outlines of the semantic map.
 
     Args:
         ids: (h, w), from `find_instances`.

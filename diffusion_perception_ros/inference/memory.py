@@ -12,7 +12,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> None:
     """Asks glibc not to hand freed maps back to the kernel; elsewhere this does nothing.
 
-    A prediction on a VGA picture fills and frees some 8 MB of maps. By default glibc returns them to the kernel with
+    A prediction on a VGA image fills and frees some 8 MB of maps. By default glibc returns them to the kernel with
     every frame, and faulting them in again, page by page, takes longer than computing their contents. This holds for
     the whole process, which keeps up to 256 MB more than it uses.
     """

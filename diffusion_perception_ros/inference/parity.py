@@ -1,4 +1,4 @@
-"""Does a GPU compute what the CPU computes? Checked on a stored picture when a model is opened.
+"""Does a GPU compute what the CPU computes? Checked on a stored image when a model is opened.
 
 TensorRT 10.3, which JetPack 6.2 has, gives wrong depth on some graphs without any error message; a robot must not find
 that out by driving.
@@ -13,7 +13,7 @@ from importlib import resources
 import cv2
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import UInt8Image
 
 
@@ -47,12 +47,12 @@ class Difference:
         return f"'{self.tensor}' differs by {self.mean:.1%} of its spread on average, {self.tail:.1%} at worst"
 
 
-def parity_picture() -> UInt8Image:
-    """The stored picture, (480, 640, 3) uint8 RGB."""
+def parity_image() -> UInt8Image:
+    """The stored image, (480, 640, 3) uint8 RGB."""
     encoded = np.frombuffer(resources.files(__package__).joinpath(_PICTURE).read_bytes(), np.uint8)
-    picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert picture is not None
-    return np.ascontiguousarray(picture[..., ::-1], np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 def compare_outputs(actual: Sequence[FloatTensor], reference: Mapping[str, FloatTensor]) -> list[Difference]:

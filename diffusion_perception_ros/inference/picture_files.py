@@ -1,4 +1,4 @@
-"""Picture files → RGB or stored values, refusing what is cut off."""
+"""Image files → RGB or stored values, refusing what is cut off."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", 
 
 
 def read_picture(path: Path) -> UInt8Image:
-    """Reads a picture file, turned upright as its EXIF tag says; 16 bits become 8, grey becomes RGB, alpha is dropped.
+    """Reads an image file, turned upright as its EXIF tag says; 16 bits become 8, grey becomes RGB, alpha is dropped.
 
     Returns:
         (H, W, 3) uint8, sRGB.
 
     Raises:
-        InputError: missing, not a picture, truncated or damaged.
+        InputError: missing, not an image, truncated or damaged.
     """
     return cast(UInt8Image, cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 
 
 def read_values(path: Path) -> npt.NDArray[Any]:
-    """Reads a picture file whose pixels are numbers: (H, W) or (H, W, C) as stored, channels in the order B, G, R, A.
+    """Reads an image file whose pixels are numbers: (H, W) or (H, W, C) as stored, channels in the order B, G, R, A.
 
     Raises:
         InputError: as `read_picture`.
@@ -48,9 +48,9 @@ def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
         raise InputError(f"{path} is empty")
     inspect_image(data, str(path))  # OpenCV fills what is missing of a JPEG with grey and reports success
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded: {error.err}") from error
-    if picture is None:
-        raise InputError(f"{path} is not a picture that can be decoded: it is damaged or of another format")
-    return picture
+    if image is None:
+        raise InputError(f"{path} is not an image that can be decoded: it is damaged or of another format")
+    return image

@@ -1,4 +1,4 @@
-"""The graph's output tensors → maps of the picture's size, in the units and the axes of `Prediction`.
+"""The graph's output tensors → maps of the image's size, in the units and the axes of `Prediction`.
 
 What is not linear (softmax, thresholds, holes) is done at the graph's resolution and then resized: there are 4 to 16
 times fewer pixels there. Maps are kept as separate planes until the end, which is what OpenCV resizes fastest.
@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import Axis, DepthOutput, Label
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 
 
@@ -38,12 +38,12 @@ _OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
 def depth_map(
     output: DepthOutput, values: FloatImage, size: Size, focal: float | None, sky: npt.NDArray[np.bool_] | None
 ) -> tuple[FloatImage, str]:
-    """Depth or disparity in the picture's size, and the quantity that it is.
+    """Depth or disparity in the image's size, and the quantity that it is.
 
     Args:
         output: What the card says about the tensor.
         values: (h, w), the raw tensor.
-        size: Width and height of the picture.
+        size: Width and height of the image.
         focal: Mean focal length in pixels of the *graph input*, None if unknown. A metric model with `focal_scale`
             needs it; without, its depth is only relative.
         sky: (h, w), where there is sky; metric depth is +Inf there.
@@ -63,7 +63,7 @@ def depth_map(
 
 
 def confidence_map(values: FloatImage, size: Size) -> FloatImage:
-    """(h, w) → picture's size, in [0, 1]; what is not a number is not sure at all (0)."""
+    """(h, w) → image's size, in [0, 1]; what is not a number is not sure at all (0)."""
     return _resize(np.clip(np.nan_to_num(values), 0.0, 1.0), size)
 
 
@@ -95,12 +95,12 @@ def unit_range_map(limits: tuple[float, float], tensor: FloatTensor, size: Size)
 
 
 def flow_map(scale: float, tensor: FloatTensor, size: Size, input_size: Size) -> FloatImage:
-    """(2, h, w) → (H, W, 2) in pixels of the picture.
+    """(2, h, w) → (H, W, 2) in pixels of the image.
 
     Args:
         scale: Pixels of the graph's input per unit.
         tensor: (right, down).
-        size: Width and height of the picture.
+        size: Width and height of the image.
         input_size: Width and height of the graph's input.
     """
     planes = [plane * np.float32(scale * size[axis] / input_size[axis]) for axis, plane in enumerate(tensor)]
@@ -120,7 +120,7 @@ class ClassScores:
 
 
 def class_scores(logits: FloatTensor) -> ClassScores:
-    """(C, h, w) → the classes that occur in the picture with their probabilities."""
+    """(C, h, w) → the classes that occur in the image with their probabilities."""
     highest = logits.max(axis=0)
     wins = logits == highest
     channels = tuple(int(channel) for channel in np.flatnonzero(wins.any(axis=(1, 2))))
@@ -136,7 +136,7 @@ def class_scores(logits: FloatTensor) -> ClassScores:
 def semantic_map(
     scores: ClassScores, labels: tuple[Label, ...], size: Size
 ) -> tuple[UInt8Image | UInt16Image, FloatImage]:
-    """Label ids and their probabilities in the picture's size.
+    """Label ids and their probabilities in the image's size.
 
     The probabilities are enlarged and compared, rather than the ids, so that outlines are smooth. Only classes that
     win somewhere at the graph's resolution are looked at.

@@ -1,4 +1,4 @@
-"""RGB picture of any size → the graph's input tensor, as the model card says."""
+"""RGB image of any size → the graph's input tensor, as the model card says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import ImageInput
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import UInt8Image
 
 
@@ -22,28 +22,28 @@ _INTERPOLATION = {
 }
 
 
-def check_picture(rgb: UInt8Image) -> None:
-    """Checks that `rgb` is a picture that can be predicted on: uint8, (H, W, 3), not empty, at most `MAX_PIXELS`.
+def check_image(rgb: UInt8Image) -> None:
+    """Checks that `rgb` is an image that can be predicted on: uint8, (H, W, 3), not empty, at most `MAX_PIXELS`.
 
     Raises:
         InputError: it is not.
     """
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8:
         kind = rgb.dtype if isinstance(rgb, np.ndarray) else type(rgb).__name__
-        raise InputError(f"a picture must be a uint8 array, got {kind}")
+        raise InputError(f"an image must be a uint8 array, got {kind}")
     if rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise InputError(f"a picture must have the shape (height, width, 3), got {rgb.shape}")
+        raise InputError(f"an image must have the shape (height, width, 3), got {rgb.shape}")
     height, width = rgb.shape[:2]
     if height == 0 or width == 0:
-        raise InputError(f"the picture is empty: {width}x{height} pixels")
+        raise InputError(f"the image is empty: {width}x{height} pixels")
     if height * width > MAX_PIXELS:
         raise InputError(
-            f"the picture has {width}x{height} pixels; predictions are limited to {MAX_PIXELS} pixels: shrink it first"
+            f"the image has {width}x{height} pixels; predictions are limited to {MAX_PIXELS} pixels: shrink it first"
         )
 
 
 class Preprocessor:
-    """Resizes and normalises pictures into one reused buffer: a result is valid until the next call."""
+    """Resizes and normalises images into one reused buffer: a result is valid until the next call."""
 
     def __init__(self, image: ImageInput) -> None:
         self._size = image.size

@@ -1,4 +1,4 @@
-"""One picture, or one tile of it, through a model: prepare, run the graphs, merge members, decode."""
+"""One image, or one tile of it, through a model: prepare, run the graphs, merge ensemble samples, decode."""
 
 from __future__ import annotations
 
@@ -8,44 +8,42 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
 from diffusion_perception_ros.inference.postprocess import Size
 from diffusion_perception_ros.inference.preprocess import Preprocessor
 from diffusion_perception_ros.inference.prompts import Prompts, mask_tensor, points_tensor
-from diffusion_perception_ros.inference.sampling.ensemble import Merging, merge_members
+from diffusion_perception_ros.inference.sampling.ensemble import merge_samples
 from diffusion_perception_ros.inference.sampling.noise import NoiseSource
 from diffusion_perception_ros.inference.sampling.sampler import Network
+from diffusion_perception_ros.inference.sampling.settings import Sampling
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.inference.tiling import Window
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, the same for all tiles of a picture."""
+    """What is asked for, the same for all tiles of an image."""
 
     tasks: set[str]
-    steps: int
-    ensemble_size: int
-    noise_mode: str
-    merging: Merging
+    sampling: Sampling
 
 
 @dataclass(frozen=True)
 class View:
-    """What is known of a picture."""
+    """What is known of an image."""
 
     rgb: UInt8Image
     intrinsics: Intrinsics | None
     previous: UInt8Image | None
-    """The picture before, of the same size."""
+    """The image before, of the same size."""
     prompts: Prompts
     latents: Sequence[FloatTensor] = ()
-    """Clean latents of the members for the picture before."""
+    """Clean latents of the ensemble samples for the image before."""
 
     def cropped(self, window: Window) -> View:
-        """A part of it, without prompts and latents: those belong to the whole picture."""
+        """A part of it, without prompts and latents: those belong to the whole image."""
         camera, previous = self.intrinsics, self.previous
         return replace(
             self,
@@ -66,7 +64,7 @@ class ModelRunner:
         self._decoder = Decoder(card)
 
     def __call__(self, view: View, request: Request) -> tuple[Prediction, list[FloatTensor]]:
-        """The prediction, and the clean latents of the members for the noise mode `carry`.
+        """The prediction, and the clean latents of the ensemble samples for the noise mode `carry`.
 
         Raises:
             RuntimeError: a graph failed.
@@ -89,19 +87,19 @@ class ModelRunner:
         return prediction, latents
 
     def run_batch(self, pairs: Sequence[tuple[View, Request]]) -> list[Prediction]:
-        """Several pictures in one run of a fused graph that takes no noise.
+        """Several images in one run of a fused graph that takes no noise.
 
         Args:
-            pairs: Pictures and what is asked of them; their graph pictures have one size.
+            pairs: Images and what is asked of them; their graph images have one size.
 
         Returns:
-            A prediction per picture. The time of inference is that of the whole batch.
+            A prediction per image. The time of inference is that of the whole batch.
 
         Raises:
             RuntimeError, CardError: as above.
         """
         start = time.perf_counter()
-        # Copies, because the next picture reuses the buffers.
+        # Copies, because the next image reuses the buffers.
         parts = [{name: tensor.copy() for name, tensor in self._inputs(view).items()} for view, _ in pairs]
         inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         preprocessed = time.perf_counter()
@@ -131,7 +129,7 @@ class ModelRunner:
         card, height, width = self._card, *view.rgb.shape[:2]
         image = self._preprocess(view.rgb)
         inputs = {card.input.tensor: image}
-        if card.second_image is not None:  # without a last picture nothing has moved
+        if card.second_image is not None:  # without a last image nothing has moved
             second = view.rgb if view.previous is None else view.previous
             inputs[card.second_image.tensor] = self._preprocess_second(second)
         if card.points is not None:
@@ -143,26 +141,28 @@ class ModelRunner:
     def _infer(
         self, inputs: Mapping[str, FloatTensor], input_size: Size, request: Request, last: Sequence[FloatTensor]
     ) -> tuple[dict[str, FloatTensor], dict[str, FloatImage], list[FloatTensor]]:
-        """Runs the graphs for what the tasks need: (C, h, w) by tensor name, spread by task, latents by member."""
+        """Runs the graphs for what the tasks need: (C, h, w) by tensor name, spread by task, latents by sample."""
         names = self._decoder.tensors_for(request.tasks)
         if not names:
             return {}, {}, []
+        sampling = request.sampling
+        mode, seed = sampling.noise_mode, sampling.seed
         starts: list[FloatTensor | None] = [None]
         if self._noise is not None:
-            starts = [*self._noise(*input_size, request.ensemble_size, request.noise_mode, last)]
+            starts = [*self._noise(*input_size, sampling.ensemble_size, mode, seed, last)]
         encoded = self._network.encode(inputs)
-        members, latents = [], []
+        samples, latents = [], []
         for index, start in enumerate(starts):
-            draw = self._noise.draws(index, request.noise_mode) if self._noise else None
+            draw = self._noise.draws(index, mode, seed) if self._noise else None
             tensors, latent = self._network.sample(
-                encoded, start, names, request.steps, draw, with_latent=request.noise_mode == "carry"
+                encoded, start, names, sampling.steps, draw, with_latent=mode == "carry"
             )
-            members.append({name: self._without_batch(name, tensor) for name, tensor in tensors.items()})
+            samples.append({name: self._without_batch(name, tensor) for name, tensor in tensors.items()})
             if latent is not None:
                 latents.append(latent)
-        if len(members) == 1:
-            return members[0], {}, latents
-        merged, confidence = merge_members(self._card, members, request.merging)
+        if len(samples) == 1:
+            return samples[0], {}, latents
+        merged, confidence = merge_samples(self._card, samples, sampling.merging)
         return merged, confidence, latents
 
     def _without_batch(self, name: str, tensor: FloatTensor) -> FloatTensor:

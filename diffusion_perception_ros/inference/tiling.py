@@ -1,8 +1,8 @@
-"""Large pictures in overlapping tiles, each at the model's full resolution, blended without seams.
+"""Large images in overlapping tiles, each at the model's full resolution, blended without seams.
 
 Affine-invariant depth has another scale and shift in every tile: each is first aligned by least squares with one
-prediction of the whole picture, which is less detailed but consistent. What cannot be blended (instances, the mask of
-a prompt, keypoints) is taken from the whole picture.
+prediction of the whole image, which is less detailed but consistent. What cannot be blended (instances, the mask of
+a prompt, keypoints) is taken from the whole image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AVERAGED = (
 
 @dataclass(frozen=True)
 class Tile:
-    """Size of the tiles in pixels of the camera picture."""
+    """Size of the tiles in pixels of the camera image."""
 
     size: int
     overlap: int
@@ -63,7 +63,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Window:
-    """Part of a picture, in pixels."""
+    """Part of an image, in pixels."""
 
     left: int
     top: int
@@ -77,7 +77,7 @@ class Window:
 
 
 def windows(tile: Tile, width: int, height: int) -> list[Window]:
-    """Tiles that cover a picture of width x height with at least the overlap; one if the picture is no larger."""
+    """Tiles that cover an image of width x height with at least the overlap; one if the image is no larger."""
     columns, rows = _starts(tile, width), _starts(tile, height)
     return [Window(left, top, min(tile.size, width), min(tile.size, height)) for top in rows for left in columns]
 
@@ -90,8 +90,8 @@ def predict_tiled(
     Args:
         rgb: (H, W, 3), larger than a tile.
         tile: Size and overlap.
-        whole: Of the whole picture. Its arrays are replaced or kept, never changed.
-        predict: Prediction of one window of the picture, in the window's size.
+        whole: Of the whole image. Its arrays are replaced or kept, never changed.
+        predict: Prediction of one window of the image, in the window's size.
     """
     height, width = rgb.shape[:2]
     blends = {name: _Blend((height, width)) for name in _AVERAGED if getattr(whole, name) is not None}
@@ -188,7 +188,7 @@ def _starts(tile: Tile, side: int) -> list[int]:
 
 
 def _weights(window: Window, tile: Tile, width: int, height: int) -> FloatImage:
-    """(h, w) in (0, 1]: falls over the overlap towards borders that are not borders of the picture."""
+    """(h, w) in (0, 1]: falls over the overlap towards borders that are not borders of the image."""
     columns = _ramp(window.width, tile.overlap, window.left > 0, window.left + window.width < width)
     rows = _ramp(window.height, tile.overlap, window.top > 0, window.top + window.height < height)
     return rows[:, None] * columns[None, :]

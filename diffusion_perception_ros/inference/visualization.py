@@ -1,4 +1,4 @@
-"""Predictions as pictures for eyes: colour maps, legends and overlays, all (H, W, 3) uint8 RGB."""
+"""Predictions as images for eyes: colour maps, legends and overlays, all (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def colorize_depth(
         low, high = limits[0] if low is None else low, limits[1] if high is None else high
     farness = (depth - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-9))
     index = np.nan_to_num(np.clip(farness, 0.0, 255.0)).round().astype(np.uint8)
-    picture = _apply(index, _RAMP if near_is_high else _RAMP[::-1])
-    picture[np.isnan(depth)] = INVALID
-    return picture
+    image = _apply(index, _RAMP if near_is_high else _RAMP[::-1])
+    image[np.isnan(depth)] = INVALID
+    return image
 
 
 def colorize_unit(values: FloatImage) -> UInt8Image:
@@ -66,10 +66,10 @@ def colorize_normals(normals: FloatImage) -> UInt8Image:
     """
     scaled = cv2.addWeighted(normals, 127.5, normals, 0.0, 127.5)
     invalid = np.isnan(normals[..., 2])
-    picture = np.nan_to_num(scaled, nan=128.0).round().astype(np.uint8)
+    image = np.nan_to_num(scaled, nan=128.0).round().astype(np.uint8)
     if invalid.any():
-        picture[invalid] = INVALID
-    return picture
+        image[invalid] = INVALID
+    return image
 
 
 def colorize_labels(ids: UInt8Image | UInt16Image, labels: Iterable[Label]) -> UInt8Image:
@@ -113,9 +113,9 @@ def colorize_flow(flow: FloatImage, longest: float | None = None) -> UInt8Image:
     hsv = np.full((*length.shape, 3), 255, np.uint8)
     hsv[..., 0] = np.nan_to_num(angle * (90 / np.pi)).astype(np.uint8)
     hsv[..., 1] = np.nan_to_num(np.clip(length / longest, 0, 1) * 255).astype(np.uint8)
-    picture = cast(UInt8Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
-    picture[~np.isfinite(length)] = INVALID
-    return picture
+    image = cast(UInt8Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    image[~np.isfinite(length)] = INVALID
+    return image
 
 
 def flow_wheel(size: int) -> UInt8Image:
@@ -125,44 +125,44 @@ def flow_wheel(size: int) -> UInt8Image:
 
 
 def draw_keypoints(rgb: UInt8Image, keypoints: FloatImage, radius: int | None = None) -> UInt8Image:
-    """The picture with a dot on each keypoint (N, 3 or 4): u, v in pixels, confidence; unsure ones are darker.
+    """The image with a dot on each keypoint (N, 3 or 4): u, v in pixels, confidence; unsure ones are darker.
 
     Args:
-        radius: Pixels, by default what suits the whole picture on a screen.
+        radius: Pixels, by default what suits the whole image on a screen.
     """
-    picture = rgb.copy()
+    image = rgb.copy()
     if radius is None:
         radius = max(2, round(max(rgb.shape[:2]) / 160))
     for u, v, confidence in keypoints[:, :3]:
         centre, strength = (round(float(u)), round(float(v))), 0.4 + 0.6 * float(confidence)
-        cv2.circle(picture, centre, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
-        cv2.circle(picture, centre, radius, (255 * strength, 220 * strength, 0), cv2.FILLED, cv2.LINE_AA)
-    return picture
+        cv2.circle(image, centre, radius + 1, (0, 0, 0), cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(image, centre, radius, (255 * strength, 220 * strength, 0), cv2.FILLED, cv2.LINE_AA)
+    return image
 
 
-def grey_picture(values: FloatImage) -> UInt8Image:
-    """(H, W) in [0, 1] as a grey picture: an alpha matte as editors show it."""
+def grey_image(values: FloatImage) -> UInt8Image:
+    """(H, W) in [0, 1] as a grey image: an alpha matte as editors show it."""
     return cast(UInt8Image, cv2.merge([np.round(values * 255).astype(np.uint8)] * 3))
 
 
 def draw_mask(rgb: UInt8Image, mask: FloatImage) -> UInt8Image:
-    """The picture, darkened outside of the mask (H, W) in [0, 1], with a yellow outline at 0.5."""
+    """The image, darkened outside of the mask (H, W) in [0, 1], with a yellow outline at 0.5."""
     inside = (mask >= 0.5).astype(np.uint8)
-    picture = np.where(inside[..., None] > 0, rgb, rgb // 3)
+    image = np.where(inside[..., None] > 0, rgb, rgb // 3)
     outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, round(max(rgb.shape[:2]) / 400))
-    return cast(UInt8Image, cv2.drawContours(picture, outlines, -1, (255, 220, 0), thickness))
+    return cast(UInt8Image, cv2.drawContours(image, outlines, -1, (255, 220, 0), thickness))
 
 
-def property_picture(values: FloatImage, prediction_space: str) -> UInt8Image:
-    """Albedo, shading, … (H, W, 3) in [0, 1] as a picture; linear light becomes sRGB (IEC 61966-2-1)."""
+def property_image(values: FloatImage, prediction_space: str) -> UInt8Image:
+    """Albedo, shading, … (H, W, 3) in [0, 1] as an image; linear light becomes sRGB (IEC 61966-2-1)."""
     if prediction_space == "linear":
         values = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** np.float32(1 / 2.4) - 0.055)
     return np.round(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def overlay(rgb: UInt8Image, color: UInt8Image, opacity: float = 0.5) -> UInt8Image:
-    """`color` over the picture; where `color` is black the picture stays as it is."""
+    """`color` over the image; where `color` is black the image stays as it is."""
     blended = cv2.addWeighted(color, opacity, rgb, 1.0 - opacity, 0.0)
     untouched = cv2.inRange(color, (0, 0, 0), (0, 0, 0))
     return cast(UInt8Image, cv2.copyTo(rgb, untouched, blended))
@@ -200,7 +200,7 @@ def scale_bar(low: float, high: float, unit: str, height: int, near_is_high: boo
 
 
 def present_labels(ids: UInt8Image | UInt16Image, labels: Iterable[Label], least: float = 0.001) -> list[Label]:
-    """Labels that cover at least the share `least` of the picture, the largest first."""
+    """Labels that cover at least the share `least` of the image, the largest first."""
     counts = np.bincount(ids.ravel(), minlength=int(np.iinfo(ids.dtype).max) + 1)
     shown = [label for label in labels if label.id < len(counts) and counts[label.id] >= least * ids.size]
     return sorted(shown, key=lambda label: -int(counts[label.id]))

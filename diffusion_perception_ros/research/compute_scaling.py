@@ -114,7 +114,7 @@ def measure(
     """Predicts and scores all pictures with one setting.
 
     Args:
-        estimator: Opened with the setting's `sampler`; its own settings are changed.
+        estimator: Opened with the setting's `sampler`; opened for this alone.
         seed: Of the noise of the first picture; picture i has `seed` + i, so that scores are means over noises too.
         on_image: Called after every picture.
 
@@ -126,18 +126,21 @@ def measure(
     Raises:
         InputError: it failed on every picture.
     """
-    estimator.steps, estimator.ensemble_size = setting.steps, setting.ensemble_size
-    estimator.merging, estimator.noise_mode = setting.merging or estimator.merging, "fixed"
+    sampling = {
+        "steps": setting.steps,
+        "ensemble_size": setting.ensemble_size,
+        "merging": setting.merging,
+        "noise_mode": "fixed",
+    }
     images: list[ImageScores] = []
     sureness: list[dict[str, Scores]] = []
     spent: list[tuple[float, float]] = []
     failed: list[Skipped] = []
     for index, sample in enumerate(samples):
-        estimator.noise_seed = seed + index
         started = time.process_time(), time.perf_counter()
         try:
             asked = question(estimator.card, sample)
-            prediction = _predict(estimator, sample, asked)
+            prediction = _predict(estimator, sample, asked, {**sampling, "seed": seed + index})
         except (InputError, RuntimeError) as error:
             failed.append(Skipped(sample.name, str(error)))
             continue
@@ -161,12 +164,12 @@ def measure(
     return record, failed
 
 
-def _predict(estimator: Estimator, sample: EvaluationSample, asked: Question) -> Prediction:
+def _predict(estimator: Estimator, sample: EvaluationSample, asked: Question, sampling: dict[str, Any]) -> Prediction:
     """A prediction of one picture; optical flow leads to the sample's own previous picture."""
     estimator.forget()
     if sample.previous is not None:
-        estimator.predict(sample.previous, tasks=())
-    return estimator.predict(sample.rgb, sample.intrinsics, **asked.arguments)
+        estimator.predict(sample.previous, tasks=(), **sampling)
+    return estimator.predict(sample.rgb, sample.intrinsics, **asked.arguments, **sampling)
 
 
 def _scores(images: Sequence[ImageScores]) -> dict[str, Scores]:

@@ -84,6 +84,8 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
         failures = snapshot.complaints.current(["configure"])
         values = {"Model": snapshot.parameters.model}
         return _status(snapshot, "network", failures, values, error=True, idle="no model loaded")
+    asked = snapshot.parameters
+    sampling = estimator.check_sampling(asked.steps or None, asked.ensemble_size or None)
     values = {
         "Model": estimator.card.name,
         "Backend": estimator.backend_name,
@@ -91,8 +93,8 @@ def _network(snapshot: Snapshot) -> DiagnosticStatus:
         "Fallback": estimator.fallback_reason or "",
         "Licence": estimator.card.licence,
         "Exported graph differs by": ", ".join(f"{name} {value:.2g}" for name, value in estimator.card.parity.items()),
-        "Steps": str(estimator.steps),
-        "Ensemble size": str(estimator.ensemble_size),
+        "Steps": str(sampling.steps),
+        "Ensemble size": str(sampling.ensemble_size),
         "Images at once": str(len(snapshot.cameras) if estimator.takes_batches else 1),
         **summary([camera.monitor.statistics for camera in snapshot.cameras]),
     }

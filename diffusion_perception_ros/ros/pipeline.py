@@ -115,7 +115,7 @@ class Pipeline:
                 tasks | self.ground.needs(tasks, settings),
                 self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
                 self.prompts.mask(width, height),
-                self._name,
+                stream=self._name,
             )
             return Request(job, query, info, tasks, settings, decode_time)
         return None

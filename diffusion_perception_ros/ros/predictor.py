@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.monitor import Complaints
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.pipeline import Job, Pipeline, Request
-from diffusion_perception_ros.ros.sampling import apply_sampling
+from diffusion_perception_ros.ros.sampling import sampling_arguments
 from diffusion_perception_ros.sample import Prediction
 
 
@@ -28,7 +29,6 @@ class Predictor:
     ) -> None:
         self._estimator, self._pipelines = estimator, pipelines
         self._parameters, self._complaints = parameters, complaints
-        self._applied: PerceptionParameters | None = None
         self._takes_batches = estimator.takes_batches
 
     @property
@@ -38,15 +38,12 @@ class Predictor:
 
     def __call__(self, jobs: Sequence[tuple[str, Job]]) -> None:
         """Predicts on an image of each of some cameras. Never raises: what goes wrong is that camera's complaint."""
-        settings = self._parameters()
-        if settings is not self._applied:
-            apply_sampling(self._estimator, settings)
-            self._applied = settings
+        sampling = sampling_arguments(self._parameters())
         requests = {}
         for camera, job in jobs:
             request = self._pipelines[camera].prepare(job)
             if request is not None:
-                requests[camera] = request
+                requests[camera] = replace(request, query=replace(request.query, **sampling))
         predictions = self._together(list(requests.values()))
         for index, (camera, request) in enumerate(requests.items()):
             pipeline = self._pipelines[camera]

@@ -154,7 +154,7 @@ def test_folder_of_pictures(ros: Ros, tmp_path: Path) -> None:
     (tmp_path / "3.jpg").write_bytes(b"no picture")
     player, received = play(ros, tmp_path, "picture_rate:=20", "picture_frame_id:=left", topic="/image_raw")
     assert player.wait() == 1
-    assert "3.jpg is not a picture that can be decoded" in player.log
+    assert "3.jpg is not an image that can be decoded" in player.log
     for index, message in enumerate(received):
         assert np.array_equal(np.frombuffer(message.data, np.uint8), picture_of(index).ravel())
     assert [message.header.frame_id for message in received] == ["left"] * 3

@@ -20,8 +20,8 @@ from diffusion_perception_ros.inference.visualization import (
     draw_mask,
     flow_wheel,
     full_color_length,
-    grey_picture,
-    property_picture,
+    grey_image,
+    property_image,
 )
 from diffusion_perception_ros.metrics.objects import mask_scores
 from diffusion_perception_ros.sample import FloatImage, Prediction, UInt8Image
@@ -91,11 +91,11 @@ def alpha_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Ti
     """Opacity as editors show it: white is opaque."""
     if prediction.alpha is None:
         return
-    yield Tile("Opacity", "of the foreground: white opaque, black none", embed(grey_picture(prediction.alpha)))
+    yield Tile("Opacity", "of the foreground: white opaque, black none", embed(grey_image(prediction.alpha)))
     if sample.alpha is None:
         return
     truth = np.nan_to_num(sample.alpha)
-    yield Tile("Opacity, ground truth", "", embed(grey_picture(truth)))
+    yield Tile("Opacity, ground truth", "", embed(grey_image(truth)))
     error = np.abs(prediction.alpha - sample.alpha)
     yield error_tile("Opacity error", "|predicted − true|", error, ALPHA_ERROR_LIMIT, "")
 
@@ -121,7 +121,7 @@ def appearance_tiles(prediction: Prediction, card: ModelCard) -> Iterator[Tile]:
         values = getattr(prediction, output.task, None)
         if isinstance(output, PictureOutput) and values is not None:
             title, caption = APPEARANCE[output.task]
-            yield Tile(title, caption, embed(property_picture(values, output.prediction_space)))
+            yield Tile(title, caption, embed(property_image(values, output.prediction_space)))
 
 
 @cache

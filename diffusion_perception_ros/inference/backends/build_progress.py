@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from diffusion_perception_ros.inference.backends import Report
+from diffusion_perception_ros.inference.backends.backend import Report
 
 
 _log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import FloatTensor
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.safe_files import LARGEST_FILE, parse_json, read_bytes
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError
-
+from diffusion_perception_ros.inference.backends.backend import Node
 from diffusion_perception_ros.inference.card import (
     NOISY_LATENT,
     CardError,
@@ -21,6 +19,9 @@ from diffusion_perception_ros.inference.card import (
     SemanticOutput,
 )
 
+
+if TYPE_CHECKING:
+    import onnx
 
 _Shape = tuple[int | None, ...]
 """None = any size."""
@@ -41,22 +42,6 @@ _CHANNELS = {
 }
 
 
-class Node(Protocol):
-    """Input or output of a graph, as ONNX Runtime describes it."""
-
-    @property
-    def name(self) -> str:
-        """Of the tensor."""
-
-    @property
-    def shape(self) -> Sequence[int | str | None]:
-        """Names and None stand for dimensions of any size."""
-
-    @property
-    def type(self) -> str:
-        """`tensor(float)`"""
-
-
 @dataclass(frozen=True)
 class GraphNode:
     """Input or output of a graph, read from its file."""
@@ -72,6 +57,10 @@ def read_nodes(path: Path) -> tuple[list[GraphNode], list[GraphNode]]:
     Raises:
         CardError: it is not an ONNX file.
     """
+    # Imported here: a robot's CPU does without, and it takes half a second.
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except (DecodeError, OSError) as error:
@@ -100,7 +89,7 @@ def check_graph(
     image = next((node for node in inputs if node.name == card.input.tensor), None)
     if image and card.input.size.rule != "fixed" and any(isinstance(side, int) for side in image.shape[2:]):
         raise CardError(
-            f"{path} takes pictures of the fixed shape {list(image.shape)}, but the card's input.size.rule is "
+            f"{path} takes images of the fixed shape {list(image.shape)}, but the card's input.size.rule is "
             f"'{card.input.size.rule}'"
         )
 
@@ -169,9 +158,11 @@ def _check_nodes(path: Path, kind: str, nodes: Sequence[Node], expected: _Expect
 
 
 def _node(value: onnx.ValueInfoProto) -> GraphNode:
+    from onnx import TensorProto
+
     tensor = value.type.tensor_type
     shape = tuple(
         side.dim_value if side.HasField("dim_value") else side.dim_param or None for side in tensor.shape.dim
     )
-    kind = "float" if tensor.elem_type == onnx.TensorProto.FLOAT else onnx.TensorProto.DataType.Name(tensor.elem_type)
+    kind = "float" if tensor.elem_type == TensorProto.FLOAT else TensorProto.DataType.Name(tensor.elem_type)
     return GraphNode(value.name, shape, f"tensor({kind.lower()})")

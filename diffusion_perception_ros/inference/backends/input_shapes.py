@@ -1,4 +1,4 @@
-"""Shapes of a graph's inputs for a camera picture, and the range of shapes that an engine has to take."""
+"""Shapes of a graph's inputs for a camera image, and the range of shapes that an engine has to take."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import FloatTensor
-from diffusion_perception_ros.inference.backends.graph_check import Node
+from diffusion_perception_ros.inference.backends.backend import Node
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.preprocess import Preprocessor
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import UInt8Image
 
 
 Shape = tuple[int, ...]
 
-USUAL_PICTURE = (640, 480)
+USUAL_IMAGE = (640, 480)
 """Width and height that engines are tuned for where the model takes any."""
 _ASPECTS = ((640, 480), (1280, 720), (640, 640), (480, 640), (720, 1280), (2, 1), (1, 2), (3, 1), (1, 3))
-"""Pictures, width and height, whose shapes an engine has to take: cameras, panoramas, cameras on their side."""
+"""Images, width and height, whose shapes an engine has to take: cameras, panoramas, cameras on their side."""
 MOST_BATCHED = 4
-"""Pictures that an engine takes at once, where its graph leaves the batch free."""
+"""Images that an engine takes at once, where its graph leaves the batch free."""
 _MIDDLE_TIMESTEP = 500.0
 
 
@@ -46,12 +46,12 @@ class ShapeRange:
 
 
 def shape_ranges(card: ModelCard, inputs: Sequence[Node]) -> dict[str, ShapeRange]:
-    """The range of every input's shape, over the pictures that cameras give.
+    """The range of every input's shape, over the images that cameras give.
 
     Raises:
         CardError: an input whose shape does not follow from the card.
     """
-    usual = input_shapes(card, inputs, *USUAL_PICTURE)
+    usual = input_shapes(card, inputs, *USUAL_IMAGE)
     every = [input_shapes(card, inputs, width, height) for width, height in _ASPECTS]
     most = max(card.sampler.ensemble_size if card.sampler else 1, MOST_BATCHED)
     ranges = {}
@@ -59,13 +59,13 @@ def shape_ranges(card: ModelCard, inputs: Sequence[Node]) -> dict[str, ShapeRang
         shapes = np.array([shapes[node.name] for shapes in every], int).reshape(len(every), -1)
         smallest, largest = shapes.min(axis=0), shapes.max(axis=0)
         if largest.size == 4 and not isinstance(node.shape[0], int):
-            largest[0] = most  # several cameras, or the members of an ensemble
+            largest[0] = most  # several cameras, or the samples of an ensemble
         ranges[node.name] = ShapeRange(tuple(smallest.tolist()), usual[node.name], tuple(largest.tolist()))
     return ranges
 
 
 def input_shapes(card: ModelCard, inputs: Sequence[Node], width: int, height: int) -> dict[str, Shape]:
-    """Shape of every input, batch 1, for a camera picture of width x height pixels.
+    """Shape of every input, batch 1, for a camera image of width x height pixels.
 
     Raises:
         CardError: an input whose shape does not follow from the card.
@@ -91,24 +91,24 @@ def input_shapes(card: ModelCard, inputs: Sequence[Node], width: int, height: in
     return shapes
 
 
-def example_inputs(card: ModelCard, inputs: Sequence[Node], picture: UInt8Image) -> dict[str, FloatTensor]:
-    """One set of inputs: the picture where the graph takes one, steady noise for latents, and no prompts.
+def example_inputs(card: ModelCard, inputs: Sequence[Node], image: UInt8Image) -> dict[str, FloatTensor]:
+    """One set of inputs: the image where the graph takes one, steady noise for latents, and no prompts.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
 
     Raises:
         CardError: an input whose shape does not follow from the card.
     """
-    shapes = input_shapes(card, inputs, picture.shape[1], picture.shape[0])
-    image = Preprocessor(card.input)(picture)
+    shapes = input_shapes(card, inputs, image.shape[1], image.shape[0])
+    tensor = Preprocessor(card.input)(image)
     noise = np.random.default_rng(0)
     examples: dict[str, FloatTensor] = {}
     for name, shape in shapes.items():
         if name == card.input.tensor:
-            examples[name] = image.copy()
+            examples[name] = tensor.copy()
         elif card.second_image and name == card.second_image.tensor:
-            examples[name] = np.roll(image, 4, axis=3)  # everything moves by four pixels
+            examples[name] = np.roll(tensor, 4, axis=3)  # everything moves by four pixels
         elif card.prompt_mask and name == card.prompt_mask.tensor:
             examples[name] = np.ones(shape, np.float32)
         elif name == "timestep":

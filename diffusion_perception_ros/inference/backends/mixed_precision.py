@@ -2,7 +2,7 @@
 
 TensorRT 11 has no flags that choose precisions any more: every network is strongly typed, the graph itself says what
 is computed in what (10.x can do the same). So the graph is converted, for both, and can be checked without a GPU. In
-fp16 a value above 65504 becomes infinity, and the picture behind it NaN: `overflowing_nodes` runs the fp32 graph once
+fp16 a value above 65504 becomes infinity, and the image behind it NaN: `overflowing_nodes` runs the fp32 graph once
 on the CPU and finds where that would happen.
 """
 
@@ -18,8 +18,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.backends.onnx_pruning import used_names
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 LowPrecision = Literal["fp16", "bf16"]
@@ -28,7 +28,7 @@ _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 _LARGEST_FP16 = 65504.0
 _HEADROOM = 4.0
-"""One picture is not all pictures: values above the largest fp16 number divided by this stay in fp32."""
+"""One image is not all images: values above the largest fp16 number divided by this stay in fp32."""
 _FP32_OPERATORS = {
     *("Cast", "Constant", "ConstantOfShape", "Range", "CumSum"),  # types are attributes; long sums lose small terms
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),

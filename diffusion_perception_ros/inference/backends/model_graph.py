@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.backends.engine_cache import graph_hash
 from diffusion_perception_ros.inference.backends.graph_check import GraphNode, read_nodes
 from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange, example_inputs, shape_ranges
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard
-from diffusion_perception_ros.inference.parity import parity_picture
+from diffusion_perception_ros.inference.parity import parity_image
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,5 @@ class ModelGraph:
         return shape_ranges(self.card, self.nodes[0])
 
     def example_inputs(self) -> dict[str, FloatTensor]:
-        """Inputs made of the stored picture."""
-        return example_inputs(self.card, self.nodes[0], parity_picture())
+        """Inputs made of the stored image."""
+        return example_inputs(self.card, self.nodes[0], parity_image())

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from diffusion_perception_ros.inference.backends import BackendUnavailable, FloatTensor
-from diffusion_perception_ros.inference.backends.graph_check import Node
+from diffusion_perception_ros.inference.backends.backend import BackendUnavailable, Node
 from diffusion_perception_ros.inference.backends.onnx_pruning import has_external_weights, keep_outputs
 from diffusion_perception_ros.inference.card import CardError
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 CPU = "CPUExecutionProvider"

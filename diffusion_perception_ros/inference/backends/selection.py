@@ -10,17 +10,26 @@ from pathlib import Path
 
 import onnxruntime
 
-from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.backends.backend import (
+    BACKENDS,
+    ENGINE_PRECISIONS,
+    OPTIMIZATIONS,
+    Backend,
+    BackendUnavailable,
+    Check,
+    Report,
+)
 from diffusion_perception_ros.inference.backends.dequantization import is_unsigned
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
-from diffusion_perception_ros.inference.backends.engine_ladder import Check
 from diffusion_perception_ros.inference.backends.graph_check import check_graph
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import CPU, CUDA, TENSORRT, OnnxRuntimeBackend
 from diffusion_perception_ros.inference.backends.provider_options import cuda_options, tensorrt_options
 from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt, strongly_typed
-from diffusion_perception_ros.inference.card import CardError
+from diffusion_perception_ros.inference.card import CardError, GraphRole, ModelCard
 from diffusion_perception_ros.inference.parity import compare_outputs
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 Candidate = Callable[[], Backend]
@@ -29,8 +38,69 @@ Candidate = Callable[[], Backend]
 _log = logging.getLogger(__name__)
 
 
-def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: str, precision: str) -> Backend:
-    """See `backends.open_backend`, which checks the arguments."""
+def open_backend(
+    folder: Path,
+    card: ModelCard,
+    backend: str = "auto",
+    threads: int = 0,
+    optimization: str = "all",
+    role: GraphRole = "fused",
+    precision: str = "fp16",
+) -> Backend:
+    """Opens one graph of a model folder.
+
+    On a GPU its outputs are compared with the CPU's before it is used; what differs too much is not used.
+
+    Args:
+        folder: The model folder.
+        card: Its card; the graph's inputs and outputs must be what it says.
+        backend: One of `BACKENDS`.
+        threads: CPU threads of one run, 0 = all cores.
+        optimization: One of `OPTIMIZATIONS`: how far the graph may be rewritten when it is loaded.
+        role: Which of the card's graphs.
+        precision: One of `ENGINE_PRECISIONS`, for TensorRT engines.
+
+    Raises:
+        InputError: an unknown backend, optimisation or precision, a negative thread count.
+        CardError: the graph cannot be loaded, or it and the card contradict each other.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"unknown backend '{backend}': choose one of {', '.join(BACKENDS)}")
+    if optimization not in OPTIMIZATIONS:
+        raise InputError(f"unknown graph optimization '{optimization}': choose one of {', '.join(OPTIMIZATIONS)}")
+    if precision not in ENGINE_PRECISIONS:
+        raise InputError(f"unknown engine precision '{precision}': choose one of {', '.join(ENGINE_PRECISIONS)}")
+    if threads < 0:
+        raise InputError(f"threads must be 0 (all cores) or more, got {threads}")
+    return _first_that_works(ModelGraph(folder, card, role), backend, threads, optimization, precision)
+
+
+def build_engines(folder: Path, card: ModelCard, precision: str = "fp16", report: Report | None = None) -> list[Path]:
+    """Builds the TensorRT engines of a model, so that a robot need not when it starts. What is there is only checked.
+
+    Args:
+        folder: The model folder.
+        card: Its card.
+        precision: One of `ENGINE_PRECISIONS`, for fp32 graphs.
+        report: Told how far each build is, None = the log.
+
+    Returns:
+        The engines, one for each of the card's graphs.
+
+    Raises:
+        InputError: an engine cannot be built here, or computes something else than the CPU; the message says why.
+        CardError: a graph and the card contradict each other.
+    """
+    if precision not in ENGINE_PRECISIONS:
+        raise InputError(f"unknown engine precision '{precision}': choose one of {', '.join(ENGINE_PRECISIONS)}")
+    try:
+        return [_build_engine(ModelGraph(folder, card, role), precision, report) for role in card.graph_files]
+    except BackendUnavailable as error:
+        raise InputError(f"no TensorRT engine of '{card.name}': {error}") from error
+
+
+def _first_that_works(graph: ModelGraph, backend: str, threads: int, optimization: str, precision: str) -> Backend:
+    """See `open_backend`, which checks the arguments."""
 
     def on_cpu() -> OnnxRuntimeBackend:
         return OnnxRuntimeBackend(graph.path, CPU, threads, optimization)
@@ -60,8 +130,8 @@ def select_backend(graph: ModelGraph, backend: str, threads: int, optimization: 
     return first_usable(candidates, on_cpu)
 
 
-def build_engine_of(graph: ModelGraph, precision: str, report: Report | None) -> Path:
-    """See `backends.build_engines`.
+def _build_engine(graph: ModelGraph, precision: str, report: Report | None) -> Path:
+    """See `build_engines`.
 
     Raises:
         BackendUnavailable: no engine can be had that computes the right thing.
@@ -108,7 +178,7 @@ class CpuComparison:
         self._on_cpu = on_cpu
 
     def problem(self, backend: Backend) -> str | None:
-        """What is wrong with a backend's outputs for the stored picture, None if they are right.
+        """What is wrong with a backend's outputs for the stored image, None if they are right.
 
         Raises:
             RuntimeError: the backend failed.

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable, FloatTensor, Report
+from diffusion_perception_ros.inference.backends.backend import Backend, BackendUnavailable, Check, Node, Report
 from diffusion_perception_ros.inference.backends.build_progress import BuildProgress, log_report
 from diffusion_perception_ros.inference.backends.cuda import CudaError, Gpu, find_gpu
 from diffusion_perception_ros.inference.backends.dequantization import is_unsigned, remove_quantization
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
-from diffusion_perception_ros.inference.backends.engine_ladder import Check, Rung, climb
+from diffusion_perception_ros.inference.backends.engine_candidates import EngineCandidate, first_working_engine
 from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange
 from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.tensorrt_engine import Engine, build_engine, import_tensorrt
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 class TensorRtBackend:
@@ -25,11 +26,12 @@ class TensorRtBackend:
     name = "tensorrt"
     fallback_reason: str | None = None
 
-    def __init__(self, engine: bytes, ranges: Mapping[str, ShapeRange]) -> None:
+    def __init__(self, engine: bytes, ranges: Mapping[str, ShapeRange], inputs: Sequence[Node]) -> None:
         """
         Raises:
             BackendUnavailable: TensorRT does not take the engine.
         """
+        self.inputs = inputs
         try:
             self._engine = Engine(engine, ranges)
         except CudaError as error:
@@ -65,15 +67,15 @@ def open_tensorrt(
         raise BackendUnavailable(f"TensorRT {trt.__version__} is here, but {error}") from error
     ranges = graph.shape_ranges()
     progress = BuildProgress(report or log_report())
-    rungs = [
-        Rung(
-            key=engine_key(graph, gpu, trt.__version__, rung, ranges),
-            build=_builder(graph, rung, ranges, progress),
-            load=lambda engine: TensorRtBackend(engine, ranges),
+    candidates = [
+        EngineCandidate(
+            key=engine_key(graph, gpu, trt.__version__, candidate, ranges),
+            build=_builder(graph, candidate, ranges, progress),
+            load=lambda engine: TensorRtBackend(engine, ranges, graph.nodes[0]),
         )
-        for rung in engine_precisions(graph, precision)
+        for candidate in engine_precisions(graph, precision)
     ]
-    return climb(rungs, cache, graph.path.stem, check)
+    return first_working_engine(candidates, cache, graph.path.stem, check)
 
 
 def engine_precisions(graph: ModelGraph, wanted: str) -> list[str]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import BackendUnavailable, FloatTensor
+from diffusion_perception_ros.inference.backends.backend import BackendUnavailable
 from diffusion_perception_ros.inference.backends.build_progress import BuildProgress
 from diffusion_perception_ros.inference.backends.cuda import Buffer, CudaGraph, Stream
 from diffusion_perception_ros.inference.backends.input_shapes import Shape, ShapeRange
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 OLDEST = (10, 0)
@@ -131,7 +132,7 @@ class Engine:
             if not self._ranges[name].contains(shape):
                 wanted = self._ranges[name]
                 raise RuntimeError(
-                    f"the engine takes '{name}' from {wanted.smallest} to {wanted.largest}, this picture gives {shape}"
+                    f"the engine takes '{name}' from {wanted.smallest} to {wanted.largest}, this image gives {shape}"
                 )
         self._graph, self._shapes = None, {}
         for name, shape in shapes.items():

@@ -12,6 +12,8 @@ from diffusion_perception_ros.inference.card.base import StrictModel
 LARGEST_SIDE = 16384
 """Pixels of a graph's input; a card that asks for more is damaged."""
 LARGEST_AREA = 1 << 25
+_MOST_EXCESS = 1.5
+"""Times the `area` that a graph's input may have by rounding its sides."""
 
 
 class InputSize(StrictModel):
@@ -52,10 +54,13 @@ class InputSize(StrictModel):
             assert self.area is not None
             scale = (self.area / (width * height)) ** 0.5
         multiple = self.multiple_of
-        sides = [round(side * scale / multiple) * multiple for side in (width, height)]
-        if min(sides) < multiple and self.area is not None:
-            sides = [min(side, self.area // multiple // multiple * multiple) for side in sides]
-        return max(multiple, sides[0]), max(multiple, sides[1])
+        columns = max(multiple, round(width * scale / multiple) * multiple)
+        rows = max(multiple, round(height * scale / multiple) * multiple)
+        if self.area is not None and columns * rows > _MOST_EXCESS * self.area:
+            # A strip: its short side was rounded up by much, so that the long one is cut, whatever the aspect.
+            longest = max(multiple, self.area // min(columns, rows) // multiple * multiple)
+            columns, rows = min(columns, longest), min(rows, longest)
+        return columns, rows
 
 
 class ImageInput(StrictModel):

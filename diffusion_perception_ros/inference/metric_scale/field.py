@@ -1,4 +1,4 @@
-"""Scale and shift that vary over the picture: sparse depth completed along the edges of picture and prediction.
+"""Scale and shift that vary over the image: sparse depth completed along the edges of image and prediction.
 
 Near a measured point the depth follows the point; between points it follows the model as far as the model has proven
 right about its neighbourhood.
@@ -7,8 +7,8 @@ right about its neighbourhood.
    point. Its slope is the regression over the points around it that look like it, shrunk towards 0 where the
    prediction hardly varies (the local linear model of the guided filter, He et al., TPAMI 2013, section 3.1, fitted
    to scattered points): a model that knows the slope of a floor keeps it, one that invents structure is flattened.
-2. Each place of a grid over the picture takes the weighted mean of the lines of the points around it. The weight falls
-   exponentially with the distance in the picture, in colour and in predicted depth (joint bilateral upsampling, Kopf
+2. Each place of a grid over the image takes the weighted mean of the lines of the points around it. The weight falls
+   exponentially with the distance in the image, in colour and in predicted depth (joint bilateral upsampling, Kopf
    et al., SIGGRAPH 2007, with city-block distances), so that a point speaks for its own surface.
 
 Whom a place asks needs no search: the points nearest to the place and to a ring around it as wide as the points are
@@ -30,11 +30,11 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
 _LONG_SIDE = 320
-"""Places along the longer side of the picture; 2 pixels apart in a picture of 640x480."""
+"""Places along the longer side of the image; 2 pixels apart in an image of 640x480."""
 _UNIT = 16
 """Steps of a byte per unit of distance: beyond 16 units, far is far."""
 _SPACE = 0.45
-"""A unit of distance in the picture, in mean distances of the points."""
+"""A unit of distance in the image, in mean distances of the points."""
 _LUMA, _CHROMA = 20.0, 6.0
 """A unit in 8-bit steps of Y, and of Cr and Cb."""
 _VALUE = 0.2
@@ -46,7 +46,7 @@ _WIDER = 0.15
 _RIDGE = 0.03
 """Relative scatter of predicted depth at which a slope is shrunk to half."""
 _STEEPEST = 1.0
-"""Largest slope relative to that of the whole picture."""
+"""Largest slope relative to that of the whole image."""
 _AGREES = 0.3
 """Difference of logarithms (a third) up to which neighbouring points support each other."""
 _ALIKE = 5.0
@@ -63,11 +63,11 @@ Image = TypeVar("Image", FloatImage, UInt8Image)
 
 @dataclass(frozen=True)
 class ScaleField:
-    """Scale and shift in the model's quantity on a coarse grid over the picture."""
+    """Scale and shift in the model's quantity on a coarse grid over the image."""
 
     scale: FloatImage
     shift: FloatImage
-    """(h, w), the picture's edges at the grid's edges."""
+    """(h, w), the image's edges at the grid's edges."""
 
     def apply(self, relative: FloatImage) -> FloatImage:
         """(H, W) relative values to the fitted quantity, in the same size."""
@@ -76,7 +76,7 @@ class ScaleField:
         return np.asarray(cv2.add(fitted, cv2.resize(self.shift, size), fitted), np.float32)
 
     def faded(self, scale: float, shift: float, weight: float) -> ScaleField:
-        """On the way to the fit of the whole picture: `weight` 1 is this field, 0 is (scale, shift) everywhere."""
+        """On the way to the fit of the whole image: `weight` 1 is this field, 0 is (scale, shift) everywhere."""
         keep, rest = np.float32(weight), 1.0 - weight
         return ScaleField(self.scale * keep + np.float32(rest * scale), self.shift * keep + np.float32(rest * shift))
 
@@ -93,10 +93,10 @@ def fit_field(
 
     Args:
         relative: (H, W) predicted values; NaN invalid.
-        points: Measured pixels of the same picture.
+        points: Measured pixels of the same image.
         targets: (N,) what they measure in the model's quantity (metres, or 1/metres for disparity).
-        scale, shift: The fit of the whole picture, targets = scale * values + shift.
-        rgb: (H, W, 3), the picture; without it only the prediction tells surfaces apart.
+        scale, shift: The fit of the whole image, targets = scale * values + shift.
+        rgb: (H, W, 3), the image; without it only the prediction tells surfaces apart.
     """
     shape = _grid_shape(relative.shape)
     predicted = _without_nan(_shrunk(relative, shape)) * np.float32(scale) + np.float32(shift)

@@ -23,13 +23,13 @@ from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 FLOOR_LABELS = frozenset({"floor", "ground", "road", "carpet", "rug", "pavement", "sidewalk"})
 _MOST_PIXELS = 4000
 _FEWEST_SHARE = 0.02
-"""Share of the picture that must show floor."""
+"""Share of the image that must show floor."""
 _LOWEST_SINE = 0.1
 """Rays flatter than this towards the floor (6 degrees) turn small errors of gravity into large ones of depth."""
 _LOWER_PART = 0.4
-"""Part of the picture that is taken for floor when no model tells."""
+"""Part of the image that is taken for floor when no model tells."""
 _FEWEST_INLIERS = 0.5
-"""Share of the floor pixels that must lie on the plane. Half of the picture's lower part may be something else."""
+"""Share of the floor pixels that must lie on the plane. Half of the image's lower part may be something else."""
 _LARGEST_RESIDUAL = 0.1
 """Median relative error of the pixels on the plane, beyond which they are none."""
 
@@ -58,10 +58,10 @@ def fit_ground_plane(
 
     Args:
         prediction: (H, W) with `depth_relative`.
-        intrinsics: Of the same picture, undistorted.
+        intrinsics: Of the same image, undistorted.
         gravity: (3,) unit vector in the optical frame.
         height: Metres of the camera above the floor.
-        floor: (H, W) pixels that show floor; None takes the lower part of the picture, of which half may be others.
+        floor: (H, W) pixels that show floor; None takes the lower part of the image, of which half may be others.
         known_shift: As in `fit_scale`.
 
     Raises:
@@ -89,7 +89,7 @@ def floor_points(
     """Floor pixels with the depth that they must have, thinned out evenly.
 
     Raises:
-        InputError: fewer than 2 % of the picture are floor below the horizon.
+        InputError: fewer than 2 % of the image are floor below the horizon.
     """
     if floor is None:
         floor = np.zeros(relative.shape, np.bool_)
@@ -105,7 +105,7 @@ def floor_points(
     share = np.count_nonzero(usable) * step * step / relative.size
     if share < _FEWEST_SHARE:
         raise InputError(
-            f"{share:.1%} of the picture show the floor; {_FEWEST_SHARE:.0%} are needed for a scale by camera_height"
+            f"{share:.1%} of the image show the floor; {_FEWEST_SHARE:.0%} are needed for a scale by camera_height"
         )
     metres = (height / along[usable]).astype(np.float32)
     return SparsePoints(rows[usable], columns[usable], metres, values[usable])

@@ -3,8 +3,8 @@
 The fit lives in the model's own quantity, z = scale * v + shift for relative depth and 1/z = scale * v + shift for
 relative disparity, and minimises the *relative* error of z, as far and near points count alike then. Wrong points
 (another surface, flying pixels, glass) are left out: the best of many two-point fits (RANSAC) chooses the inliers, on
-which Huber-weighted least squares settles. One line for the whole picture leaves the model's own errors; `localised`
-lets it vary over the picture (`scale_field`), so that the depth goes through the points.
+which Huber-weighted least squares settles. One line for the whole image leaves the model's own errors; `localised`
+lets it vary over the image (`scale_field`), so that the depth goes through the points.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MetricScale:
     source: str = "sparse_depth"
     """What it was fitted to: `sparse_depth` or `ground_plane`."""
     field: ScaleField | None = None
-    """Scale and shift place by place, where points allow; `scale` and `shift` are those of the whole picture."""
+    """Scale and shift place by place, where points allow; `scale` and `shift` are those of the whole image."""
     lowest: float = 0.0
     """Fitted values of a field are raised to this: half of what the smallest point asks for."""
 
@@ -83,12 +83,12 @@ class MetricScale:
         return replace(prediction, depth=self.metres(prediction.depth_relative), depth_quantity="metric_depth")
 
     def localised(self, relative: FloatImage, points: SparsePoints, rgb: UInt8Image | None = None) -> MetricScale:
-        """This scale with a field through the points of the same picture.
+        """This scale with a field through the points of the same image.
 
         Args:
             relative: (H, W), what the scale is for.
-            points: Measured on that picture.
-            rgb: (H, W, 3), the picture, whose edges the field keeps; without it those of the prediction only.
+            points: Measured on that image.
+            rgb: (H, W, 3), the image, whose edges the field keeps; without it those of the prediction only.
         """
         inverse = self.quantity == "relative_disparity"
         targets = np.divide(1, points.metres, dtype=np.float32) if inverse else points.metres
@@ -104,7 +104,7 @@ def scale_by_sparse_depth(prediction: Prediction, sparse: FloatImage, rgb: UInt8
     Args:
         prediction: (H, W) depth or relative depth.
         sparse: (h, w) metres along the optical axis; NaN, 0 or +Inf where nothing was measured.
-        rgb: (H, W, 3), the picture.
+        rgb: (H, W, 3), the image.
 
     Raises:
         InputError: as `sparse_points` and `fit_scale`.
@@ -133,7 +133,7 @@ def fit_scale(prediction: Prediction, points: SparsePoints, known_shift: float |
     Args:
         prediction: With `depth_relative`.
         points: On it.
-        known_shift: Of an earlier picture. Points on one wall cannot tell the scale from the shift: with a shift
+        known_shift: Of an earlier image. Points on one wall cannot tell the scale from the shift: with a shift
             from before, only the scale is fitted to them, without, they are refused.
 
     Raises:

@@ -27,7 +27,7 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class SparsePoints:
-    """N measured pixels of a predicted picture of H x W."""
+    """N measured pixels of a predicted image of H x W."""
 
     rows: Indices
     columns: Indices

@@ -12,7 +12,7 @@ class ScaleTracker:
     """Exponential smoothing of scale and shift.
 
     A field of a frame is kept as well, for frames between two measurements, and fades into the fit of the whole
-    picture with the same time constant: the farther the camera has moved on, the less it belongs to what is seen.
+    image with the same time constant: the farther the camera has moved on, the less it belongs to what is seen.
     """
 
     def __init__(self, time_constant: float, max_age: float) -> None:

@@ -1,4 +1,4 @@
-"""Several predictions of one picture from different noise become one, and their spread becomes its confidence.
+"""Several predictions of one image from different noise become one, and their spread becomes its confidence.
 
 What is done depends on the quantity, as in Marigold (Ke et al., CVPR 2024; diffusers `ensemble_depth` and
 `ensemble_normals`): relative depth and disparity are first aligned with each other in scale and shift.
@@ -7,13 +7,13 @@ What is done depends on the quantity, as in Marigold (Ke et al., CVPR 2024; diff
 |---|---|---|
 | relative depth, disparity | aligned, then the median | exp(-MAD / 0.05), median absolute deviation of [0, 1] |
 | metric depth | median | exp(-MAD / (0.05 * median)) |
-| normals | the member nearest to the mean direction | exp(-a / 0.2), a = mean angle to the mean direction in radians |
+| normals | the sample nearest to the mean direction | exp(-a / 0.2), a = mean angle to the mean direction in radians |
 | classes (scores) | logarithm of the mean probability | the probability |
 | flow | mean | - |
-| instances | the first member: colours and votes of different members do not belong together | - |
+| instances | the first sample: colours and votes of different samples do not belong together | - |
 | everything else | median | - |
 
-Depth can be merged in other ways (`Merging`). A mean goes with the standard deviation in place of the MAD. Two members
+Depth can be merged in other ways (`Merging`). A mean goes with the standard deviation in place of the MAD. Two samples
 are always averaged: their median would be the lower one, and its MAD 0.
 """
 
@@ -27,8 +27,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import DepthOutput, ModelCard, NormalsOutput, SemanticOutput
+from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage
 
 
@@ -37,7 +37,7 @@ DEPTH_SPREAD = 0.05
 NORMALS_SPREAD = 0.2
 """Mean angle to the mean direction, in radians, of confidence 1/e."""
 ALIGNMENT_SIDE = 256
-"""Members are aligned on at most so many pixels per side: two numbers per member need no more."""
+"""Samples are aligned on at most so many pixels per side: two numbers per sample need no more."""
 _REGULARIZER = 0.02
 _MOST_ITERATIONS = 2
 _TOLERANCE = 1e-3
@@ -51,14 +51,14 @@ Tensors = Mapping[str, FloatTensor]
 """(C, h, w) by name."""
 
 
-def merge_members(
-    card: ModelCard, members: Sequence[Tensors], merging: Merging = "aligned_median"
+def merge_samples(
+    card: ModelCard, samples: Sequence[Tensors], merging: Merging = "aligned_median"
 ) -> tuple[dict[str, FloatTensor], dict[str, FloatImage]]:
     """Merges what the graphs gave for several noises.
 
     Args:
         card: Says what the tensors are.
-        members: Tensors by name, the same names in all.
+        samples: Tensors by name, the same names in all.
         merging: Of depth.
 
     Returns:
@@ -68,8 +68,8 @@ def merge_members(
     outputs = {output.tensor: output for output in card.outputs}
     tensors: dict[str, FloatTensor] = {}
     confidence: dict[str, FloatImage] = {}
-    for name in members[0]:
-        stack = np.stack([member[name] for member in members])  # (E, C, h, w)
+    for name in samples[0]:
+        stack = np.stack([sample[name] for sample in samples])  # (E, C, h, w)
         output = outputs.get(name)
         if isinstance(output, DepthOutput):
             depth, confidence["depth"] = _merge_depth(output, stack[:, 0], merging)
@@ -100,11 +100,11 @@ def ensemble_depth(
     Args:
         depth: (E, h, w), at least two, finite.
         largest_side: See `ALIGNMENT_SIDE`.
-        reduction: What is taken of the aligned members.
+        reduction: What is taken of the aligned samples.
 
     Returns:
         merged: (h, w), stretched to [0, 1].
-        spread: (h, w), median absolute deviation of the aligned members on the same scale; with the mean their
+        spread: (h, w), median absolute deviation of the aligned samples on the same scale; with the mean their
             standard deviation.
     """
     scale, shift = _align(_shrunk(depth, largest_side).astype(np.float64), reduction)
@@ -115,14 +115,14 @@ def ensemble_depth(
 
 
 def ensemble_normals(normals: FloatTensor) -> tuple[FloatTensor, FloatImage]:
-    """The member that is nearest to the mean direction, pixel by pixel (diffusers' `ensemble_normals`).
+    """The sample that is nearest to the mean direction, pixel by pixel (diffusers' `ensemble_normals`).
 
     Args:
         normals: (E, 3, h, w), any length.
 
     Returns:
         merged: (3, h, w), unit vectors.
-        angle: (h, w), mean angle between the members and their mean direction in radians.
+        angle: (h, w), mean angle between the samples and their mean direction in radians.
     """
     units = _unit(normals, axis=1)
     mean = _unit(units.mean(axis=0), axis=0)
@@ -146,12 +146,12 @@ def _merge_depth(output: DepthOutput, depth: FloatTensor, merging: Merging) -> t
     return low + (high - low) * merged, np.exp(-spread / np.float32(DEPTH_SPREAD))
 
 
-def _reduce(members: FloatTensor, reduction: _Reduction) -> tuple[FloatImage, FloatImage]:
+def _reduce(samples: FloatTensor, reduction: _Reduction) -> tuple[FloatImage, FloatImage]:
     """(E, h, w) → the median and its median absolute deviation, or the mean and the standard deviation."""
     if reduction == "mean":
-        return members.mean(axis=0), members.std(axis=0, ddof=1)
-    merged = _median(members)
-    return merged, _median(np.abs(members - merged))
+        return samples.mean(axis=0), samples.std(axis=0, ddof=1)
+    merged = _median(samples)
+    return merged, _median(np.abs(samples - merged))
 
 
 def _align(
@@ -186,7 +186,7 @@ def _shrunk(depth: FloatTensor, largest_side: int) -> FloatTensor:
         return depth
     factor = largest_side / max(height, width)
     size = max(1, int(width * factor)), max(1, int(height * factor))
-    return np.stack([cv2.resize(member, size, interpolation=cv2.INTER_NEAREST_EXACT) for member in depth])
+    return np.stack([cv2.resize(sample, size, interpolation=cv2.INTER_NEAREST_EXACT) for sample in depth])
 
 
 def _median(stack: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -197,7 +197,7 @@ def _median(stack: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def _mean_probability(logits: FloatTensor) -> FloatTensor:
-    """(E, C, h, w) scores → (C, h, w) scores whose softmax is the mean of the members' softmax."""
+    """(E, C, h, w) scores → (C, h, w) scores whose softmax is the mean of the samples' softmax."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     mean = (exponentials / exponentials.sum(axis=1, keepdims=True)).mean(axis=0)
     result: FloatTensor = np.log(np.maximum(mean, np.float32(1e-12)))

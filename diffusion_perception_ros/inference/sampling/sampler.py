@@ -7,22 +7,23 @@ from typing import Protocol
 
 import numpy as np
 
-from diffusion_perception_ros.inference.backends import Backend, FloatTensor
+from diffusion_perception_ros.inference.backends.backend import Backend
 from diffusion_perception_ros.inference.card import NOISY_LATENT, CardError, GraphRole, ModelCard
 from diffusion_perception_ros.inference.sampling.schedulers import make_scheduler
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 Inputs = Mapping[str, FloatTensor]
-"""Picture, and second picture and points where the card has them, by the names of the graphs' inputs."""
+"""Image, and second image and points where the card has them, by the names of the graphs' inputs."""
 Draw = Callable[[tuple[int, ...]], FloatTensor]
 """Fresh standard normal noise of a shape."""
 
 
 class Network(Protocol):
-    """One prediction in two parts: what all members of an ensemble share, and what depends on the noise."""
+    """One prediction in two parts: what all samples of an ensemble share, and what depends on the noise."""
 
     def encode(self, inputs: Inputs) -> Inputs:
-        """What `sample` needs of the picture."""
+        """What `sample` needs of the image."""
 
     def sample(
         self,

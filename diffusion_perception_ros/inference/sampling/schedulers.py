@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends import FloatTensor
 from diffusion_perception_ros.inference.card import DdimSampler, EulerFlowSampler, LcmSampler, Sampler
+from diffusion_perception_ros.inference.tensor import FloatTensor
 
 
 _SIGMA_DATA = 0.5

@@ -1,4 +1,4 @@
-"""Steady video: each prediction blended with those before it, carried along by the motion of the camera's picture.
+"""Steady video: each prediction blended with those before it, carried along by the motion of the camera's image.
 
 Per frame: optical flow at reduced resolution, the steadied maps of the frame before moved along it, what does not
 belong together left out (hidden and revealed surfaces, moving edges, changed depth), and an exponential blend of the
@@ -30,8 +30,8 @@ MAX_GAP = 1.0
 class TemporalFilter:
     """Steadies the depth, normals and classes of one camera's predictions.
 
-    It starts anew when time jumps (back, or by more than `MAX_GAP`), when the picture's size or the quantity of its
-    depth changes, and when a picture has nothing to do with the one before. Instances, confidence, flow, alpha and
+    It starts anew when time jumps (back, or by more than `MAX_GAP`), when the image's size or the quantity of its
+    depth changes, and when an image has nothing to do with the one before. Instances, confidence, flow, alpha and
     keypoints are passed on as they are.
     """
 
@@ -67,12 +67,12 @@ class TemporalFilter:
         """The prediction, steadied by those before it.
 
         Args:
-            prediction: Of this picture, before a scale source makes its depth metric. Its arrays are not changed.
+            prediction: Of this image, before a scale source makes its depth metric. Its arrays are not changed.
             rgb: (H, W, 3) uint8.
-            stamp: Seconds, of the picture.
+            stamp: Seconds, of the image.
 
         Raises:
-            InputError: the maps have another size than the picture.
+            InputError: the maps have another size than the image.
         """
         height, width = rgb.shape[:2]
         _check_sizes(prediction, (height, width))
@@ -122,5 +122,5 @@ def _check_sizes(prediction: Prediction, shape: tuple[int, ...]) -> None:
         image = getattr(prediction, name)
         if image is not None and image.shape[:2] != shape:
             raise InputError(
-                f"{name} has {image.shape[1]}x{image.shape[0]} pixels, the picture has {shape[1]}x{shape[0]}"
+                f"{name} has {image.shape[1]}x{image.shape[0]} pixels, the image has {shape[1]}x{shape[0]}"
             )

@@ -42,7 +42,7 @@ class SteadyDepth:
     The present is first brought onto the past by one scale (and shift, unless it is in metres), found robustly over
     the trusted pixels; the local blend happens there. How the present's own scale and shift differ from the past's is
     then let in slowly, with the time constant of the drift, so that the video always returns to what the model says.
-    The part of that difference which is explained by the picture's expansion, the camera moving ahead, is let in at
+    The part of that difference which is explained by the image's expansion, the camera moving ahead, is let in at
     once.
     """
 

@@ -1,4 +1,4 @@
-"""How a camera's picture moved since the one before: where each pixel was, and how far to trust that."""
+"""How a camera's image moved since the one before: where each pixel was, and how far to trust that."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
 FLOW_WIDTH = 160
-"""Pixels. The flow is found between pictures of this width, or their own if that is smaller."""
+"""Pixels. The flow is found between images of this width, or their own if that is smaller."""
 GREY_TOLERANCE = 16.0
-"""Grey levels by which the picture before may differ, once moved, where it shows the same surface."""
+"""Grey levels by which the image before may differ, once moved, where it shows the same surface."""
 FLOW_TOLERANCE = 1.0
 """Pixels, at `FLOW_WIDTH`, by which the flow there and back may miss its start."""
 LEAST_OVERLAP = 0.25
-"""Mean trust below which the two pictures have nothing to do with each other: the scene was cut."""
+"""Mean trust below which the two images have nothing to do with each other: the scene was cut."""
 _FINEST_SCALE = 1
-"""Half the resolution is the finest that is matched, instead of a quarter: the pictures are small already."""
+"""Half the resolution is the finest that is matched, instead of a quarter: the images are small already."""
 _SMALLEST = 16
 """Pixels that the flow needs in width and height."""
 _PRECISION = 0.05
 """Pixels, what the flow can be trusted to at best."""
 _FEWEST = 100
 _SAMPLED = np.s_[::4, ::4]
-"""Enough pixels for what holds for the whole picture."""
+"""Enough pixels for what holds for the whole image."""
 
 Size = tuple[int, int]
 Array = npt.NDArray[Any]
@@ -44,7 +44,7 @@ class Motion:
     trust: FloatImage
     """In [0, 1]: 0 where it was hidden, outside, or looked different."""
     expansion: float
-    """How much larger the picture became: the camera came nearer by about this factor; 1 if it only turned."""
+    """How much larger the image became: the camera came nearer by about this factor; 1 if it only turned."""
 
     def carry(self, image: Array, is_smooth: bool = True) -> Array:
         """A map (h, w) or (h, w, channels) of the frame before, moved onto this one."""
@@ -63,7 +63,7 @@ class Motion:
 
 
 class MotionTracker:
-    """Optical flow by Dense Inverse Search (Kroeger et al., ECCV 2016), there and back, from picture to picture."""
+    """Optical flow by Dense Inverse Search (Kroeger et al., ECCV 2016), there and back, from image to image."""
 
     def __init__(self) -> None:
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
@@ -71,11 +71,11 @@ class MotionTracker:
         self._before: UInt8Image | None = None
 
     def reset(self) -> None:
-        """Forgets the last picture."""
+        """Forgets the last image."""
         self._before = None
 
     def track(self, rgb: UInt8Image) -> Motion | None:
-        """The motion since the last picture; None for the first one, another size, or another scene.
+        """The motion since the last image; None for the first one, another size, or another scene.
 
         Args:
             rgb: (H, W, 3). The motion has `FLOW_WIDTH` columns, or W if that is less.
@@ -104,7 +104,7 @@ class MotionTracker:
         return Motion(x, y, trust, _expansion(x, y, columns, rows, trust))
 
     def _flow(self, here: UInt8Image, there: UInt8Image) -> FloatImage:
-        """(h, w, 2), pixels to the right and down from a place in one picture to its place in the other."""
+        """(h, w, 2), pixels to the right and down from a place in one image to its place in the other."""
         start = np.zeros((*here.shape, 2), np.float32)
         return np.asarray(self._search.calc(here, there, start), np.float32)
 
@@ -119,7 +119,7 @@ def _fall(squared: Array, limit: float) -> FloatImage:
 
 
 def _difference(warped: Array, now: Array) -> FloatImage:
-    """Grey levels by which two pictures differ around each pixel, apart from a change of exposure."""
+    """Grey levels by which two images differ around each pixel, apart from a change of exposure."""
     difference = now.astype(np.float32) - warped
     difference -= np.median(difference[_SAMPLED])
     return np.asarray(cv2.blur(np.abs(difference), (3, 3)), np.float32)

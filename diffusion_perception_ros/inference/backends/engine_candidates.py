@@ -7,18 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_perception_ros.inference.backends import Backend, BackendUnavailable
+from diffusion_perception_ros.inference.backends.backend import Backend, BackendUnavailable, Check
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
 
-
-Check = Callable[[Backend], str | None]
-"""What is wrong with a backend's outputs, None if they are right."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Rung:
+class EngineCandidate:
     """One way to build an engine."""
 
     key: EngineKey
@@ -28,11 +25,13 @@ class Rung:
     """Raises BackendUnavailable if it cannot be loaded."""
 
 
-def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -> tuple[Path, Backend]:
+def first_working_engine(
+    candidates: Sequence[EngineCandidate], cache: EngineCache, graph: str, check: Check
+) -> tuple[Path, Backend]:
     """The first engine that can be had and computes the right thing; from the cache where it is there.
 
     Args:
-        rungs: Fastest first.
+        candidates: Fastest first.
         cache: Gets what is built, and what turned out to be wrong.
         graph: Stem of the ONNX file's name.
         check: Compares an engine with the CPU. One from the cache is checked as well: the driver's or the library's
@@ -45,37 +44,37 @@ def climb(rungs: Sequence[Rung], cache: EngineCache, graph: str, check: Check) -
         BackendUnavailable: none of them; the message has the reason of each.
     """
     reasons = []
-    for rung in rungs:
-        problem = cache.rejection(graph, rung.key)
+    for candidate in candidates:
+        problem = cache.rejection(graph, candidate.key)
         if problem is None:
             try:
-                backend = rung.load(_engine(rung, cache, graph))
+                backend = candidate.load(_engine(candidate, cache, graph))
                 problem = check(backend)
                 if problem is None:
-                    return cache.path(graph, rung.key), backend
+                    return cache.path(graph, candidate.key), backend
             except (BackendUnavailable, RuntimeError) as error:
                 problem = str(error)
-            _remember(cache, graph, rung.key, problem)
+            _remember(cache, graph, candidate.key, problem)
         else:
-            problem += f" (known from {cache.path(graph, rung.key).with_suffix('.json')}: delete it to try again)"
-        reasons.append(f"{rung.key.precision}: {problem}")
+            problem += f" (known from {cache.path(graph, candidate.key).with_suffix('.json')}: delete it to try again)"
+        reasons.append(f"{candidate.key.precision}: {problem}")
         _log.warning("no TensorRT engine of %s in %s", graph, reasons[-1])
     raise BackendUnavailable("TensorRT: " + "; ".join(reasons))
 
 
-def _engine(rung: Rung, cache: EngineCache, graph: str) -> bytes:
-    engine = cache.load(graph, rung.key)
+def _engine(candidate: EngineCandidate, cache: EngineCache, graph: str) -> bytes:
+    engine = cache.load(graph, candidate.key)
     if engine is not None:
         return engine
     _log.warning(
         "building a TensorRT engine of %s in %s for %s: this takes minutes, and happens once",
         graph,
-        rung.key.precision,
-        rung.key.gpu,
+        candidate.key.precision,
+        candidate.key.gpu,
     )
-    engine = rung.build()
+    engine = candidate.build()
     try:
-        path = cache.store(graph, rung.key, engine)
+        path = cache.store(graph, candidate.key, engine)
         _log.warning("the engine is built and kept in %s", path)
     except OSError as error:
         _log.warning("the engine cannot be kept in %s (%s): it will be built at every start", cache.folder, error)
