@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there: the only module that renames what it wrote into place."""
+"""Files that are either whole or not there: with `folders`, the only modules that rename what they wrote into place."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,36 +49,6 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}; choose another place") from error
-
-
-@contextmanager
-def replacing_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place when the block succeeds, and vanishes when it fails.
-
-    Raises:
-        InputError: `output` exists and `overwrite` is not set, or it cannot be written.
-    """
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} exists already: choose another folder or give --overwrite")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if output.exists():
-            old = temporary.with_name(temporary.name + ".old")
-            os.replace(output, old)
-            os.replace(temporary, output)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, output)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -147,6 +147,8 @@ def test_half_precision_with_a_tiny_autoencoder_and_fixed_noise(checkpoints: dic
     ("words", "said"),
     [
         (["--size", "100x64"], "cannot take 100x64 pictures, sides must be multiples of 8: the nearest size is 96x64"),
+        (["--size", "80000x80000"], "--size 80000x80000: sides must be between 1 and 4096 pixels"),
+        (["--size", "0x64"], "--size 0x64: sides must be between 1 and 4096 pixels"),
         (["--size", "large"], "--size is WIDTHxHEIGHT in pixels"),
         (["--steps", "4"], "lotus models predict in one step: give --steps 1, not 4"),
         (["--steps", "0"], "must be at least 1"),
@@ -187,7 +189,18 @@ def test_an_existing_folder_is_kept_unless_asked(
     (tmp_path / "model" / "mine.txt").write_text("mine")
     assert export(checkpoints["d"], tmp_path / "model") == 2
     assert "exists already" in capsys.readouterr().err
+    assert export(checkpoints["d"], tmp_path / "model", "--overwrite") == 2
+    assert "is not a model folder, and --overwrite replaces nothing else" in capsys.readouterr().err
     assert (tmp_path / "model" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("size", ["80000x80000", "100x64"])
+def test_sizes_are_checked_before_weights_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    assert export(tmp_path / "no checkpoint at all", tmp_path / "model", size=size) == 2
+    message = capsys.readouterr().err
+    assert "--size 80000x80000" in message or "cannot take 100x64 pictures" in message
 
 
 def test_weights_that_are_no_numbers_make_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

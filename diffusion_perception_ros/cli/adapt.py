@@ -12,6 +12,7 @@ from rich.table import Table
 
 from diffusion_perception_ros.cli.common import TableConsole, add_model_argument
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.model_folder import replaced_model
 from diffusion_perception_ros.inference.card import Label, ModelCard, read_card
 from diffusion_perception_ros.inference.models import find_model
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--name", help="name on the card (default: the output folder's)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder, and nothing else")
     parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: as in the config)")
     parser.add_argument(
         "--config", type=Path, help="how it is trained (default: the package's config/train/adapt.yaml)"
@@ -95,8 +96,7 @@ def _check(args: argparse.Namespace, card: ModelCard) -> None:
         raise InputError(f"--held-out is a share between 0 and 1, got {args.held_out:g}")
     if args.images < 1:
         raise InputError(f"--images must be at least 1, got {args.images}")
-    if args.output.exists() and not args.overwrite:
-        raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
+    replaced_model(args.output, args.overwrite)
     if missing := [task for task in args.task if task not in card.tasks]:
         raise InputError(f"'{card.name}' has no {', '.join(missing)}: it has {', '.join(card.tasks)}")
     if "semantic" not in args.task and (args.background or args.labels == "own"):
@@ -144,8 +144,11 @@ def _deliver(args: argparse.Namespace, base: Path, card: ModelCard, folder: Path
             f"The run is in {folder}"
         )
         return 0
+    replaced = replaced_model(args.output, args.overwrite)
     with Console(file=sys.stderr).status(f"exporting {args.output}"):
         written = export_adapted(folder, args.output, list(ShardDataset(folder / "data" / "adapt")), model)
+    if replaced:
+        print(f"{args.output}: replaced {replaced}", file=sys.stderr)
     verdict = f"not better ({', '.join(worse)})" if worse else "better"
     print(f"{args.output}: {written.name}, {written.precision}, {verdict} on the held-out images; run in {folder}")
     return 0

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.model_folder import replaced_model
+from diffusion_perception_ros.export.sizes import parse_size
 from diffusion_perception_ros.families import FAMILIES, family_module
 
 
@@ -109,21 +111,7 @@ def _add_family(family: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="model folder to write")
     parser.add_argument("--name", help="name on the card (default: the output folder's)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
-
-
-def parse_size(text: str) -> tuple[int, int] | None:
-    """`768x576` → (768, 576), `dynamic` → None.
-
-    Raises:
-        InputError: neither of them.
-    """
-    if text == "dynamic":
-        return None
-    width, separator, height = text.partition("x")
-    if not (separator and width.isdecimal() and height.isdecimal()):
-        raise InputError(f"--size is WIDTHxHEIGHT in pixels, such as 768x576, or 'dynamic', got '{text}'")
-    return int(width), int(height)
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder, and nothing else")
 
 
 def parse_settings(words: list[str]) -> dict[str, str]:
@@ -143,8 +131,8 @@ def _run_family(args: argparse.Namespace) -> int:
 
     module = family_module(args.family)  # imports torch and diffusers: only when it is needed
     from diffusion_perception_ros.families.export import export_family
-    from diffusion_perception_ros.families.export_options import ExportOptions
-    from diffusion_perception_ros.families.recipe import LoadOptions
+    from diffusion_perception_ros.families.export_options import ExportOptions, check_options
+    from diffusion_perception_ros.families.recipe import LoadOptions, recipes_of_task
 
     options = ExportOptions(
         name=args.name or args.output.name,
@@ -164,15 +152,23 @@ def _run_family(args: argparse.Namespace) -> int:
     fewest = 2 if args.vae == "none" else 1  # one to fit the linear decoder, another to measure it
     if args.check_pictures < fewest:
         raise InputError(f"--check-pictures must be at least {fewest}, got {args.check_pictures}")
-    if args.output.exists() and not args.overwrite:
-        raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
+    replaced = replaced_model(args.output, args.overwrite)
+    recipes = recipes_of_task(module.RECIPES, args.checkpoint, args.task)
+    if recipes[0].fixed_size is None:  # otherwise the checkpoint's own config says which size it is
+        check_options(recipes[0], options)  # before gigabytes are downloaded and loaded
     load_options = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
     with Console(file=sys.stderr).status(f"loading {args.checkpoint}") as status:
         model = module.load(args.checkpoint, args.task, load_options)
         status.update(f"exporting {args.checkpoint} and comparing it with PyTorch")
         card = export_family(model, args.output, check_pictures(args.check_pictures), options)
+    _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, {', '.join(f'{k} {v:g}' for k, v in card.parity.items())}")
     return 0
+
+
+def _say_replaced(output: Path, replaced: str | None) -> None:
+    if replaced is not None:
+        print(f"{output}: replaced {replaced}", file=sys.stderr)
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -235,6 +231,7 @@ def _run_native(args: argparse.Namespace) -> int:
         raise InputError(f"a onestep network is exported with --precision fp32 or int8, not {args.precision}")
     state = checkpoint.state
     pictures = ShardDataset(args.pictures) if args.pictures else open_sources(stored_sources(state))
+    replaced = replaced_model(args.output, args.overwrite)
     step = max(1, len(pictures) // 104)
     samples = [pictures[index] for index in range(0, len(pictures), step)]
     options = ExportOptions(
@@ -247,6 +244,7 @@ def _run_native(args: argparse.Namespace) -> int:
     )
     with Console(file=sys.stderr).status(f"exporting {args.checkpoint}"):
         card = export_model(args.checkpoint, args.output, samples, options)
+    _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, largest depth difference {card.parity['depth_max']:g}")
     return 0
 
@@ -262,15 +260,15 @@ def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 
     if args.pictures or args.metric:
         raise InputError(f"--{'pictures' if args.pictures else 'metric'} is for onestep networks")
-    if args.output.exists() and not args.overwrite:
-        raise InputError(f"{args.output} exists already: choose another folder or give --overwrite")
+    replaced = replaced_model(args.output, args.overwrite)
+    size = parse_size(args.size) if args.size else None
     credits = _read_credits(args.credits)
     load = load_joint if checkpoint.identity.get("joint") else load_trained
     model = load(checkpoint, args.tasks.split(",") if args.tasks else ())
     options = ExportOptions(
         name=args.name or args.output.name,
         checkpoint=f"{checkpoint.state['name']}, step {checkpoint.state['step']}",
-        size=parse_size(args.size) if args.size else model.recipe.fixed_size,
+        size=size if args.size else model.recipe.fixed_size,
         precision=args.precision,
         steps=args.steps or model.steps,
         ensemble=args.ensemble or 1,
@@ -286,6 +284,7 @@ def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     with Console(file=sys.stderr).status(f"exporting {args.checkpoint} and comparing it with PyTorch"):
         card = export_family(model, args.output, check_pictures(CHECK_PICTURES), options, documents)
     differences = ", ".join(f"{name} {value:g}" for name, value in card.parity.items() if name.endswith("_max"))
+    _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, {differences}")
     return 0
 

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.model_folder import replaced_model
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
 from diffusion_perception_ros.inference.models import user_models_folder
 
@@ -28,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="picture of the graph, or 'dynamic' (default: the catalogue's)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the catalogue's)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder, and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
     """Shows the licence, downloads, exports."""
     entry = find_entry(args.name)
     output: Path = args.output or user_models_folder() / entry.name
-    if output.exists() and not (args.overwrite or args.download_only):
-        raise InputError(f"{output} exists already: give --overwrite to replace it, or another folder with -o")
+    if not args.download_only:
+        replaced_model(output, args.overwrite)
     _check_training_packages(args.download_only)
     from diffusion_perception_ros.families import fetching
 

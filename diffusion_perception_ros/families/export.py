@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.model_folder import new_model_folder
 from diffusion_perception_ros.families.export_card import model_card, sampler_fields
 from diffusion_perception_ros.families.export_options import ExportOptions, Noise, check_options, choose_noise
 from diffusion_perception_ros.families.graphs import (
@@ -29,7 +30,6 @@ from diffusion_perception_ros.families.onnx_check import Feed, compare_graph, ru
 from diffusion_perception_ros.families.readme import model_readme
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
 from diffusion_perception_ros.families.smaller_vae import use_linear_decoder, use_tiny_vae
-from diffusion_perception_ros.files import replacing_folder
 from diffusion_perception_ros.inference.card import ModelCard, write_card
 
 
@@ -65,7 +65,7 @@ def export_family(
     sampler = None if options.is_fused else sampler_fields(model, options, noise)
     width, height = options.size or _default_size(model.recipe)
     sizes = Sizes(model, width, height, dynamic=options.size is None)
-    with replacing_folder(output, options.overwrite) as folder:
+    with new_model_folder(output, options.overwrite) as folder:
         feeds = _feeds(model, pictures, width, height, with_noise=noise.kind != "none")
         parity = _exchange_vae(model, options, feeds)
         if options.is_fused:

@@ -17,14 +17,13 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 from torch.export import Dim
 
+from diffusion_perception_ros.export.sizes import MAX_SIDE
 from diffusion_perception_ros.families.recipe import FamilyModel
 
 
 OPSET = 18
 EXTERNAL_DATA_BYTES = 1_500_000_000
 """Larger graphs keep their weights in a second file: an ONNX file itself ends at 2 GB."""
-MAX_SIDE = 4096
-"""Largest side of a picture that a graph for all sizes takes."""
 MOST_MEMBERS = 63
 """Largest batch that the exporter reckons with. diffusers' U-Nets upsample 64 and more in another way (`Upsample2D`),
 and a range that reaches into both makes it trace the network twice. The graph itself takes a batch of any size."""

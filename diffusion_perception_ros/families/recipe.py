@@ -201,23 +201,31 @@ class FamilyModel(nn.Module, ABC):
         raise InputError(f"{self.recipe.family} models predict in one step: give --steps 1, not {steps}")
 
 
+def recipes_of_task(recipes: Sequence[Recipe], checkpoint: str, task: str) -> tuple[Recipe, ...]:
+    """The recipes of a task, of all variants; they agree on the sizes that the network takes.
+
+    Raises:
+        InputError: there is none, or `checkpoint` is a published one of another task.
+    """
+    tasks = list(dict.fromkeys(recipe.task for recipe in recipes))
+    if task not in tasks:
+        raise InputError(f"{recipes[0].family} has no task '{task}': choose --task {' or '.join(tasks)}")
+    published = [recipe.task for recipe in recipes if checkpoint in recipe.checkpoints]
+    if published and task not in published:
+        raise InputError(f"{checkpoint} was published for the task '{published[0]}': give --task {published[0]}")
+    return tuple(recipe for recipe in recipes if recipe.task == task)
+
+
 def find_recipe(recipes: Sequence[Recipe], checkpoint: str, task: str, variant: str = "") -> Recipe:
     """The recipe of a task and variant.
 
     Raises:
         InputError: there is none, or `checkpoint` is a published one of another task.
     """
-    family = recipes[0].family
-    tasks = list(dict.fromkeys(recipe.task for recipe in recipes))
-    if task not in tasks:
-        raise InputError(f"{family} has no task '{task}': choose --task {' or '.join(tasks)}")
-    published = [recipe.task for recipe in recipes if checkpoint in recipe.checkpoints]
-    if published and task not in published:
-        raise InputError(f"{checkpoint} was published for the task '{published[0]}': give --task {published[0]}")
-    found = next((recipe for recipe in recipes if (recipe.task, recipe.variant) == (task, variant)), None)
-    if found is None:
-        raise InputError(f"{family} has no published recipe for the task '{task}' of variant '{variant}'")
-    return found
+    for recipe in recipes_of_task(recipes, checkpoint, task):
+        if recipe.variant == variant:
+            return recipe
+    raise InputError(f"{recipes[0].family} has no published recipe for the task '{task}' of variant '{variant}'")
 
 
 def choose_setting(options: LoadOptions, name: str, choices: Sequence[str], default: str) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import cv2
 from rich.console import Console
 
-from diffusion_perception_ros.datasets.shards import ShardDataset, ShardWriter
+from diffusion_perception_ros.datasets.shards import ShardDataset, ShardWriter, read_manifest
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.files import replacing_folder, write_bytes
+from diffusion_perception_ros.files import write_bytes
+from diffusion_perception_ros.folders import replaced_by, replacing_folder
 from diffusion_perception_ros.sample import Sample
 
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _SHEET_PAIRS = 32
+_SHARD = "created"
+"""Name of the only shard in the output folder."""
 Pair = tuple[Sample | None, Sample]
 """The real pair that it was made from, if any, and the created one."""
 
@@ -50,12 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="picture of the first pairs, .png or .jpg")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the pairs, as shards")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace pairs created before")
 
 
 def run(args: argparse.Namespace) -> int:
     """Creates, writes and draws."""
     _check(args)
+    replaced = replaced_by(args.output, args.overwrite, _identify_pairs) if args.output else None
     from diffusion_perception_ros.research.creation import Creator  # imports torch: only when it is needed
     from diffusion_perception_ros.training.trainer import BEST
 
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     shown = list(itertools.islice(pairs, _SHEET_PAIRS))
     if args.output:
         _write(itertools.chain(shown, pairs), creator, args)
-        _say(f"{args.count} pairs: {args.output}")
+        _say(f"{args.count} pairs: {args.output}{f' (replaced {replaced})' if replaced else ''}")
     if args.sheet:
         _draw(shown, args.sheet)
         _say(f"{len(shown)} pairs: {args.sheet}")
@@ -108,11 +112,25 @@ def _pairs(creator: Creator, args: argparse.Namespace) -> Iterator[Pair]:
 def _write(pairs: Iterable[Pair], creator: Creator, args: argparse.Namespace) -> None:
     width, height = creator.size
     origin = {name: getattr(args, name) for name in ("noise_level", "labels", "seed")}
-    with replacing_folder(args.output, args.overwrite) as folder:
-        writer = ShardWriter(folder / "created", args.count, height, width)
+    with replacing_folder(args.output, args.overwrite, _identify_pairs) as folder:
+        writer = ShardWriter(folder / _SHARD, args.count, height, width)
         for _, created in pairs:
             writer.append(created, tags=["created"])
         writer.finish({"created_by": str(args.run), **origin})
+
+
+def _identify_pairs(folder: Path) -> str:
+    """What pairs a folder holds, in words.
+
+    Raises:
+        InputError: it holds anything else than one shard of created pairs.
+    """
+    if [path.name for path in folder.iterdir()] != [_SHARD]:
+        raise InputError(
+            f"{folder} does not hold created pairs and nothing else, and --overwrite replaces only such a folder: "
+            "choose another one"
+        )
+    return f"{read_manifest(folder / _SHARD)['count']} created pairs"
 
 
 def _draw(pairs: Sequence[Pair], path: Path) -> None:

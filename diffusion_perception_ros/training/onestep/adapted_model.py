@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.files import replacing_folder
+from diffusion_perception_ros.export.model_folder import new_model_folder
 from diffusion_perception_ros.inference.card import Label, ModelCard, SemanticOutput, read_card, write_card
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.checkpoint import ADAPTER, Checkpoint, latest_checkpoint, read_checkpoint
@@ -121,7 +121,7 @@ def export_adapted(run: Path, output: Path, pictures: Sequence[Sample], model: A
     source, base = last_state(run), read_card(model.base)
     width, height = source.state["config"]["data"]["sizes"][0]
     network = source.averaged_network()
-    with replacing_folder(output, model.overwrite) as folder:
+    with new_model_folder(output, model.overwrite) as folder:
         parity, files = write_network(network, folder, (width, height), pictures, model.precision)
         card = _card(base, model, source, parity, files)
         write_card(card, folder)

@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.files import replacing_folder
+from diffusion_perception_ros.export.model_folder import new_model_folder
 from diffusion_perception_ros.inference.card import (
     DepthOutput,
     ImageInput,
@@ -88,7 +88,7 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
     source = read_checkpoint(checkpoint)
     network = source.averaged_network()
     width, height = source.state["config"]["data"]["sizes"][0]
-    with replacing_folder(output, options.overwrite) as folder:
+    with new_model_folder(output, options.overwrite) as folder:
         parity, files = write_network(network, folder, (width, height), pictures, options.precision)
         card = _card(source, options, (width, height), parity, files)
         write_card(card, folder)

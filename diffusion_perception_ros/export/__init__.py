@@ -1,0 +1,1 @@
+"""The way from a network, published or trained here, to a model folder."""
