@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: with `folders`, the only modules that rename what they wrote into place."""
+"""Files that are whole or not there: only this module and `folders` rename what they wrote into place."""
 
 from __future__ import annotations
 
