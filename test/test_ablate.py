@@ -1,7 +1,7 @@
 """Ladders of experiments: every rung is trained once, a cut one goes on, figures and charts say what came of it.
 
 Each kind of ladder in config/ablation is trained here on toy rooms, and does better on unseen ones than answers that
-never look at the picture.
+never look at the image.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def climb(ladder: Path, out: Path) -> dict[str, Any]:
     return figures
 
 
-def is_drawn(picture: Path) -> bool:
-    pixels = cv2.imread(str(picture))
+def is_drawn(image: Path) -> bool:
+    pixels = cv2.imread(str(image))
     return pixels is not None and bool(pixels.std() > 10)
 
 

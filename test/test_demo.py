@@ -89,7 +89,7 @@ def test_relative_model_answers_in_metres_where_the_bag_has_depth(tmp_path: Path
     scores = metrics["accuracy"]["depth"]["all"]
     assert scores["model_metric"]["absrel"] < 0.1
     assert scores["model_affine"]["images"] == metrics["frames_recorded"]
-    # 0.1 % of so small a picture are fewer points than a scale needs
+    # 0.1 % of so small an image are fewer points than a scale needs
     assert {entry["share"] for entry in metrics["completion"]} == {0.01, 0.05}
     for entry in metrics["completion"]:
         assert list(entry["methods"]) == ["model", "nearest", "joint_bilateral"]

@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 96, 64
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Depth = row of the picture; normals face the camera."""
+    """Depth = row of the image; normals face the camera."""
     return write_model(tmp_path / "models" / "rows")
 
 
@@ -142,7 +142,7 @@ def test_bad_frame_is_named_and_the_rest_scored(
     assert evaluate("--data", scenes, "--model", model, "--json", out) == 1
     error = capsys.readouterr().err
     assert "ramp/1" in error
-    assert "2 pictures scored, 1 left out" in error
+    assert "2 images scored, 1 left out" in error
     result = json.loads(out.read_text())
     assert [entry["name"] for entry in result["skipped"]] == ["ramp/1"]
     assert len(result["images"]) == 2
@@ -163,7 +163,7 @@ def test_nothing_left_is_an_error(scenes: Path, model: Path, capsys: pytest.Capt
     for path in scenes.glob("*/depth/*.png"):
         path.write_bytes(b"")
     assert evaluate("--data", scenes, "--model", model) == 2
-    assert "not one picture" in capsys.readouterr().err
+    assert "not one image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,12 @@ def texture() -> UInt8Image:
 
 
 def wall(distance: float, sideways: float = 0.0) -> Sample:
-    """A wall straight ahead, painted so that the picture at 3 m is `texture()`; and the camera moved to the right."""
+    """A wall straight ahead, painted so that the image at 3 m is `texture()`; and the camera moved to the right."""
     zoom = 3.0 / distance
     shift = np.array([CAMERA.cx, CAMERA.cy]) * (1 - zoom) - (CAMERA.fx * sideways / distance, 0.0)
-    picture = cv2.warpAffine(texture(), np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]]), (WIDTH, HEIGHT))
+    image = cv2.warpAffine(texture(), np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]]), (WIDTH, HEIGHT))
     depth = np.full((HEIGHT, WIDTH), distance, np.float32)
-    return Sample(np.asarray(picture, np.uint8), depth, intrinsics=CAMERA)
+    return Sample(np.asarray(image, np.uint8), depth, intrinsics=CAMERA)
 
 
 def test_the_true_change_of_an_approached_wall_is_no_flicker() -> None:
@@ -202,7 +202,7 @@ def test_run_temporal_steadies_a_video_and_refuses_pictures(
         change[name] = float(np.mean(np.abs(np.diff(np.log(np.maximum(depths, 1e-6)), axis=0))))
     assert change["steady"] < 0.6 * change["raw"]
     assert main(["run", str(still), "-o", str(tmp_path / "no"), "--temporal"]) == 2
-    assert "is a picture without a time" in capsys.readouterr().err
+    assert "is an image without a time" in capsys.readouterr().err
 
 
 def test_only_the_person_moves_in_the_rendered_clip() -> None:

@@ -331,7 +331,7 @@ def test_evaluate_asks_what_the_card_asks_for(tmp_path: Path) -> None:
     tasks = json.loads((tmp_path / "scores.json").read_text())["tasks"]
     found = {task: groups["all"] for task, groups in tasks.items()}
     assert found["mask"]["model"]["iou"] == pytest.approx(0.8, abs=0.03)
-    assert found["mask"]["whole_picture"]["iou"] == pytest.approx(32 * 40 / 64**2)
+    assert found["mask"]["whole_image"]["iou"] == pytest.approx(32 * 40 / 64**2)
     assert found["alpha"]["model"]["mae"] < 0.03 < found["alpha"]["no_foreground"]["mae"]
     assert found["flow"]["model"]["epe"] == pytest.approx(5.0, abs=0.01)  # nothing changed since the picture before
     assert found["flow"]["model"]["images"] == 2

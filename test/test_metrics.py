@@ -342,7 +342,7 @@ def test_summary_averages_over_pictures_and_sums_confusions() -> None:
         scored(Prediction(semantic=first), semantic=half, classes=classes, label_set="camvid"),
     ]
     rows = summarise(images)["semantic"][ALL]
-    # Picture 1: IoU(vehicle) = 1. Picture 2: IoU(sky) = 0, IoU(vehicle) = 1/2. Together: sky 0, vehicle 1.5 / 2.
+    # Image 1: IoU(vehicle) = 1. Image 2: IoU(sky) = 0, IoU(vehicle) = 1/2. Together: sky 0, vehicle 1.5 / 2.
     assert rows["model"]["miou"] == pytest.approx((1.0 + 0.25) / 2)
     assert rows["model"]["set_miou"] == pytest.approx((0.0 + 0.75) / 2)
     assert class_iou(images)["a"]["model"] == pytest.approx({"sky": 0.0, "vehicle": 0.75})

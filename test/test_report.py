@@ -15,10 +15,10 @@ from model_factory import LABELS, write_model
 from diffusion_perception_ros.datasets import EvaluationSample, Skipped
 from diffusion_perception_ros.evaluation.reports.charts import histogram, stage_bars
 from diffusion_perception_ros.evaluation.reports.figures import frame_tiles
+from diffusion_perception_ros.evaluation.reports.panels import Panel
 from diffusion_perception_ros.evaluation.reports.point_view import BACKGROUND, render_point_view
 from diffusion_perception_ros.evaluation.reports.report import write_evaluation_report
-from diffusion_perception_ros.evaluation.reports.tiles import Tile
-from diffusion_perception_ros.evaluation.run import Evaluation, Frame, spread
+from diffusion_perception_ros.evaluation.run import EvaluatedFrame, Evaluation, spread
 from diffusion_perception_ros.evaluation.scoring import score_completed, score_image
 from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, Intrinsics, Prediction
@@ -68,7 +68,7 @@ def floor() -> tuple[EvaluationSample, Prediction]:
     return sample, prediction
 
 
-def decode(tile: Tile) -> np.ndarray:
+def decode(tile: Panel) -> np.ndarray:
     assert tile.source is not None
     data = base64.b64decode(tile.source.partition(",")[2])
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -93,7 +93,7 @@ def test_report_is_self_contained_and_complete(tmp_path: Path, card: ModelCard) 
     sample, prediction = floor()
     result = Evaluation("some/data", card)
     result.images = [score_image(sample, prediction, LABELS)]
-    result.frames = [Frame(sample, prediction)]
+    result.frames = [EvaluatedFrame(sample, prediction)]
     result.skipped = [Skipped("floor/2", "depth/2.png is <missing>")]
     path = write_evaluation_report(tmp_path / "out", result, {"processor": "a <fast> one"})
     page = path.read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_report_is_self_contained_and_complete(tmp_path: Path, card: ModelCard) 
     assert references.loaded
     assert all(reference.startswith("data:image/") for reference in references.loaded)
     assert not re.search(r"url\(|@import|https?://|//cdn", page)
-    for title in [*ALL_TILES, "Time per picture", "row plane in 1/depth", "training data", "processor"]:
+    for title in [*ALL_TILES, "Time per image", "row plane in 1/depth", "training data", "processor"]:
         assert title in page
     assert "floor/1 &lt;b&gt;&amp;" in page
     assert "depth/2.png is &lt;missing&gt;" in page
@@ -119,7 +119,7 @@ def test_depth_completed_from_the_truth_is_not_taken_for_what_the_model_says(tmp
     scores = score_completed(sample, prediction, card)
     assert scores.scores["depth"] == {"model_metric": scores.scores["depth"]["model_metric"]} | alone
     assert scores.scores["depth"]["model_metric"]["absrel"] == 0.0
-    result = Evaluation("some/data", card, images=[scores], frames=[Frame(sample, prediction)], sparse=0.01)
+    result = Evaluation("some/data", card, images=[scores], frames=[EvaluatedFrame(sample, prediction)], sparse=0.01)
     page = write_evaluation_report(tmp_path / "out", result, {}).read_text(encoding="utf-8")
     assert "in metres, completed from 1% of the true depth" in page
     assert re.search(r"<b>0\.000</b><span>Depth in metres, AbsRel\s↓</span><small>completed from 1%", page)
@@ -129,11 +129,11 @@ def test_depth_completed_from_the_truth_is_not_taken_for_what_the_model_says(tmp
 def test_pictures_can_be_enlarged_from_the_keyboard_and_read_aloud(tmp_path: Path, card: ModelCard) -> None:
     sample, prediction = floor()
     result = Evaluation(
-        "some/data", card, images=[score_image(sample, prediction)], frames=[Frame(sample, prediction)]
+        "some/data", card, images=[score_image(sample, prediction)], frames=[EvaluatedFrame(sample, prediction)]
     )
     page = write_evaluation_report(tmp_path / "out", result, {}).read_text(encoding="utf-8")
-    pictures = re.findall(r'<button type="button" title="Enlarge"><img src="data:[^"]+" alt="([^"]+)">', page)
-    assert [text.partition(" of ")[0] for text in pictures] == ALL_TILES
+    images = re.findall(r'<button type="button" title="Enlarge"><img src="data:[^"]+" alt="([^"]+)">', page)
+    assert [text.partition(" of ")[0] for text in images] == ALL_TILES
     assert page.count('<th scope="row">') == page.count("<tr") - page.count("<thead>")
 
 

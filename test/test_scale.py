@@ -26,7 +26,7 @@ from diffusion_perception_ros.inference.sampling.ensemble import ensemble_depth
 from diffusion_perception_ros.metrics.dense import flow_scores
 from diffusion_perception_ros.research.commands.scale import open_data
 from diffusion_perception_ros.research.compute_chart import Row, pareto_front
-from diffusion_perception_ros.research.compute_scaling import Setting, measure
+from diffusion_perception_ros.research.compute_scaling import SamplingSetting, measure
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_every_setting_is_measured_once_and_drawn(model: Path, data: Path, tmp_p
 
 
 def test_scores_are_those_of_the_estimator(model: Path, data: Path, tmp_path: Path) -> None:
-    """Schedules other than the card's are really used, and every picture has its own noise."""
+    """Schedules other than the card's are really used, and every image has its own noise."""
     assert scale(model, data, tmp_path, "--steps", "4", "--ensemble", "1", "--beta-schedule", "squaredcos_cap_v2") == 0
     (line,) = records(tmp_path)
     image = toy_room(0).rgb
@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_estimator(model: Path, data: Path, tmp_path: Pa
         noisy = scheduler.step(latent + 0.3 * noisy + 1e-4 * timestep, timestep, noisy).prev_sample
     expected = noisy[0].permute(1, 2, 0).numpy() * (1, -1, -1)
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
-    assert np.abs(said[2::4, 2::4] - expected).mean() < 0.01  # the picture is rounded when it is resized
+    assert np.abs(said[2::4, 2::4] - expected).mean() < 0.01  # the image is rounded when it is resized
     default = Estimator.load(model, "cpu", 1)
     assert np.abs(default.predict(image, steps=4, seed=11).normals - said).mean() > 0.03
     assert line["sampler"]["beta_schedule"] == "squaredcos_cap_v2"
@@ -117,7 +117,7 @@ def test_models_that_gain_nothing_are_refused_with_the_reason(
 ) -> None:
     assert scale(write_model(tmp_path / "fused"), data, tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert "model 'fused' predicts in one step from the picture alone" in error
+    assert "model 'fused' predicts in one step from the image alone" in error
     assert "cannot change its answer" in error
     zeros = write_sampled_model(tmp_path / "zeros", sampler={"start": "zeros"})
     assert scale(zeros, data, tmp_path / "out") == 2
@@ -152,7 +152,7 @@ def test_rendered_scenes_are_data_too() -> None:
 
 
 def test_flow_is_measured_towards_the_samples_own_previous_picture(tmp_path: Path) -> None:
-    """The test model's flow is 10 pixels right per unit that the previous picture is brighter."""
+    """The test model's flow is 10 pixels right per unit that the previous image is brighter."""
     folder = write_prompted_model(tmp_path / "flow", ["flow"], prompts=["second_image", "noise"])
     estimator = Estimator.load(folder, "cpu", threads=1)
     base = RenderedDataset("rooms", [toy_room(0)])[0]
@@ -167,7 +167,7 @@ def test_flow_is_measured_towards_the_samples_own_previous_picture(tmp_path: Pat
         )
         for now, before in ((51, 102), (0, 153))
     ]
-    record, failed = measure(estimator, samples, Setting(1, 2, "median"))
+    record, failed = measure(estimator, samples, SamplingSetting(1, 2, "median"))
     assert not failed
     assert record["scores"]["flow"]["epe"] == pytest.approx((1.0 + 3.0) / 2, abs=0.01)  # flows of 2 and 6 pixels
     assert record["scores"]["flow"]["outliers"] == pytest.approx(0.0)

@@ -82,12 +82,12 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_every_modality(tmp_path: Path, capsys) -> None:
     sheet = tmp_path / "new" / "sheet.png"
     assert main(["world", "--sheet", str(sheet), "--count", "2", "--size", "64x48"]) == 0
-    picture = cv2.imread(str(sheet))
-    assert picture.shape[0] >= 2 * 48
-    assert picture.shape[1] >= 5 * 64
+    image = cv2.imread(str(sheet))
+    assert image.shape[0] >= 2 * 48
+    assert image.shape[1] >= 5 * 64
     for row in range(2):
         for column in range(5):
-            tile = picture[row * 52 : row * 52 + 48, column * 68 : column * 68 + 64]
+            tile = image[row * 52 : row * 52 + 48, column * 68 : column * 68 + 64]
             assert len(np.unique(tile.reshape(-1, 3), axis=0)) > 1
     assert os.listdir(sheet.parent) == ["sheet.png"]
 

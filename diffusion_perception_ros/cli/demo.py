@@ -22,8 +22,8 @@ from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import (
     INTERPOLATIONS,
-    Comparison,
-    Setting,
+    CompletionComparison,
+    SparseSetting,
     compare_samples,
 )
 from diffusion_perception_ros.evaluation.environment import environment
@@ -42,7 +42,7 @@ VIDEO_LENGTH = 30
 """Frames from the start of the bag whose flicker is measured."""
 SPARSE_SHARE = 0.01
 """Of the pixels of the bag's depth, which a relative model gets as another sensor's, so that it answers in metres."""
-COMPLETED = tuple(Setting(share, pattern) for share in (0.001, 0.01, 0.05) for pattern in ("random", "rows32"))
+COMPLETED = tuple(SparseSetting(share, pattern) for share in (0.001, 0.01, 0.05) for pattern in ("random", "rows32"))
 COMPLETED_FRAMES, COMPLETED_STEP = 4, 4
 """Frames of the bag whose depth is completed, and of which rows and columns are scored."""
 NEEDED_SHARE = 0.95
@@ -119,7 +119,7 @@ def _video(dataset: BagDataset, model: Path, backend: str) -> VideoEvaluation | 
             return None
 
 
-def _completion(dataset: BagDataset, model: Path, backend: str) -> Comparison | None:
+def _completion(dataset: BagDataset, model: Path, backend: str) -> CompletionComparison | None:
     """Depth completed from sparse points on a few frames, without ROS; None where it cannot be scored."""
     with progress_bar() as progress:
         task = progress.add_task("completing sparse depth", total=COMPLETED_FRAMES)

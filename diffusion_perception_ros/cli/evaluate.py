@@ -14,13 +14,13 @@ from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.completion_comparison import Setting, compare
+from diffusion_perception_ros.evaluation.completion_comparison import SparseSetting, compare
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.reports.completion_report import write_comparison_report
 from diffusion_perception_ros.evaluation.reports.report import NO_TRUTH, write_evaluation_report
 from diffusion_perception_ros.evaluation.reports.temporal_report import VIDEO_FRAMES, video_table, write_video_report
 from diffusion_perception_ros.evaluation.run import Evaluation, evaluate
-from diffusion_perception_ros.evaluation.tables import pictures, tables
+from diffusion_perception_ros.evaluation.tables import image_count, tables
 from diffusion_perception_ros.evaluation.temporal import evaluate_video
 from diffusion_perception_ros.files import write_json
 from diffusion_perception_ros.inference.estimator import Estimator
@@ -69,10 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bags: flicker with and without the temporal filter of this time constant (default: %(const)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores here")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with pictures here")
-    parser.add_argument(
-        "--show", type=int, default=8, metavar="N", help="pictures in the report (default: %(default)s)"
-    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write report.html with images here")
+    parser.add_argument("--show", type=int, default=8, metavar="N", help="images in the report (default: %(default)s)")
 
 
 def _share(text: str) -> float:
@@ -91,7 +89,7 @@ def _pattern(text: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    settings = [Setting(share, pattern) for share in args.sparse or () for pattern in args.sparse_pattern]
+    settings = [SparseSetting(share, pattern) for share in args.sparse or () for pattern in args.sparse_pattern]
     if args.compare and not settings:
         raise InputError("--compare needs the share of depth pixels to give away: --sparse 0.001 0.01 0.05")
     if len(settings) > 1 and not args.compare:
@@ -117,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         print(write_evaluation_report(args.report, result, facts), file=sys.stderr)
     if result.unscored:
         print(
-            f"diffusion-perception evaluate: {pictures(len(result.unscored))} with {NO_TRUTH} "
+            f"diffusion-perception evaluate: {image_count(len(result.unscored))} with {NO_TRUTH} "
             f"({', '.join(estimator.card.tasks)}), such as {result.unscored[0]}",
             file=sys.stderr,
         )
@@ -125,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator) -> int:
-    """The video instead of its single pictures."""
+    """The video instead of its single images."""
     with progress_bar() as progress:
         task = progress.add_task(f"{estimator.card.name} on {dataset.name}", total=len(dataset))
         result = evaluate_video(
@@ -147,12 +145,12 @@ def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimato
     return 1 if dataset.skipped else 0
 
 
-def _sparse_facts(setting: Setting | None) -> dict[str, object]:
+def _sparse_facts(setting: SparseSetting | None) -> dict[str, object]:
     return {"sparse": setting and setting.share, "sparse_pattern": setting and setting.pattern}
 
 
 def _compare(
-    args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator, settings: list[Setting]
+    args: argparse.Namespace, dataset: EvaluationDataset, estimator: Estimator, settings: list[SparseSetting]
 ) -> int:
     """Prints the table of depth completion; the exit code."""
     with progress_bar() as progress:
@@ -186,7 +184,7 @@ def open_dataset(
 
 
 def _evaluate_with_progress(
-    dataset: EvaluationDataset, estimator: Estimator, show: int, setting: Setting | None
+    dataset: EvaluationDataset, estimator: Estimator, show: int, setting: SparseSetting | None
 ) -> Evaluation:
     given = {"sparse": setting.share, "pattern": setting.pattern} if setting else {}
     with progress_bar() as progress:
@@ -195,10 +193,12 @@ def _evaluate_with_progress(
 
 
 def _report_problems(scored: int, skipped: list[Skipped], failed: list[Skipped]) -> int:
-    """Names every picture that is missing from the tables; the exit code."""
+    """Names every image that is missing from the tables; the exit code."""
     problems = [("skipped", entry) for entry in skipped] + [("failed", entry) for entry in failed]
     for word, entry in problems:
         print(f"diffusion-perception evaluate: {word} {entry.name}: {entry.reason}", file=sys.stderr)
     if problems:
-        print(f"diffusion-perception evaluate: {pictures(scored)} scored, {len(problems)} left out", file=sys.stderr)
+        print(
+            f"diffusion-perception evaluate: {image_count(scored)} scored, {len(problems)} left out", file=sys.stderr
+        )
     return 1 if problems else 0

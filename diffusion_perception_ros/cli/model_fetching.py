@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint (default: its newest)")
     parser.add_argument("--download-only", action="store_true", help="do not export; say where the checkpoint is")
-    parser.add_argument("--size", metavar="WxH", help="picture of the graph, or 'dynamic' (default: the catalogue's)")
+    parser.add_argument("--size", metavar="WxH", help="image of the graph, or 'dynamic' (default: the catalogue's)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the catalogue's)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model folder, and nothing else")

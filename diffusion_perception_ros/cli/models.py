@@ -124,7 +124,7 @@ def _verify(names: list[str], backend: str, as_json: bool) -> int:
 
 
 def _verify_one(name: str, backend: str) -> dict[str, Any]:
-    """Hashes and card are checked on loading; then a picture of every colour goes through all tasks."""
+    """Hashes and card are checked on loading; then an image of every colour goes through all tasks."""
     facts: dict[str, Any] = {"model": name, "folder": None, "backend": None, "milliseconds": None, "error": None}
     try:
         facts["folder"] = str(find_model(name))

@@ -1,4 +1,4 @@
-"""All predictions of `diffusion-perception run` in one picture, to be looked at, or shown, at a glance."""
+"""All predictions of `diffusion-perception run` in one image, to be looked at, or shown, at a glance."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MOST = 200
 
 
 class PredictionSheet:
-    """A strip of small pictures per frame, strips side by side and below each other.
+    """A strip of small images per frame, strips side by side and below each other.
 
     Args:
         path: PNG or JPEG.
-        with_input: Begin every strip with the input. Without, a sheet can be shown of pictures that cannot.
+        with_input: Begin every strip with the input. Without, a sheet can be shown of images that cannot.
 
     Raises:
-        InputError: `path` does not end like a picture.
+        InputError: `path` does not end like an image.
     """
 
     def __init__(self, path: Path, with_input: bool = True) -> None:
@@ -47,12 +47,12 @@ class PredictionSheet:
         """Frames beyond `MOST`."""
 
     def add(self, name: str, rgb: UInt8Image, maps: Sequence[Path]) -> None:
-        """Takes up a frame: its picture and the files that its maps were written to."""
+        """Takes up a frame: its image and the files that its maps were written to."""
         if len(self._strips) == MOST:
             self.left_out += 1
             return
-        pictures = [rgb] * self._with_input + [read_picture(file) for file in maps]
-        strip = np.concatenate([_cell(picture) for picture in pictures], axis=1)
+        images = [rgb] * self._with_input + [read_picture(file) for file in maps]
+        strip = np.concatenate([_cell(image) for image in images], axis=1)
         strip = np.pad(strip, ((0, CAPTION + GAP), (0, GAP), (0, 0)), constant_values=255)
         baseline = (2, CELL[1] + CAPTION - 4)
         cv2.putText(strip, name, baseline, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
@@ -71,12 +71,12 @@ class PredictionSheet:
         write_bytes(self._path, encoded.tobytes())
 
 
-def _cell(picture: UInt8Image) -> UInt8Image:
-    """The whole picture in a cell, on white."""
-    height, width = picture.shape[:2]
+def _cell(image: UInt8Image) -> UInt8Image:
+    """The whole image in a cell, on white."""
+    height, width = image.shape[:2]
     scale = min(CELL[0] / width, CELL[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     cell = np.full((CELL[1], CELL[0], 3), 255, np.uint8)
     top, left = (CELL[1] - size[1]) // 2, (CELL[0] - size[0]) // 2
     cell[top : top + size[1], left : left + size[0]] = small

@@ -1,4 +1,4 @@
-"""`diffusion-perception world`: samples of the synthetic world, as shards for training or as a picture for eyes."""
+"""`diffusion-perception world`: samples of the synthetic world, as shards for training or as an image for eyes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", type=Path, metavar="DIR", help="write the demo's clip as a bag (mcap) instead")
     parser.add_argument("--count", type=_positive, default=8, metavar="N", help="number of samples (default 8)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the first sample (default 0)")
-    parser.add_argument("--size", type=_size, default=(320, 240), metavar="WxH", help="picture size (default 320x240)")
+    parser.add_argument("--size", type=_size, default=(320, 240), metavar="WxH", help="image size (default 320x240)")
     parser.add_argument("--workers", type=_positive, default=os.cpu_count(), metavar="K", help="processes")
     parser.add_argument("--shard", type=_positive, default=SHARD_SIZE, metavar="N", help="samples per shard")
     parser.add_argument(
@@ -112,8 +112,8 @@ def _draw_sheet(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]
         for seed in range(args.seed, args.seed + args.count):
             samples.append(render_sample(seed, config, width, height, args.supersample))
             progress.advance(task)
-    picture = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
-    _write_image(args.sheet, picture[..., ::-1])
+    image = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
+    _write_image(args.sheet, image[..., ::-1])
     return {"output": str(args.sheet), "written": len(samples)}
 
 

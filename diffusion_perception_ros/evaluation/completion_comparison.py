@@ -42,7 +42,7 @@ class DepthPredictor(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class SparseSetting:
     """How much of the sensor is given away."""
 
     share: float
@@ -50,10 +50,10 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture kept for a report, under one setting."""
+class CompletionExample:
+    """An image kept for a report, under one setting."""
 
-    setting: Setting
+    setting: SparseSetting
     sample: EvaluationSample
     given: FloatImage
     """(H, W) metres, NaN where nothing was given."""
@@ -62,25 +62,25 @@ class Shown:
 
 
 @dataclass
-class Comparison:
-    """Scores of every picture under every setting."""
+class CompletionComparison:
+    """Scores of every image under every setting."""
 
-    scores: dict[Setting, list[tuple[str, dict[str, Scores]]]] = field(default_factory=dict)
-    """Setting to (group, method to scores) of the pictures."""
+    scores: dict[SparseSetting, list[tuple[str, dict[str, Scores]]]] = field(default_factory=dict)
+    """Setting to (group, method to scores) of the images."""
     failed: list[Skipped] = field(default_factory=list)
-    """Pictures that were refused under a setting; no method is scored on them."""
+    """Images that were refused under a setting; no method is scored on them."""
     skipped: list[Skipped] = field(default_factory=list)
-    """Pictures whose files could not be used."""
-    shown: list[Shown] = field(default_factory=list)
+    """Images whose files could not be used."""
+    shown: list[CompletionExample] = field(default_factory=list)
     """Under the setting in the middle of those asked for."""
 
     @property
-    def headline(self) -> Setting:
+    def headline(self) -> SparseSetting:
         """The setting that stands for all: the one in the middle."""
         return middle(list(self.scores))
 
-    def means(self, setting: Setting, group: str = ALL) -> dict[str, Scores]:
-        """Method to mean scores over the pictures of a group."""
+    def means(self, setting: SparseSetting, group: str = ALL) -> dict[str, Scores]:
+        """Method to mean scores over the images of a group."""
         rows = [scores for name, scores in self.scores[setting] if group in (ALL, name)]
         return {
             method: {metric: float(np.nanmean([row[method][metric] for row in rows])) for metric in rows[0][method]}
@@ -88,12 +88,12 @@ class Comparison:
         }
 
     def as_dict(self) -> list[dict[str, Any]]:
-        """For JSON: per setting the number of pictures and the means, over all and per group."""
+        """For JSON: per setting the number of images and the means, over all and per group."""
         return [
             {
                 "share": setting.share,
                 "pattern": setting.pattern,
-                "pictures": len(rows),
+                "images": len(rows),
                 "methods": self.means(setting),
                 "groups": {group: self.means(setting, group) for group in dict.fromkeys(name for name, _ in rows)},
             }
@@ -103,11 +103,11 @@ class Comparison:
     def table(self) -> Table:
         """AbsRel / delta1 of every method, one line per setting; the best of a line in bold."""
         table = Table(
-            title="Depth of the remaining pixels from sparse depth: AbsRel ↓ / δ1 ↑, mean over the pictures",
+            title="Depth of the remaining pixels from sparse depth: AbsRel ↓ / δ1 ↑, mean over the images",
             title_justify="left",
             title_style="bold",
         )
-        for column in ("given", "pattern", "pictures"):
+        for column in ("given", "pattern", "images"):
             table.add_column(column, justify="right")
         methods = next(iter(self.scores.values()))[0][1]
         for method in methods:
@@ -122,7 +122,7 @@ class Comparison:
         return table
 
 
-def middle(settings: Sequence[Setting]) -> Setting:
+def middle(settings: Sequence[SparseSetting]) -> SparseSetting:
     """The setting that is shown of several."""
     return settings[(len(settings) - 1) // 2]
 
@@ -134,37 +134,37 @@ def _bold(value: float, best: float) -> str:
 def compare(
     dataset: EvaluationDataset,
     predictor: DepthPredictor,
-    settings: Sequence[Setting],
+    settings: Sequence[SparseSetting],
     on_image: Callable[[int], None] | None = None,
     show: int = 0,
-) -> Comparison:
-    """Gives away depth pixels of every picture under every setting and scores the others.
+) -> CompletionComparison:
+    """Gives away depth pixels of every image under every setting and scores the others.
 
     Args:
-        on_image: Called with the index of every picture that is done (progress bars).
-        show: Number of pictures to keep for a report, spread over the groups.
+        on_image: Called with the index of every image that is done (progress bars).
+        show: Number of images to keep for a report, spread over the groups.
 
     Raises:
-        InputError: not one picture could be scored, or an unknown pattern.
+        InputError: not one image could be scored, or an unknown pattern.
     """
     kept = spread([dataset.group_of(index) for index in range(len(dataset))], show)
     result = compare_samples(dataset.usable(), predictor, settings, METHODS, on_image=on_image, kept=kept)
     result.skipped = list(dataset.skipped)
     if not result.scores:
-        reason = result.failed[0].reason if result.failed else "no picture has depth"
-        raise InputError(f"not one picture of {dataset.name} could be scored ({reason})")
+        reason = result.failed[0].reason if result.failed else "no image has depth"
+        raise InputError(f"not one image of {dataset.name} could be scored ({reason})")
     return result
 
 
 def compare_samples(
     samples: Iterable[tuple[int, EvaluationSample]],
     predictor: DepthPredictor,
-    settings: Sequence[Setting],
+    settings: Sequence[SparseSetting],
     methods: Collection[str],
     step: int = 1,
     on_image: Callable[[int], None] | None = None,
     kept: Collection[int] = (),
-) -> Comparison:
+) -> CompletionComparison:
     """The same for some samples and methods, scored on every `step`-th row and column.
 
     Args:
@@ -175,7 +175,7 @@ def compare_samples(
     Raises:
         InputError: an unknown pattern.
     """
-    result = Comparison()
+    result = CompletionComparison()
     for index, sample in samples:
         if sample.depth is None:
             continue
@@ -191,7 +191,7 @@ def compare_samples(
             scores = _scores(sample.depth, given, answers, step)
             result.scores.setdefault(setting, []).append((sample.group, scores))
             if index in kept and setting == middle(settings):
-                result.shown.append(Shown(setting, sample, _only(sample.depth, given), answers))
+                result.shown.append(CompletionExample(setting, sample, _only(sample.depth, given), answers))
         if on_image:
             on_image(index)
     return result

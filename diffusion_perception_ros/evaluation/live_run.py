@@ -10,7 +10,7 @@ from typing import Any
 from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.evaluation.completion_comparison import Comparison
+from diffusion_perception_ros.evaluation.completion_comparison import CompletionComparison
 from diffusion_perception_ros.evaluation.recording import STAGES, RecordedFrame, read_recording
 from diffusion_perception_ros.evaluation.reports.completion_report import completion_facts, completion_view
 from diffusion_perception_ros.evaluation.reports.report import (
@@ -31,7 +31,7 @@ from diffusion_perception_ros.evaluation.reports.report import (
 )
 from diffusion_perception_ros.evaluation.reports.scale_report import ScaleState, scale_charts, scale_summary
 from diffusion_perception_ros.evaluation.reports.temporal_report import video_facts, video_frame_view, video_table_view
-from diffusion_perception_ros.evaluation.run import Frame, spread
+from diffusion_perception_ros.evaluation.run import EvaluatedFrame, spread
 from diffusion_perception_ros.evaluation.scoring import ImageScores, score_completed
 from diffusion_perception_ros.evaluation.summary import Summary, percentiles, summarise
 from diffusion_perception_ros.evaluation.temporal import VideoEvaluation
@@ -62,7 +62,7 @@ class LiveRun:
     times: list[int] = field(default_factory=list)
     """Nanoseconds, when the recorder got each frame's last message."""
     images: list[ImageScores] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[EvaluatedFrame] = field(default_factory=list)
     problems: list[Skipped] = field(default_factory=list)
     video: VideoEvaluation | None = None
     """Flicker with and without the temporal filter, on the start of the same bag."""
@@ -70,7 +70,7 @@ class LiveRun:
     """Of the pixels of the bag's depth, which the node got as `sparse_depth`."""
     scales: list[ScaleState] = field(default_factory=list)
     """Of every frame with a status."""
-    completion: Comparison | None = None
+    completion: CompletionComparison | None = None
     """Depth completed from sparse points, on a few frames of the same bag."""
     completion_step: int = 1
     """Every so many rows and columns of them were scored."""
@@ -104,7 +104,7 @@ def analyse(
         dataset: The bag that was played, opened with `depth_required=False`.
         card: Of the model that ran.
         published: Images that the player published.
-        show: Pictures to keep for the report.
+        show: Images to keep for the report.
         on_frame: Called with the number of frames read so far.
 
     Raises:
@@ -128,7 +128,7 @@ def analyse(
         run.header_mismatches += sum(frame_id != sample.frame_id for frame_id in frame.frame_ids)
         run.images.append(score_completed(sample, frame.prediction, card))
         if targets and index >= targets[0]:
-            run.frames.append(Frame(sample, frame.prediction))
+            run.frames.append(EvaluatedFrame(sample, frame.prediction))
             targets = [target for target in targets if target > index]
         if on_frame:
             on_frame(run.predicted)

@@ -19,7 +19,7 @@ BoolImage = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Question:
-    """Prompts for one picture, and what answers them."""
+    """Prompts for one image, and what answers them."""
 
     points: tuple[tuple[float, float, int], ...] = ()
     """u, v in pixels, 1 = inside the object, 0 = outside."""

@@ -1,4 +1,4 @@
-"""An evaluation run: every picture of a data set through a model, scored."""
+"""An evaluation run: every image of a data set through a model, scored."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Predictor(Protocol):
 
 
 @dataclass
-class Frame:
-    """A picture to show: its ground truth and its prediction."""
+class EvaluatedFrame:
+    """An image to show: its ground truth and its prediction."""
 
     sample: EvaluationSample
     prediction: Prediction
@@ -54,13 +54,13 @@ class Evaluation:
     model: ModelCard
     images: list[ImageScores] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    """Pictures whose files could not be used."""
+    """Images whose files could not be used."""
     failed: list[Skipped] = field(default_factory=list)
-    """Pictures on which the model failed."""
+    """Images on which the model failed."""
     unscored: list[str] = field(default_factory=list)
-    """Pictures without ground truth of anything that the model predicts."""
-    frames: list[Frame] = field(default_factory=list)
-    """Pictures kept for a report."""
+    """Images without ground truth of anything that the model predicts."""
+    frames: list[EvaluatedFrame] = field(default_factory=list)
+    """Images kept for a report."""
     sparse: float | None = None
     """Share of the true depth that the model got to answer in metres."""
 
@@ -69,7 +69,7 @@ class Evaluation:
         return summarise(self.images)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, for JSON."""
+        """Everything but the images, for JSON."""
         stages = dict.fromkeys(stage for image in self.images for stage in image.timings)
         return {
             "data": self.data,
@@ -101,17 +101,17 @@ def evaluate(
     sparse: float | None = None,
     pattern: str = RANDOM,
 ) -> Evaluation:
-    """Predicts and scores every usable picture.
+    """Predicts and scores every usable image.
 
     Args:
-        show: Number of pictures to keep for a report, spread over the groups.
-        on_image: Called with the index of every picture that is done (progress bars).
+        show: Number of images to keep for a report, spread over the groups.
+        on_image: Called with the index of every image that is done (progress bars).
         sparse: Share of the ground-truth depth pixels that is given to the model, to scale its depth to metres; the
-            others are scored. The choice only depends on the picture's index.
+            others are scored. The choice only depends on the image's index.
         pattern: Which pixels these are (`sparse_patterns`).
 
     Raises:
-        InputError: not one picture could be scored.
+        InputError: not one image could be scored.
     """
     result = Evaluation(dataset.name, predictor.card, sparse=sparse)
     kept = set(spread([dataset.group_of(index) for index in range(len(dataset))], show))
@@ -132,7 +132,7 @@ def evaluate(
         else:
             result.unscored.append(sample.name)
         if index in kept:
-            result.frames.append(Frame(sample, prediction, asked))
+            result.frames.append(EvaluatedFrame(sample, prediction, asked))
         if on_image:
             on_image(index)
     result.skipped = list(dataset.skipped)
@@ -143,7 +143,7 @@ def evaluate(
         )
     if not result.images:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in (result.skipped + result.failed)[:3])
-        raise InputError(f"not one picture of {dataset.name} could be scored ({reasons or 'it is empty'})")
+        raise InputError(f"not one image of {dataset.name} could be scored ({reasons or 'it is empty'})")
     return result
 
 

@@ -40,13 +40,13 @@ MASK_LEVEL = 0.5
 NORMALS_MAX_DEPTH = 2.0
 """Metres. Beyond, the quantisation of a structured-light sensor is larger than the slopes that are measured."""
 NORMALS_MIN_SHARE = 0.1
-"""Share of the picture that must have ground-truth normals for it to count: a strip at its edge says little."""
+"""Share of the image that must have ground-truth normals for it to count: a strip at its edge says little."""
 NORMALS_DEPTH_KINDS = frozenset({"dense_sensor", "stereo_ground_truth", "exact"})
 
 
 @dataclass
 class ImageScores:
-    """All scores of one picture."""
+    """All scores of one image."""
 
     name: str
     group: str
@@ -92,7 +92,7 @@ def score_image(
     if mask is not None and prediction.mask is not None:
         result.scores["mask"] = {
             "model": mask_scores(prediction.mask >= MASK_LEVEL, mask),
-            "whole_picture": mask_scores(np.ones_like(mask), mask),
+            "whole_image": mask_scores(np.ones_like(mask), mask),
         }
     if sample.alpha is not None and prediction.alpha is not None:
         result.scores["alpha"] = {

@@ -1,4 +1,4 @@
-"""Means over pictures: per task, group and method, and over all pictures."""
+"""Means over images: per task, group and method, and over all images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Summary = dict[str, dict[str, MethodScores]]
 
 
 def summarise(images: Sequence[ImageScores]) -> Summary:
-    """Mean scores. A group's row is the mean over its pictures, the row `all` the mean over all pictures.
+    """Mean scores. A group's row is the mean over its images, the row `all` the mean over all images.
 
-    Each method carries `images`, the number of pictures it was scored on. For semantics, groups of one label set get
+    Each method carries `images`, the number of images it was scored on. For semantics, groups of one label set get
     `set_miou`, the mean IoU of the summed confusion matrix, as data sets report it.
     """
     summary: Summary = {}

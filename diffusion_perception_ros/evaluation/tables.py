@@ -36,7 +36,7 @@ METHOD_TITLES = {
     "majority_class_per_row": "majority class per row",
     "one_instance": "one instance",
     "no_motion": "nothing moves",
-    "whole_picture": "whole picture",
+    "whole_image": "whole image",
     "no_foreground": "no foreground",
 }
 METRIC_TITLES = {
@@ -114,9 +114,9 @@ def metric_title(metric: str) -> str:
     return f"{title} {'↑' if direction > 0 else '↓'}"
 
 
-def pictures(count: int) -> str:
-    """1 picture, 2 pictures."""
-    return f"{count} picture{'s' if count != 1 else ''}"
+def image_count(count: int) -> str:
+    """1 image, 2 images."""
+    return f"{count} image{'s' if count != 1 else ''}"
 
 
 def format_value(metric: str, value: float) -> str:
@@ -127,7 +127,7 @@ def format_value(metric: str, value: float) -> str:
 
 
 def tables(summary: Summary) -> Iterator[RenderableType]:
-    """For every task a table of methods by metrics over all pictures, and one of groups by methods."""
+    """For every task a table of methods by metrics over all images, and one of groups by methods."""
     for task, groups in summary.items():
         yield _overview(task, groups[ALL])
         if len(groups) > 2:
@@ -136,7 +136,9 @@ def tables(summary: Summary) -> Iterator[RenderableType]:
 
 def _overview(task: str, rows: MethodScores) -> Table:
     images = max(int(scores["images"]) for scores in rows.values())
-    table = Table(title=f"{TASK_TITLES[task]}, mean over {pictures(images)}", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{TASK_TITLES[task]}, mean over {image_count(images)}", title_justify="left", title_style="bold"
+    )
     table.add_column("")
     columns = metric_columns(task, rows)
     for metric in columns:
@@ -155,7 +157,7 @@ def _per_group(task: str, groups: dict[str, MethodScores]) -> Table:
     title = f"{TASK_TITLES[task]} per group: {' / '.join(map(metric_title, metrics))}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("group")
-    table.add_column("pictures", justify="right")
+    table.add_column("images", justify="right")
     methods = list(groups[ALL])
     for method in methods:
         table.add_column(METHOD_TITLES[method], justify="right", style=None if is_model(method) else "dim")

@@ -43,8 +43,8 @@ _INVERSE_FLOOR = 0.01
 
 
 @dataclass
-class Shown:
-    """A frame for the pictures of a report."""
+class VideoExample:
+    """A frame for the images of a report."""
 
     sample: Sample
     predictions: dict[str, Prediction]
@@ -73,7 +73,7 @@ class VideoEvaluation:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     gauge: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Method to the scale and shift that bring its relative depth (or disparity) to metres for the whole clip."""
-    shown: list[Shown] = field(default_factory=list)
+    shown: list[VideoExample] = field(default_factory=list)
 
     @property
     def notes(self) -> list[str]:
@@ -86,7 +86,7 @@ class VideoEvaluation:
         return notes
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, for JSON."""
+        """Everything but the images, for JSON."""
         return {name: value for name, value in vars(self).items() if name != "shown"} | {"notes": self.notes}
 
 
@@ -119,7 +119,7 @@ def evaluate_video(
     steady, records = TemporalFilter(time_constant), {method: _Records() for method in METHODS}
     stamps: list[float] = []
     noises, times = [], []
-    last: Shown | None = None
+    last: VideoExample | None = None
     for index, sample in enumerate(samples):
         if sample.depth is None or sample.stamp is None:
             raise InputError(
@@ -130,7 +130,7 @@ def evaluate_video(
         filtered = steady.filter(raw, sample.rgb, sample.stamp)
         times.append(1000 * (time.perf_counter() - start))
         stamps.append(sample.stamp)
-        frame = Shown(sample, dict(zip(METHODS, (raw, filtered), strict=True)), None)
+        frame = VideoExample(sample, dict(zip(METHODS, (raw, filtered), strict=True)), None)
         if last is not None and sample.stamp - stamps[0] >= SETTLING:
             result.frames += 1
             frame.link = correspond(last.sample, sample)
@@ -170,7 +170,7 @@ def depth_of(prediction: Prediction) -> FloatImage | None:
 
 
 def _regions(sample: Sample, moving: BoolImage | None) -> dict[str, BoolImage]:
-    """Where errors are averaged; `absrel` is the whole picture."""
+    """Where errors are averaged; `absrel` is the whole image."""
     assert sample.depth is not None
     regions = {"absrel": np.ones(sample.depth.shape, bool), "edge_absrel": edge_band(sample.depth)}
     if moving is not None:

@@ -1,4 +1,4 @@
-"""Answers that never look at the picture. A model that does not beat them has learnt nothing of it.
+"""Answers that never look at the image. A model that does not beat them has learnt nothing of it.
 
 They are fitted to the ground truth of the very image they are scored on, so each is the best of its family there:
 a harder bar than any fixed guess. A row is the image row v; `row_plane` is the fitted vertical gradient.

@@ -1,14 +1,14 @@
 """How much a video's predictions flicker, and what steadying them does to moving edges.
 
-A prediction flickers where it changes from one picture to the next although the surface that it shows does not. Two
-pictures of a static scene are tied together by the camera's motion alone: it is found from the ground-truth depth and
-the optical flow of the pictures (Perspective-n-Point on points that move consistently), and it gives for each pixel
-its place in the picture before and the depth that the surface had there. What changes beyond that is
+A prediction flickers where it changes from one image to the next although the surface that it shows does not. Two
+images of a static scene are tied together by the camera's motion alone: it is found from the ground-truth depth and
+the optical flow of the images (Perspective-n-Point on points that move consistently), and it gives for each pixel
+its place in the image before and the depth that the surface had there. What changes beyond that is
 
     flicker = mean |log(p_t / p_t-1) - log(z_t / z_t-1)|
 
-over the pixels whose measured depths agree with the motion in both pictures, so without occlusions and moving
-objects. It is a relative change: 0.02 is 2 % from picture to picture. The same formula with the sensor's own depth in
+over the pixels whose measured depths agree with the motion in both images, so without occlusions and moving
+objects. It is a relative change: 0.02 is 2 % from image to image. The same formula with the sensor's own depth in
 place of p is the noise floor of the data. (Related to the temporal alignment error of Video Depth Anything, Chen et
 al., CVPR 2025, which compares warped with predicted depth in metres.)
 """
@@ -43,13 +43,13 @@ _REPROJECTION = 1.0
 
 @dataclass(frozen=True)
 class Correspondence:
-    """N pixels of a picture, the places of the same surface points in the picture before, and what became of them."""
+    """N pixels of an image, the places of the same surface points in the image before, and what became of them."""
 
     rows: npt.NDArray[np.intp]
     columns: npt.NDArray[np.intp]
-    """(N,) pixels of this picture."""
+    """(N,) pixels of this image."""
     places: npt.NDArray[np.float32]
-    """(N, 2), x and y in the picture before."""
+    """(N, 2), x and y in the image before."""
     change: npt.NDArray[np.float32]
     """(N,), log(z_t / z_t-1) of the surface by the camera's motion."""
     noise: float
@@ -57,7 +57,7 @@ class Correspondence:
 
 
 def correspond(before: Sample, now: Sample) -> Correspondence | None:
-    """Ties two pictures of a clip together; None where no camera motion explains most of the surfaces seen.
+    """Ties two images of a clip together; None where no camera motion explains most of the surfaces seen.
 
     Args:
         before, now: With depth and intrinsics, of one size.
@@ -115,7 +115,7 @@ def _camera_motion(
 
 
 def optical_flow(here: UInt8Image, there: UInt8Image) -> FloatImage:
-    """(H, W, 2), pixels right and down between two pictures; Dense Inverse Search (Kroeger et al., ECCV 2016)."""
+    """(H, W, 2), pixels right and down between two images; Dense Inverse Search (Kroeger et al., ECCV 2016)."""
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8) for rgb in (here, there)]
     return np.asarray(search.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32)), np.float32)
@@ -123,7 +123,7 @@ def optical_flow(here: UInt8Image, there: UInt8Image) -> FloatImage:
 
 def at_places(image: FloatImage, places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(N,) values of (H, W) at places (N, 2), x and y, between the pixels; NaN spreads to its neighbours."""
-    # remap works on pictures of at most 32767 columns, so the places become one.
+    # remap works on images of at most 32767 columns, so the places become one.
     count, columns = len(places), 4096
     padded = np.pad(places, ((0, -count % columns), (0, 0))).reshape(-1, columns, 2)
     values = cv2.remap(image, padded[..., 0].copy(), padded[..., 1].copy(), cv2.INTER_LINEAR)
@@ -142,7 +142,7 @@ def depth_change(
     """(N,) relative change (of logarithms) beyond the true one; NaN where a depth is not finite and positive.
 
     Args:
-        before, now: (N,) depth of the same surface points in two pictures, in one scale.
+        before, now: (N,) depth of the same surface points in two images, in one scale.
         true_change: (N,), as `Correspondence.change`.
     """
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -21,7 +21,7 @@ def mask_scores(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_])
 
 
 def alpha_scores(prediction: npt.NDArray[np.floating], truth: npt.NDArray[np.floating]) -> Scores:
-    """`mae`, mean absolute error, and `sad`, its sum over the picture in thousands, as matting papers give it.
+    """`mae`, mean absolute error, and `sad`, its sum over the image in thousands, as matting papers give it.
 
     Args:
         prediction, truth: (H, W) opacity in [0, 1]; NaN in the truth is left out.

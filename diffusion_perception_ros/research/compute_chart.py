@@ -92,7 +92,7 @@ def write_chart(path: Path, records: Sequence[Record], title: str) -> None:
             if row is rows[0]:
                 axes.set_title(name, fontsize=9)
             if row is rows[-1]:
-                axes.set_xlabel("network evaluations per picture")
+                axes.set_xlabel("network evaluations per image")
         axes_of_row[0].set_ylabel(row.title)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(

@@ -1,4 +1,4 @@
-"""Accuracy against compute at test time: the same pictures with more steps, larger ensembles, other noise schedules.
+"""Accuracy against compute at test time: the same images with more steps, larger ensembles, other noise schedules.
 
 After Ravishankar et al., Scaling Properties of Diffusion Models for Perceptual Tasks (CVPR 2025, arXiv:2411.08034).
 """
@@ -38,7 +38,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class SamplingSetting:
     """How much is computed for one prediction, and how."""
 
     steps: int
@@ -60,11 +60,11 @@ class Setting:
 
 def settings_of(
     steps: Sequence[int], sizes: Sequence[int], mergings: Sequence[Merging], samplers: Sequence[Mapping[str, Any]]
-) -> list[Setting]:
+) -> list[SamplingSetting]:
     """Every combination, sampler by sampler, the cheap ones first. A single member is not merged and comes once."""
     sampling = sorted(itertools.product(steps, sizes), key=lambda pair: (pair[0] * pair[1], pair))
     return [
-        Setting(count, size, merging, sampler)
+        SamplingSetting(count, size, merging, sampler)
         for sampler in samplers
         for count, size in sampling
         for merging in (mergings if size > 1 else (None,))
@@ -79,13 +79,13 @@ def check_gain(card: ModelCard) -> None:
     """
     if card.sampler is None and card.noise is None:
         raise InputError(
-            f"model '{card.name}' predicts in one step from the picture alone: there is no step to add, and every "
+            f"model '{card.name}' predicts in one step from the image alone: there is no step to add, and every "
             "member of an ensemble would be equal, so that more compute at test time cannot change its answer; give a "
             "model with several steps, such as one that `export marigold --steps 4` wrote"
         )
 
 
-def check_settings(estimator: Estimator, settings: Sequence[Setting]) -> None:
+def check_settings(estimator: Estimator, settings: Sequence[SamplingSetting]) -> None:
     """Refuses what cannot be measured before anything is.
 
     Raises:
@@ -98,7 +98,7 @@ def check_settings(estimator: Estimator, settings: Sequence[Setting]) -> None:
             make_scheduler(changed_sampler(sampler, setting.sampler), setting.steps)
 
 
-def network_evaluations(card: ModelCard, setting: Setting) -> int:
+def network_evaluations(card: ModelCard, setting: SamplingSetting) -> int:
     """Passes of the denoising network (of the whole graph, for models of one) per prediction."""
     guided = card.sampler is not None and card.sampler.guidance_scale != 1.0
     return setting.steps * setting.ensemble_size * (2 if guided else 1)
@@ -107,24 +107,24 @@ def network_evaluations(card: ModelCard, setting: Setting) -> int:
 def measure(
     estimator: Estimator,
     samples: Sequence[EvaluationSample],
-    setting: Setting,
+    setting: SamplingSetting,
     seed: int = 0,
     on_image: Callable[[], None] = lambda: None,
 ) -> tuple[Record, list[Skipped]]:
-    """Predicts and scores all pictures with one setting.
+    """Predicts and scores all images with one setting.
 
     Args:
         estimator: Opened with the setting's `sampler`; opened for this alone.
-        seed: Of the noise of the first picture; picture i has `seed` + i, so that scores are means over noises too.
-        on_image: Called after every picture.
+        seed: Of the noise of the first image; image i has `seed` + i, so that scores are means over noises too.
+        on_image: Called after every image.
 
     Returns:
-        record: The setting, `network_evaluations`, `cpu_seconds` and `seconds` per picture (the process's, all
-            threads; wall clock), `images`, `scores` and `confidence` (task to metric, means over the pictures).
-        failed: Pictures on which the model failed.
+        record: The setting, `network_evaluations`, `cpu_seconds` and `seconds` per image (the process's, all
+            threads; wall clock), `images`, `scores` and `confidence` (task to metric, means over the images).
+        failed: Images on which the model failed.
 
     Raises:
-        InputError: it failed on every picture.
+        InputError: it failed on every image.
     """
     sampling = {
         "steps": setting.steps,
@@ -151,7 +151,7 @@ def measure(
         sureness.append(confidence_scores(sample, prediction))
     if not images:
         reasons = failed[0].reason if failed else "there is none"
-        raise InputError(f"model '{estimator.card.name}' failed on every picture: {reasons}")
+        raise InputError(f"model '{estimator.card.name}' failed on every image: {reasons}")
     cpu, wall = np.mean(spent, axis=0)
     record = setting.as_dict() | {
         "network_evaluations": network_evaluations(estimator.card, setting),
@@ -165,7 +165,7 @@ def measure(
 
 
 def _predict(estimator: Estimator, sample: EvaluationSample, asked: Question, sampling: dict[str, Any]) -> Prediction:
-    """A prediction of one picture; optical flow leads to the sample's own previous picture."""
+    """A prediction of one image; optical flow leads to the sample's own previous image."""
     estimator.forget()
     if sample.previous is not None:
         estimator.predict(sample.previous, tasks=(), **sampling)
@@ -178,7 +178,7 @@ def _scores(images: Sequence[ImageScores]) -> dict[str, Scores]:
 
 
 def _means(scores: Iterable[dict[str, Scores]]) -> dict[str, Scores]:
-    """Task → metric → mean over the pictures that have the task."""
+    """Task → metric → mean over the images that have the task."""
     collected: dict[str, dict[str, list[float]]] = {}
     for image in scores:
         for task, metrics in image.items():
@@ -197,7 +197,7 @@ class Measurements:
 
         Args:
             path: Of the JSON file.
-            subject: Model, pictures and seed: what the records of one file have in common.
+            subject: Model, images and seed: what the records of one file have in common.
             facts: The machine and the like, of the run that began the file.
 
         Raises:
@@ -226,7 +226,7 @@ class Measurements:
             )
         self._facts, self.records = facts, records
 
-    def has(self, setting: Setting) -> bool:
+    def has(self, setting: SamplingSetting) -> bool:
         """The setting was measured already."""
         wanted = _as_read(setting.as_dict())
         return any(all(record.get(name) == value for name, value in wanted.items()) for record in self.records)

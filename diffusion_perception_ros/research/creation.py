@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Intrinsics, Sample, UInt8Image
 from diffusion_perception_ros.training import checkpoint as checkpoints
-from diffusion_perception_ros.training.batches import whole_pictures
+from diffusion_perception_ros.training.batches import whole_images
 from diffusion_perception_ros.training.diffusion.annotations import classes_of
 from diffusion_perception_ros.training.diffusion.joint import Pairs, depth_of, relative_focal
 from diffusion_perception_ros.training.diffusion.joint_learner import Created, Labels, load_learner
@@ -24,11 +24,11 @@ _SHORTEST_NORMAL = 0.5
 """A shorter vector is grey rather than a direction."""
 _GAP = 4
 _SMALLEST_TILE = 96
-"""Pixels: smaller pictures are enlarged on a sheet."""
+"""Pixels: smaller images are enlarged on a sheet."""
 
 
 class Creator:
-    """The averaged network of a training run, and what it creates: pictures of the size that it was trained on."""
+    """The averaged network of a training run, and what it creates: images of the size that it was trained on."""
 
     def __init__(self, checkpoint: Path, steps: int | None = None) -> None:
         """
@@ -53,14 +53,14 @@ class Creator:
     def from_real(
         self, dataset: Sequence[Sample], indices: Sequence[int], noise_level: float, labels: Labels, seed: int
     ) -> Iterator[tuple[Sample, Sample]]:
-        """The real pictures, resized, and what becomes of each when it is noised to a share of T and denoised.
+        """The real images, resized, and what becomes of each when it is noised to a share of T and denoised.
 
         Raises:
-            InputError: a picture cannot be read, ground truth is missing, or the network gives no finite numbers.
+            InputError: an image cannot be read, ground truth is missing, or the network gives no finite numbers.
         """
         generator = torch.Generator().manual_seed(seed)
         unreadable: dict[int, str] = {}
-        for batch in whole_pictures(dataset, indices, lambda *_: self.size, self._batch_size, unreadable):
+        for batch in whole_images(dataset, indices, lambda *_: self.size, self._batch_size, unreadable):
             created = self._create(self._learner.encode(batch), noise_level, labels, generator)
             cameras = [_camera(row, self.size) for row in batch.intrinsics.tolist()]
             names = [f"created from {name}" for name in batch.names]
@@ -71,7 +71,7 @@ class Creator:
             raise InputError(f"{len(unreadable)} of {len(indices)} samples cannot be read, such as {index}: {reason}")
 
     def from_noise(self, count: int, labels: Labels, seed: int) -> Iterator[Sample]:
-        """Pairs out of nothing, seen by a camera whose focal length is the width of its picture.
+        """Pairs out of nothing, seen by a camera whose focal length is the width of its image.
 
         Raises:
             InputError: the network gives numbers that are not finite.
@@ -88,14 +88,14 @@ class Creator:
         return self._learner.create_pictures(self._learner.network, pairs, noise_level, labels, generator)
 
 
-def _levels(pictures: Tensor) -> UInt8Image:
+def _levels(images: Tensor) -> UInt8Image:
     """(N, 3, H, W) in [-1, 1] → (N, H, W, 3)."""
-    levels = ((pictures + 1.0) * 127.5).round().clamp(0, 255)
+    levels = ((images + 1.0) * 127.5).round().clamp(0, 255)
     return levels.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
 
 def _camera(intrinsics: Sequence[float], size: tuple[int, int]) -> Intrinsics:
-    """That of a row of `Batch.intrinsics`; where it is unknown, one whose focal length is the width of its picture."""
+    """That of a row of `Batch.intrinsics`; where it is unknown, one whose focal length is the width of its image."""
     width, height = size
     if not np.isfinite(intrinsics).all():
         return Intrinsics(width, height, width, width, (width - 1) / 2, (height - 1) / 2)
@@ -105,7 +105,7 @@ def _camera(intrinsics: Sequence[float], size: tuple[int, int]) -> Intrinsics:
 def _samples(created: Created, cameras: Sequence[Intrinsics], names: Sequence[str], focal: Tensor) -> list[Sample]:
     """
     Args:
-        focal: (N,) in widths of the picture.
+        focal: (N,) in widths of the image.
     """
     samples = [
         Sample(rgb=rgb, intrinsics=camera, name=name)
@@ -127,7 +127,7 @@ def _samples(created: Created, cameras: Sequence[Intrinsics], names: Sequence[st
 
 
 def pair_sheet(pairs: Sequence[tuple[Sample | None, Sample]], columns: int = 2) -> UInt8Image:
-    """Rows of the real picture, where there is one, the created one and its labels; `columns` pairs side by side."""
+    """Rows of the real image, where there is one, the created one and its labels; `columns` pairs side by side."""
     strips = [np.concatenate([_tile(tile) for tile in _tiles(real, created)], axis=1) for real, created in pairs]
     return grid(strips, columns)
 
@@ -144,8 +144,8 @@ def _tiles(real: Sample | None, created: Sample) -> list[UInt8Image]:
     return tiles
 
 
-def _tile(picture: UInt8Image) -> UInt8Image:
-    times = -(-_SMALLEST_TILE // min(picture.shape[:2]))
-    size = picture.shape[1] * times, picture.shape[0] * times
-    large = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST)
+def _tile(image: UInt8Image) -> UInt8Image:
+    times = -(-_SMALLEST_TILE // min(image.shape[:2]))
+    size = image.shape[1] * times, image.shape[0] * times
+    large = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
     return np.pad(large, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255)

@@ -16,7 +16,7 @@ from diffusion_perception_ros.safe_files import read_yaml
 
 START = "before training"
 BASELINES = {"constant_": "best constant", "row_plane_": "row plane", "majority_": "most frequent class"}
-"""Prefix of the scores of answers that never look at the picture → what to call them."""
+"""Prefix of the scores of answers that never look at the image → what to call them."""
 SCORES = {
     "abs_rel": "depth AbsRel",
     "delta1": "depth δ1",
@@ -113,7 +113,7 @@ def summarise(ladder: Ladder, results: Sequence[Mapping[str, Any]]) -> list[Row]
 
 
 def baselines(ladder: Ladder, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Score → what to call an answer → its score: answers that never look at the picture, and those of the weights
+    """Score → what to call an answer → its score: answers that never look at the image, and those of the weights
     that all runs started from, if they were trained before."""
     found: dict[str, dict[str, float]] = {}
     for score in ladder.score:
@@ -131,7 +131,7 @@ def baselines(ladder: Ladder, results: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 def table_of(ladder: Ladder, rows: Sequence[Row], known: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:
-    """Header, rungs, answers that never look at the picture; a column per score, over compute one for that, too."""
+    """Header, rungs, answers that never look at the image; a column per score, over compute one for that, too."""
     over = ladder.over == "compute"
     table = [("", *(["parameters", "operations"] if over else []), *map(title_of, ladder.score))]
     for row in rows:

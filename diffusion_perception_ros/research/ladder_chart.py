@@ -39,9 +39,9 @@ def draw(ladder: Ladder, rows: Sequence[Row], baselines: Mapping[str, Mapping[st
             axes.spines[side].set_visible(False)
     if ladder.title:
         figure.suptitle(ladder.title, fontsize=10)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    return picture.getvalue()
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=DPI)
+    return image.getvalue()
 
 
 def _bars(axes: Axes, score: str, rows: Sequence[Row], lines: Mapping[str, float]) -> None:

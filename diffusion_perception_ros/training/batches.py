@@ -170,7 +170,7 @@ def instance_offsets(instances: UInt16Image) -> FloatArray:
     return offsets
 
 
-def whole_pictures(
+def whole_images(
     dataset: Sequence[Sample],
     indices: Sequence[int],
     size_for: Callable[[int, int], tuple[int, int]],

@@ -10,7 +10,7 @@ from torch import nn
 
 from diffusion_perception_ros.inference.card import InputSize
 from diffusion_perception_ros.sample import Sample, UInt8Image
-from diffusion_perception_ros.training.batches import Batch, whole_pictures
+from diffusion_perception_ros.training.batches import Batch, whole_images
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.learner import Learner
@@ -74,5 +74,5 @@ class Evaluator:
             size_for, batch_size = rule.size_for, 1
         else:
             size_for, batch_size = lambda *_: self._size, self._batch_size
-        pictures = whole_pictures(self._dataset, self._indices, size_for, batch_size, self.unreadable)
+        pictures = whole_images(self._dataset, self._indices, size_for, batch_size, self.unreadable)
         return (batch.to(self._accelerator.device) for batch in pictures)

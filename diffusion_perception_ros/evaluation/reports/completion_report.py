@@ -1,4 +1,4 @@
-"""Tables and pictures of depth that is completed from sparse points, for the demo and for `evaluate --compare`."""
+"""Tables and images of depth that is completed from sparse points, for the demo and for `evaluate --compare`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_perception_ros.evaluation.completion_comparison import ALL, METHODS, Comparison, Setting, Shown
+from diffusion_perception_ros.evaluation.completion_comparison import (
+    ALL,
+    METHODS,
+    CompletionComparison,
+    CompletionExample,
+    SparseSetting,
+)
+from diffusion_perception_ros.evaluation.reports.panels import (
+    Panel,
+    Scale,
+    depth_gradient,
+    embed,
+    error_tile,
+    thickened,
+)
 from diffusion_perception_ros.evaluation.reports.report import (
     REPORT_NAME,
     Fact,
@@ -18,8 +32,7 @@ from diffusion_perception_ros.evaluation.reports.report import (
     percent,
     write_page,
 )
-from diffusion_perception_ros.evaluation.reports.tiles import Scale, Tile, depth_gradient, embed, error_tile, thickened
-from diffusion_perception_ros.evaluation.tables import pictures
+from diffusion_perception_ros.evaluation.tables import image_count
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.visualization import colorize_depth, depth_limits
 from diffusion_perception_ros.metrics.dense import Scores
@@ -27,18 +40,18 @@ from diffusion_perception_ros.sample import FloatImage
 
 
 NOTE = (
-    "AbsRel ↓ / δ1 ↑ in metres of the pixels that are not given, mean over {pictures}. The interpolations "
-    "see the same points, and joint bilateral also the picture. rows32: the 32 scan lines of a lidar."
+    "AbsRel ↓ / δ1 ↑ in metres of the pixels that are not given, mean over {images}. The interpolations "
+    "see the same points, and joint bilateral also the image. rows32: the 32 scan lines of a lidar."
 )
 STEP_NOTE = " Scored on every {step}th row and column."
 ERROR_LIMIT = 0.1
 """Relative error shown as the brightest colour."""
 POINTS_ACROSS = 160
-"""Radii of a drawn point that make up the width of a picture."""
+"""Radii of a drawn point that make up the width of an image."""
 SHOWN_ERRORS = ("model", "joint_bilateral", "nearest", "model_global")
 
 
-def completion_view(result: Comparison, step: int = 1) -> TableView:
+def completion_view(result: CompletionComparison, step: int = 1) -> TableView:
     """One row per share and pattern, one column per method.
 
     Args:
@@ -47,11 +60,11 @@ def completion_view(result: Comparison, step: int = 1) -> TableView:
     first = next(iter(result.scores.values()))
     rows = [(_name(setting), _cells(result.means(setting)), False, False) for setting in result.scores]
     header = [METHODS[method] for method in first[0][1]]
-    note = NOTE.format(pictures=pictures(len(first))) + (STEP_NOTE.format(step=step) if step > 1 else "")
+    note = NOTE.format(images=image_count(len(first))) + (STEP_NOTE.format(step=step) if step > 1 else "")
     return TableView("Depth completed from sparse points", note, header, rows)
 
 
-def completion_facts(result: Comparison) -> list[Fact]:
+def completion_facts(result: CompletionComparison) -> list[Fact]:
     """The model against the best interpolation of the same points, for the share in the middle."""
     setting = result.headline
     means = {method: scores["absrel"] for method, scores in result.means(setting).items()}
@@ -62,7 +75,7 @@ def completion_facts(result: Comparison) -> list[Fact]:
 
 
 def write_comparison_report(
-    folder: Path, result: Comparison, data: str, card: ModelCard, environment: Mapping[str, str]
+    folder: Path, result: CompletionComparison, data: str, card: ModelCard, environment: Mapping[str, str]
 ) -> Path:
     """Writes `report.html` of a comparison.
 
@@ -76,7 +89,7 @@ def write_comparison_report(
         tables.append(_groups_view(result, list(groups)))
     page = Page(
         title=f"{card.name}: depth completed from sparse points of {Path(data).name}",
-        subtitle=f"{pictures(len(result.scores[result.headline]))} of {data}",
+        subtitle=f"{image_count(len(result.scores[result.headline]))} of {data}",
         facts=completion_facts(result),
         frames=views,
         tables=tables,
@@ -86,7 +99,7 @@ def write_comparison_report(
     return write_page(folder / REPORT_NAME, page)
 
 
-def _groups_view(result: Comparison, groups: list[str]) -> TableView:
+def _groups_view(result: CompletionComparison, groups: list[str]) -> TableView:
     setting = result.headline
     methods = result.means(setting)
     rows = [(group, _cells(result.means(setting, group)), False, False) for group in groups]
@@ -102,22 +115,22 @@ def _cells(means: Mapping[str, Scores]) -> list[tuple[str, bool]]:
     ]
 
 
-def _name(setting: Setting) -> str:
+def _name(setting: SparseSetting) -> str:
     return f"{percent(setting.share)} of the pixels given, {setting.pattern}"
 
 
-def _frame_view(shown: Shown) -> FrameView:
+def _frame_view(shown: CompletionExample) -> FrameView:
     """Input, what was given, what came out of it, the truth, and the errors of the methods."""
     truth = shown.sample.depth
     assert truth is not None  # or it would not have been compared
     low, high = depth_limits(truth)
     scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
 
-    def depth_tile(title: str, caption: str, depth: FloatImage) -> Tile:
-        return Tile(title, caption, embed(colorize_depth(depth, low, high)), scale)
+    def depth_tile(title: str, caption: str, depth: FloatImage) -> Panel:
+        return Panel(title, caption, embed(colorize_depth(depth, low, high)), scale)
 
     tiles = [
-        Tile("Input", source=embed(shown.sample.rgb)),
+        Panel("Input", source=embed(shown.sample.rgb)),
         depth_tile("Given depth", "points enlarged", thickened(shown.given, truth.shape[1] / POINTS_ACROSS)),
         depth_tile("Depth, completed", "by the model", shown.answers["model"]),
         depth_tile("Depth, ground truth", "grey: not known", thickened(truth)),

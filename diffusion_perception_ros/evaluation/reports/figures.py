@@ -1,4 +1,4 @@
-"""The pictures of one frame in a report: input, depth, normals, segmentation, point cloud and errors."""
+"""The images of one frame in a report: input, depth, normals, segmentation, point cloud and errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from diffusion_perception_ros.evaluation.reports.object_figures import (
     keypoint_tiles,
     mask_tiles,
 )
-from diffusion_perception_ros.evaluation.reports.point_view import render_point_view
-from diffusion_perception_ros.evaluation.reports.tiles import (
+from diffusion_perception_ros.evaluation.reports.panels import (
+    Panel,
     Scale,
-    Tile,
     css_color,
     depth_gradient,
     embed,
@@ -28,6 +27,7 @@ from diffusion_perception_ros.evaluation.reports.tiles import (
     outlines,
     thickened,
 )
+from diffusion_perception_ros.evaluation.reports.point_view import render_point_view
 from diffusion_perception_ros.evaluation.scoring import aligned_depth, ground_truth_normals
 from diffusion_perception_ros.inference.card import Label, ModelCard
 from diffusion_perception_ros.inference.visualization import (
@@ -60,14 +60,14 @@ def frame_tiles(
     card: ModelCard,
     question: Question = NO_QUESTION,
     metres: str = METRES,
-) -> list[Tile]:
-    """All pictures that the prediction and the ground truth of a frame allow, the input first.
+) -> list[Panel]:
+    """All images that the prediction and the ground truth of a frame allow, the input first.
 
     Args:
         question: What the model was prompted with.
         metres: Caption of metric depth: how it got its metres.
     """
-    tiles = [Tile("Input", source=embed(sample.rgb))]
+    tiles = [Panel("Input", source=embed(sample.rgb))]
     tiles += _depth_tiles(sample, prediction, metres)
     tiles += _normals_tiles(sample, prediction)
     tiles += _segmentation_tiles(sample, prediction, card.labels)
@@ -80,7 +80,7 @@ def frame_tiles(
     return tiles
 
 
-def _depth_tiles(sample: EvaluationSample, prediction: Prediction, metric_caption: str) -> Iterator[Tile]:
+def _depth_tiles(sample: EvaluationSample, prediction: Prediction, metric_caption: str) -> Iterator[Panel]:
     relative = prediction.depth_relative
     if prediction.depth is None and relative is None:
         return
@@ -91,29 +91,29 @@ def _depth_tiles(sample: EvaluationSample, prediction: Prediction, metric_captio
         assert relative is not None
         inverse = prediction.depth_quantity == "relative_disparity"
         low, high = depth_limits(relative)
-        picture = colorize_depth(relative, low, high, near_is_high=inverse)
-        yield Tile("Depth", "relative: near and far, no unit", embed(picture), Scale(depth_gradient(), "near", "far"))
-        yield Tile("Point cloud", "Not shown: the depth is relative, and points need metres.")
+        image = colorize_depth(relative, low, high, near_is_high=inverse)
+        yield Panel("Depth", "relative: near and far, no unit", embed(image), Scale(depth_gradient(), "near", "far"))
+        yield Panel("Point cloud", "Not shown: the depth is relative, and points need metres.")
         return
     low, high = depth_limits(sample.depth if sample.depth is not None else metres)
     scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
-    yield Tile("Depth", caption, embed(colorize_depth(metres, low, high)), scale)
+    yield Panel("Depth", caption, embed(colorize_depth(metres, low, high)), scale)
     if sample.depth is not None:
         truth = thickened(sample.depth)
-        yield Tile("Depth, ground truth", "grey: not known", embed(colorize_depth(truth, low, high)), scale)
+        yield Panel("Depth, ground truth", "grey: not known", embed(colorize_depth(truth, low, high)), scale)
         error = np.abs(metres - sample.depth) / sample.depth
         yield error_tile("Depth error", "relative, |predicted − true| / true", error, DEPTH_ERROR_LIMIT, "%")
     if sample.intrinsics is None:
-        yield Tile("Point cloud", "Not shown: the camera is not calibrated.")
+        yield Panel("Point cloud", "Not shown: the camera is not calibrated.")
         return
     view = render_point_view(sample.rgb, metres, sample.intrinsics)
-    yield Tile("Point cloud", "the depth in metres, seen from the right and above", embed(view))
+    yield Panel("Point cloud", "the depth in metres, seen from the right and above", embed(view))
 
 
-def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Tile]:
+def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Panel]:
     if prediction.normals is None:
         return
-    yield Tile("Surface normals", "red: right, green: down, blue: away", embed(colorize_normals(prediction.normals)))
+    yield Panel("Surface normals", "red: right, green: down, blue: away", embed(colorize_normals(prediction.normals)))
     truth = ground_truth_normals(sample)
     if truth is None:
         return
@@ -123,22 +123,22 @@ def _normals_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator
     yield error_tile("Normal error", source, error, NORMAL_ERROR_LIMIT, "°")
 
 
-def _segmentation_tiles(sample: EvaluationSample, prediction: Prediction, labels: Sequence[Label]) -> Iterator[Tile]:
+def _segmentation_tiles(sample: EvaluationSample, prediction: Prediction, labels: Sequence[Label]) -> Iterator[Panel]:
     if prediction.semantic is None:
         return
-    picture, caption = overlay(sample.rgb, colorize_labels(prediction.semantic, labels), 0.6), ""
+    image, caption = overlay(sample.rgb, colorize_labels(prediction.semantic, labels), 0.6), ""
     if prediction.instances is not None:
-        picture[outlines(prediction.instances)] = 255
+        image[outlines(prediction.instances)] = 255
         caption = f"{_count(prediction.instances)} outlined"
     present = present_labels(prediction.semantic, labels)
     legend = [(label.name, css_color(label.color)) for label in present]
-    yield Tile("Segmentation", caption, embed(picture), legend=legend)
+    yield Panel("Segmentation", caption, embed(image), legend=legend)
     if sample.semantic is not None and sample.label_set is not None:
         yield _segmentation_error(sample, prediction.semantic, labels)
 
 
-def _segmentation_error(sample: EvaluationSample, semantic: npt.NDArray[np.integer], labels: Sequence[Label]) -> Tile:
-    """The picture in grey where the compared class is right, in colour where it is wrong, dark where none is known."""
+def _segmentation_error(sample: EvaluationSample, semantic: npt.NDArray[np.integer], labels: Sequence[Label]) -> Panel:
+    """The image in grey where the compared class is right, in colour where it is wrong, dark where none is known."""
     assert sample.label_set is not None
     assert sample.semantic is not None
     mapping = read_label_map(sample.label_set)
@@ -146,34 +146,34 @@ def _segmentation_error(sample: EvaluationSample, semantic: npt.NDArray[np.integ
     known = truth != mapping.unknown
     wrong = known & (mapping.model_ids(semantic, labels) != truth)
     grey = np.repeat(sample.rgb.mean(axis=2, keepdims=True), 3, axis=2)
-    picture = np.where(wrong[..., None], 0.4 * grey + 0.6 * np.array(WRONG), grey)
-    picture[~known] *= 0.3
+    image = np.where(wrong[..., None], 0.4 * grey + 0.6 * np.array(WRONG), grey)
+    image[~known] *= 0.3
     share = 1 - np.count_nonzero(wrong) / max(np.count_nonzero(known), 1)
     caption = f"{share:.0%} of the compared pixels are right"
     legend = [("wrong", css_color(WRONG)), ("not compared", "#303030")]
-    return Tile("Segmentation error", caption, embed(picture.astype(np.uint8)), legend=legend)
+    return Panel("Segmentation error", caption, embed(image.astype(np.uint8)), legend=legend)
 
 
-def _instance_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Tile]:
+def _instance_tiles(sample: EvaluationSample, prediction: Prediction) -> Iterator[Panel]:
     """Of models without classes the objects; the true ones where they are known."""
     if prediction.instances is None:
         return
     if prediction.semantic is None:
-        picture = _colored_objects(sample.rgb, prediction.instances)
-        yield Tile("Objects", f"{_count(prediction.instances)} in arbitrary colours", embed(picture))
+        image = _colored_objects(sample.rgb, prediction.instances)
+        yield Panel("Objects", f"{_count(prediction.instances)} in arbitrary colours", embed(image))
     if sample.instances is not None:
         caption = f"{_count(sample.instances)} in arbitrary colours"
         unknown = UNKNOWN_INSTANCE in sample.instances
-        picture = _colored_objects(sample.rgb, sample.instances)
-        yield Tile("Objects, ground truth", caption + ("; grey: not known" if unknown else ""), embed(picture))
+        image = _colored_objects(sample.rgb, sample.instances)
+        yield Panel("Objects, ground truth", caption + ("; grey: not known" if unknown else ""), embed(image))
 
 
 def _colored_objects(rgb: UInt8Image, ids: UInt16Image) -> UInt8Image:
     known = np.where(ids == UNKNOWN_INSTANCE, 0, ids).astype(np.uint16)
-    picture = overlay(rgb, colorize_instances(known), 0.6)
-    picture[ids == UNKNOWN_INSTANCE] = INVALID
-    picture[outlines(known)] = 255
-    return picture
+    image = overlay(rgb, colorize_instances(known), 0.6)
+    image[ids == UNKNOWN_INSTANCE] = INVALID
+    image[outlines(known)] = 255
+    return image
 
 
 def _count(ids: UInt16Image) -> str:

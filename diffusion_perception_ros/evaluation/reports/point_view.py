@@ -1,4 +1,4 @@
-"""A point cloud as a picture: coloured points splatted from a viewpoint beside the camera's."""
+"""A point cloud as an image: coloured points splatted from a viewpoint beside the camera's."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ FAR_PERCENTILE = 98.0
 
 
 def render_point_view(rgb: UInt8Image, depth: FloatImage, intrinsics: Intrinsics) -> UInt8Image:
-    """The cloud seen from the right and above, looking at its middle; (H, W, 3) like the picture.
+    """The cloud seen from the right and above, looking at its middle; (H, W, 3) like the image.
 
     Args:
         rgb: (H, W, 3) colours of the points.
         depth: (H, W) metres; not finite or <= 0 = no point.
-        intrinsics: Of the picture, used for the view too.
+        intrinsics: Of the image, used for the view too.
     """
     height, width = depth.shape
-    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
+    image = np.full((height, width, 3), BACKGROUND, np.uint8)
     usable = np.isfinite(depth) & (depth > 0)
     if not usable.any():
-        return picture
+        return image
     usable &= (depth <= np.percentile(depth[usable], FAR_PERCENTILE)) & ~_on_edge(depth)
     points = points_from_depth(depth, intrinsics)[usable].astype(np.float64)
     if not len(points):
-        return picture
+        return image
     seen, scale = _from_beside(points)
-    _splat(picture, seen, rgb[usable], intrinsics, scale)
-    return picture
+    _splat(image, seen, rgb[usable], intrinsics, scale)
+    return image
 
 
 def _on_edge(depth: FloatImage) -> npt.NDArray[np.bool_]:
@@ -68,7 +68,7 @@ def _from_beside(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float6
 
 
 def _splat(
-    picture: UInt8Image,
+    image: UInt8Image,
     points: npt.NDArray[np.float64],
     colors: UInt8Image,
     camera: Intrinsics,
@@ -77,7 +77,7 @@ def _splat(
     """Paints squares, far ones first: as large as the pixel was, magnified, with a margin that closes surfaces."""
     front = points[:, 2] > 0.05 * np.median(points[:, 2])
     points, colors, scale = points[front], colors[front], scale[front]
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     u = np.rint(camera.fx * points[:, 0] / points[:, 2] + camera.cx).astype(np.int64)
     v = np.rint(camera.fy * points[:, 1] / points[:, 2] + camera.cy).astype(np.int64)
     size = np.clip(np.ceil(scale * 1.8), 1, 6).astype(np.int64)
@@ -93,4 +93,4 @@ def _splat(
             x, y, chosen = x[closer], y[closer], chosen[closer]
             # With an index given twice the last value stays: the nearest, by the order.
             nearest[y, x] = points[chosen, 2]
-            picture[y, x] = colors[chosen]
+            image[y, x] = colors[chosen]

@@ -1,4 +1,4 @@
-"""Self-contained HTML reports: pictures first, then accuracy, time and what it was measured with."""
+"""Self-contained HTML reports: images first, then accuracy, time and what it was measured with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from markupsafe import Markup
 from diffusion_perception_ros.datasets import Skipped
 from diffusion_perception_ros.evaluation.reports.charts import histogram, stage_bars
 from diffusion_perception_ros.evaluation.reports.figures import METRES, frame_tiles
-from diffusion_perception_ros.evaluation.reports.tiles import Tile
-from diffusion_perception_ros.evaluation.run import Evaluation, Frame
+from diffusion_perception_ros.evaluation.reports.panels import Panel
+from diffusion_perception_ros.evaluation.run import EvaluatedFrame, Evaluation
 from diffusion_perception_ros.evaluation.summary import ALL, MethodScores, Summary, percentiles
 from diffusion_perception_ros.evaluation.tables import (
     HEADLINE,
@@ -25,11 +25,11 @@ from diffusion_perception_ros.evaluation.tables import (
     TASK_TITLES,
     best_value,
     format_value,
+    image_count,
     is_best,
     is_model,
     metric_columns,
     metric_title,
-    pictures,
 )
 from diffusion_perception_ros.files import write_text
 from diffusion_perception_ros.inference.card import ModelCard
@@ -42,18 +42,18 @@ OWN_METHODS = ("model_affine", "model")
 """The same where a part of the true depth was given to the model: what it says without."""
 NO_TRUTH = "no ground truth of anything that the model predicts"
 TASK_NOTES = {
-    "depth": "Baselines never look at the picture and are fitted to each picture's own ground truth. “Affine-aligned” "
-    "fits one scale and one shift per picture before scoring.",
+    "depth": "Baselines never look at the image and are fitted to each image's own ground truth. “Affine-aligned” "
+    "fits one scale and one shift per image before scoring.",
     "normals": "Ground truth: planes fitted to 21 × 21 pixels of the sensor's depth nearer than 2 m, where normals "
     "are not given.",
     "semantic": "Classes of the data set that the model can name; the majority baselines know the true majority of "
-    "each picture, and of each of its rows.",
+    "each image, and of each of its rows.",
     "instances": "Coverage: best overlap (IoU) of every true object, averaged. Found: share of objects overlapped by "
     "at least a half.",
     "flow": "EPE: mean distance of the vectors' ends in pixels. Outliers: share that is off by more than 3 pixels and "
     "5% of the vector's length.",
-    "mask": "IoU of the answer to one prompt per picture.",
-    "alpha": "MAE: mean absolute error of the opacity. SAD: its sum over the picture, in thousands.",
+    "mask": "IoU of the answer to one prompt per image.",
+    "alpha": "MAE: mean absolute error of the opacity. SAD: its sum over the image, in thousands.",
     "keypoints": "PCK: share of the visible true joints with a point within 0.2 of the person's size. Precision: "
     "share of the points found that lie on a true joint.",
 }
@@ -90,9 +90,9 @@ class TableView:
 class FrameView:
     name: str
     note: str
-    tiles: list[Tile]
+    tiles: list[Panel]
     aspect: float = 4 / 3
-    """Width over height of the pictures."""
+    """Width over height of the images."""
     is_strip: bool = False
     """Tiles are frames of a video side by side, each as wide as the page."""
 
@@ -114,7 +114,7 @@ class Page:
 
 
 def write_evaluation_report(folder: Path, result: Evaluation, environment: Mapping[str, str]) -> Path:
-    """Writes `report.html` of an evaluation run; the pictures are `result.frames`.
+    """Writes `report.html` of an evaluation run; the images are `result.frames`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -127,7 +127,7 @@ def write_evaluation_report(folder: Path, result: Evaluation, environment: Mappi
     totals = [1000 * sum(image.timings.values()) for image in result.images if image.timings]
     page = Page(
         title=f"{result.model.name} on {Path(result.data).name}",
-        subtitle=f"{pictures(len(result.images))} of {result.data}",
+        subtitle=f"{image_count(len(result.images))} of {result.data}",
         facts=_facts(summary, result.sparse),
         frames=frame_views(result.frames, result.model, metres_caption(result.sparse)),
         tables=table_views(summary),
@@ -135,8 +135,8 @@ def write_evaluation_report(folder: Path, result: Evaluation, environment: Mappi
         problems=result.skipped + result.failed + [Skipped(name, NO_TRUTH) for name in result.unscored],
     )
     if totals:
-        page.facts.append(Fact(f"{percentiles(totals)['p50']:.0f} ms", "per picture", "median, prediction only"))
-        page.charts = time_charts("Time per picture", totals, times)
+        page.facts.append(Fact(f"{percentiles(totals)['p50']:.0f} ms", "per image", "median, prediction only"))
+        page.charts = time_charts("Time per image", totals, times)
     return write_page(folder / REPORT_NAME, page)
 
 
@@ -203,8 +203,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def frame_views(frames: Iterable[Frame], card: ModelCard, metres: str = METRES) -> list[FrameView]:
-    """The pictures of every frame to show; `metres` is the caption of metric depth."""
+def frame_views(frames: Iterable[EvaluatedFrame], card: ModelCard, metres: str = METRES) -> list[FrameView]:
+    """The images of every frame to show; `metres` is the caption of metric depth."""
     return [
         FrameView(
             frame.sample.name,
@@ -216,14 +216,14 @@ def frame_views(frames: Iterable[Frame], card: ModelCard, metres: str = METRES) 
     ]
 
 
-def _frame_note(frame: Frame) -> str:
+def _frame_note(frame: EvaluatedFrame) -> str:
     height, width = frame.sample.rgb.shape[:2]
     total = sum(frame.prediction.timings.values())
     return f"{width} × {height}" + (f", {1000 * total:.0f} ms" if total else "")
 
 
 def table_views(summary: Summary) -> list[TableView]:
-    """Per task the methods by metrics over all pictures, then the groups by methods."""
+    """Per task the methods by metrics over all images, then the groups by methods."""
     views = []
     for task, groups in summary.items():
         views.append(_overview(task, groups[ALL]))
@@ -242,7 +242,7 @@ def _overview(task: str, rows: MethodScores) -> TableView:
         body.append((METHOD_TITLES[method], cells, is_model(method), False))
     images = max(int(scores["images"]) for scores in rows.values())
     header = [metric_title(metric) for metric in columns]
-    return TableView(f"{TASK_TITLES[task]}, mean over {pictures(images)}", TASK_NOTES[task], header, body)
+    return TableView(f"{TASK_TITLES[task]}, mean over {image_count(images)}", TASK_NOTES[task], header, body)
 
 
 def _per_group(task: str, groups: Mapping[str, MethodScores]) -> TableView:
@@ -259,13 +259,13 @@ def _per_group(task: str, groups: Mapping[str, MethodScores]) -> TableView:
             cells.append((text, scores is not None and is_best(metrics[0], scores, rows)))
         body.append((group, cells, False, group == ALL))
     title = f"{TASK_TITLES[task]} per group, {' / '.join(map(metric_title, metrics))}"
-    return TableView(title, "", ["pictures", *(METHOD_TITLES[method] for method in methods)], body)
+    return TableView(title, "", ["images", *(METHOD_TITLES[method] for method in methods)], body)
 
 
 def time_charts(title: str, values: Sequence[float], stages: Mapping[str, Sequence[float]]) -> list[Chart]:
     """A histogram of the total and the median of every stage, in milliseconds."""
     medians = {stage: percentiles(times)["p50"] for stage, times in stages.items() if times}
-    charts = [Chart(title, Markup(histogram(values, "ms")), pictures(len(values)))]
+    charts = [Chart(title, Markup(histogram(values, "ms")), image_count(len(values)))]
     if medians:
         charts.append(Chart("Median time per stage", Markup(stage_bars(medians, "ms"))))
     return charts

@@ -55,7 +55,7 @@ def scale_charts(states: Sequence[ScaleState]) -> list[Chart]:
     times = [state.stamp - start for state in states]
     sources = [state.source.replace("_", " ") for state in states]
     notes = {
-        "inliers": ("Inliers", 100.0, "%", "share of the points that agree with one scale and shift for the picture"),
+        "inliers": ("Inliers", 100.0, "%", "share of the points that agree with one scale and shift for the image"),
         "residual": ("Residual", 100.0, "%", "median relative error of those, before the completion"),
         "age": ("Age", 1000.0, "ms", "of the measurement behind the scale, at each image"),
     }

@@ -1,4 +1,4 @@
-"""The flicker table and the pictures of a video, with the temporal filter off and on."""
+"""The flicker table and the images of a video, with the temporal filter off and on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from rich.table import Table
 
+from diffusion_perception_ros.evaluation.reports.panels import Panel, Scale, depth_gradient, embed, error_gradient
 from diffusion_perception_ros.evaluation.reports.report import (
     REPORT_NAME,
     Fact,
@@ -18,9 +19,8 @@ from diffusion_perception_ros.evaluation.reports.report import (
     TableView,
     write_page,
 )
-from diffusion_perception_ros.evaluation.reports.tiles import Scale, Tile, depth_gradient, embed, error_gradient
 from diffusion_perception_ros.evaluation.tables import UNDEFINED
-from diffusion_perception_ros.evaluation.temporal import METHODS, Shown, VideoEvaluation, depth_of, in_metres
+from diffusion_perception_ros.evaluation.temporal import METHODS, VideoEvaluation, VideoExample, depth_of, in_metres
 from diffusion_perception_ros.inference.visualization import INVALID, colorize_depth, depth_limits
 from diffusion_perception_ros.metrics.flicker import Correspondence, at_places, depth_change
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
@@ -82,22 +82,22 @@ def video_frame_view(result: VideoEvaluation) -> FrameView | None:
     rows = {method: [depth for depth in row if depth is not None] for method, row in depths.items()}
     low, high = depth_limits(np.concatenate([_true_depth(shown) for shown in result.shown]))
     scale = Scale(depth_gradient(), f"{low:.1f} m", f"{high:.1f} m")
-    tiles = [Tile("Camera", source=_strip([shown.sample.rgb for shown in result.shown]))]
+    tiles = [Panel("Camera", source=_strip([shown.sample.rgb for shown in result.shown]))]
     for method, row in rows.items():
-        pictures = [colorize_depth(depth, low, high) for depth in row]
+        images = [colorize_depth(depth, low, high) for depth in row]
         caption = "one scale and shift for the clip"
-        tiles.append(Tile(f"Depth, {METHOD_TITLES[method]}", caption, _strip(pictures), scale))
+        tiles.append(Panel(f"Depth, {METHOD_TITLES[method]}", caption, _strip(images), scale))
     for method, row in rows.items():
         changes = [
             _change(before, now, shown.link)
             for before, now, shown in zip(row[:-1], row[1:], result.shown[1:], strict=True)
         ]
-        pictures = [colorize_depth(change, 0.0, CHANGE_LIMIT, near_is_high=True) for change in changes]
+        images = [colorize_depth(change, 0.0, CHANGE_LIMIT, near_is_high=True) for change in changes]
         tiles.append(
-            Tile(
+            Panel(
                 f"Flicker, {METHOD_TITLES[method]}",
                 "relative change since the frame before, beyond the true one; grey: not known",
-                _strip(pictures),
+                _strip(images),
                 Scale(error_gradient(), "0", f"≥ {CHANGE_LIMIT:.0%}"),
             )
         )
@@ -155,13 +155,13 @@ def _text(score: str, value: float) -> str:
     return f"{value:.2%}" if score.startswith("flicker") else f"{value:.3f}"
 
 
-def _metres(shown: Shown, method: str, gauge: tuple[float, float]) -> FloatImage | None:
+def _metres(shown: VideoExample, method: str, gauge: tuple[float, float]) -> FloatImage | None:
     prediction = shown.predictions[method]
     depth = depth_of(prediction)
     return None if depth is None else in_metres(depth, prediction.depth_quantity, gauge).astype(np.float32)
 
 
-def _true_depth(shown: Shown) -> FloatImage:
+def _true_depth(shown: VideoExample) -> FloatImage:
     assert shown.sample.depth is not None  # or it would not have been scored
     return shown.sample.depth
 
@@ -175,14 +175,14 @@ def _change(before: FloatImage, now: FloatImage, link: Correspondence | None) ->
     return change
 
 
-def _strip(pictures: Sequence[UInt8Image]) -> str:
-    """Pictures side by side, as a data URI."""
+def _strip(images: Sequence[UInt8Image]) -> str:
+    """Images side by side, as a data URI."""
     width = STRIP_WIDTH // VIDEO_FRAMES
-    size = width, round(pictures[0].shape[0] * width / pictures[0].shape[1])
-    small = [np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8) for picture in pictures]
+    size = width, round(images[0].shape[0] * width / images[0].shape[1])
+    small = [np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8) for image in images]
     height = small[0].shape[0]
     gap = np.full((height, GAP, 3), INVALID, np.uint8)
-    row = [part for picture in small for part in (gap, picture)][1:]
+    row = [part for image in small for part in (gap, image)][1:]
     missing = VIDEO_FRAMES - len(small)
     if missing:  # changes start with the second frame
         row = [np.full((height, missing * (width + GAP), 3), INVALID, np.uint8), *row]

@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         choices=("perceived", "generated"),
         default="perceived",
-        help="what the network perceives in the created picture, or what came out with it (default: %(default)s)",
+        help="what the network perceives in the created image, or what came out with it (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: %(default)s)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="picture of the first pairs, .png or .jpg")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="image of the first pairs, .png or .jpg")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the pairs, as shards")
     parser.add_argument("--overwrite", action="store_true", help="replace pairs created before")
 
@@ -82,7 +82,7 @@ def _say(text: str) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     if not (args.output or args.sheet):
-        raise InputError("say where to write the pairs (-o DIR), a picture of them (--sheet FILE), or both")
+        raise InputError("say where to write the pairs (-o DIR), an image of them (--sheet FILE), or both")
     if args.sheet and args.sheet.suffix.lower() not in (".png", ".jpg"):
         raise InputError(f"--sheet {args.sheet}: the name must end in .png or .jpg")
     if not 0 < args.noise_level <= 1:
@@ -138,5 +138,5 @@ def _draw(pairs: Sequence[Pair], path: Path) -> None:
 
     suffix = path.suffix.lower()
     smallest = [cv2.IMWRITE_PNG_COMPRESSION, 9] if suffix == ".png" else []
-    _, picture = cv2.imencode(suffix, pair_sheet(pairs)[..., ::-1], smallest)
-    write_bytes(path, picture.tobytes())
+    _, image = cv2.imencode(suffix, pair_sheet(pairs)[..., ::-1], smallest)
+    write_bytes(path, image.tobytes())

@@ -29,7 +29,7 @@ from diffusion_perception_ros.research.compute_chart import pareto_front, rows_o
 from diffusion_perception_ros.research.compute_scaling import (
     Measurements,
     Record,
-    Setting,
+    SamplingSetting,
     check_gain,
     check_settings,
     measure,
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     schedule.add_argument("--shift", type=_list_of(float), metavar="X,…", help="of flow-matching models")
     parser.add_argument("--group", action="append", metavar="NAME", help="only this group of the data (repeatable)")
     parser.add_argument(
-        "--images", type=_count, default=50, metavar="N", help="most pictures, spread over the groups (default 50)"
+        "--images", type=_count, default=50, metavar="N", help="most images, spread over the groups (default 50)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (default 0)")
     add_backend_arguments(parser)
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     missing = [setting for setting in settings if not measurements.has(setting)]
     failed = _measure_all(args, missing, samples, measurements)
     TableConsole().print(_table(measurements.records))
-    title = f"{card.name} on {dataset.name}, {len(samples)} pictures"
+    title = f"{card.name} on {dataset.name}, {len(samples)} images"
     write_chart(args.output / CHART_NAME, measurements.records, title)
     print(f"{args.output / JSON_NAME}\n{args.output / CHART_NAME}", file=sys.stderr)
     problems = dict.fromkeys([*(("skipped", entry) for entry in skipped), *(("failed", entry) for entry in failed)])
@@ -155,7 +155,7 @@ def read_samples(dataset: EvaluationDataset, most: int) -> tuple[list[Evaluation
         except InputError as error:
             skipped.append(Skipped(dataset.name_of(index), str(error)))
     if not samples:
-        raise InputError(f"not one picture of {dataset.name} can be used: {skipped[0].reason if skipped else 'empty'}")
+        raise InputError(f"not one image of {dataset.name} can be used: {skipped[0].reason if skipped else 'empty'}")
     return samples, skipped
 
 
@@ -178,11 +178,11 @@ def _open_model(args: argparse.Namespace, sampler: Mapping[str, Any]) -> Estimat
 
 def _measure_all(
     args: argparse.Namespace,
-    settings: Sequence[Setting],
+    settings: Sequence[SamplingSetting],
     samples: Sequence[EvaluationSample],
     measurements: Measurements,
 ) -> list[Skipped]:
-    """Adds what was measured to the file, setting by setting; the pictures on which the model failed."""
+    """Adds what was measured to the file, setting by setting; the images on which the model failed."""
     failed: list[Skipped] = []
     with progress_bar() as progress:
         total = sum(setting.steps * setting.ensemble_size for setting in settings) * len(samples)
@@ -205,7 +205,7 @@ def _table(records: Sequence[Record]) -> Table:
     """All settings, the cheap ones first; bold what is on the Pareto front of a metric."""
     rows = rows_of(records)
     fronts = [pareto_front(records, row) for row in rows]
-    title = "Test-time compute, means over the pictures; evaluations of the network and CPU seconds per picture"
+    title = "Test-time compute, means over the images; evaluations of the network and CPU seconds per image"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("steps", "ensemble", "merging", "schedule"):
         table.add_column(name, no_wrap=True, justify="left" if name in ("merging", "schedule") else "right")

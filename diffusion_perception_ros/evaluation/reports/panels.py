@@ -1,4 +1,4 @@
-"""What a report's pictures are made of: tiles with captions, colour bars, legends and embedded pictures."""
+"""What a report's images are made of: tiles with captions, colour bars, legends and embedded images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 
 
 TILE_WIDTH = 640
-"""Pixels to which pictures are reduced before they are embedded."""
+"""Pixels to which images are reduced before they are embedded."""
 JPEG_QUALITY = 88
 SPARSE_SHARE = 0.25
 """Ground truth with less pixels than this is drawn with larger dots."""
@@ -44,8 +44,8 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One picture, or the reason why it is missing."""
+class Panel:
+    """One image, or the reason why it is missing."""
 
     title: str
     caption: str = ""
@@ -57,26 +57,26 @@ class Tile:
     wheel: Wheel | None = None
 
 
-def embed(picture: UInt8Image, most: int = TILE_WIDTH) -> str:
-    """A picture (H, W, 3) RGB as a data URI, reduced to `most` pixels of width."""
-    height, width = picture.shape[:2]
+def embed(image: UInt8Image, most: int = TILE_WIDTH) -> str:
+    """An image (H, W, 3) RGB as a data URI, reduced to `most` pixels of width."""
+    height, width = image.shape[:2]
     if width > most:
         size = (most, round(height * most / width))
-        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    done, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
-def error_tile(title: str, caption: str, error: FloatImage, limit: float, unit: str) -> Tile:
+def error_tile(title: str, caption: str, error: FloatImage, limit: float, unit: str) -> Panel:
     """Errors (H, W) from none (black) to `limit` and above (yellow); NaN is grey.
 
     Args:
         unit: `%` writes the limit as a share of one; anything else follows the number as it is.
     """
     end = f"≥ {limit:.0%}" if unit == "%" else f"≥ {limit:.3g}{unit}"
-    picture = colorize_depth(thickened(error), 0.0, limit, near_is_high=True)
-    return Tile(title, caption, embed(picture), Scale(error_gradient(), "0", end))
+    image = colorize_depth(thickened(error), 0.0, limit, near_is_high=True)
+    return Panel(title, caption, embed(image), Scale(error_gradient(), "0", end))
 
 
 def thickened(values: FloatImage, radius: float = DOT_RADIUS) -> FloatImage:
