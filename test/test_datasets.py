@@ -14,10 +14,10 @@ import pytest
 from bag_factory import BagSpec, write_bag
 from PIL import Image
 
-from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.recordings.recording import is_recording
 from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
@@ -255,7 +255,7 @@ def test_mask_without_its_classes_is_skipped(listed: Path) -> None:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_bag_of_every_kind(tmp_path: Path, storage: str, compressed: bool) -> None:
     bag = write_bag(tmp_path, BagSpec(frames=5, storage=storage, compressed=compressed))
-    assert is_bag(bag)
+    assert is_recording(bag)
     dataset = BagDataset(bag)
     assert dataset.image_topic == ("/camera/image_raw/compressed" if compressed else "/camera/image_raw")
     assert dataset.depth_topic == "/camera/depth/image_raw"

@@ -14,7 +14,6 @@ import numpy as np
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.annotated import open_annotated
 from diffusion_perception_ros.datasets.augment import resize_sample
-from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.drawn_shapes import AnnotatedDataset
 from diffusion_perception_ros.datasets.folder import MANIFEST, FolderDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
@@ -22,6 +21,7 @@ from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.scoring import ground_truth_normals
 from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.recordings.recording import is_recording
 from diffusion_perception_ros.sample import UNKNOWN_INSTANCE, UNLABELLED
 
 
@@ -47,7 +47,7 @@ def open_images(
     Raises:
         InputError: none of them, or one that cannot have labels of the tasks.
     """
-    if is_bag(data):
+    if is_recording(data):
         if "semantic" in tasks:
             raise InputError(f"{data} is a bag, which has no classes: draw masks on some of its images, see the docs")
         return BagDataset(data, image_topic, depth_topic)

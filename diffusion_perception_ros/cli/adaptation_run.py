@@ -120,6 +120,9 @@ def _read(args: argparse.Namespace, card: ModelCard) -> _Data:
             dataset, split.held_out, images.MOST_HELD_OUT, args.task, lambda *_: (width, height)
         )
         images.require(held_out, 1, dataset)
+    skipped = [*dataset.damage, *skipped, *dataset.skipped]
+    for sentence in [*dataset.notes, *(f"left out {entry.name}: {entry.reason}" for entry in skipped)]:
+        print(f"diffusion-perception adapt: {sentence}", file=sys.stderr)
     labels = _labels(args, card, adapt, dataset) if "semantic" in args.task else card.labels
     classes = [label.name for label in labels]
     return _Data(
@@ -127,7 +130,7 @@ def _read(args: argparse.Namespace, card: ModelCard) -> _Data:
         held_out=list(images.relabelled(held_out, classes)),
         labels=labels,
         size=size_for(width, height),
-        skipped=[*skipped, *dataset.skipped],
+        skipped=skipped,
     )
 
 

@@ -17,7 +17,6 @@ from diffusion_perception_ros.cli.live import NAMESPACE, play_live
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.datasets import EvaluationSample
-from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import (
@@ -35,6 +34,7 @@ from diffusion_perception_ros.evaluation.temporal import VideoEvaluation, evalua
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.recordings.recording import is_recording
 
 
 CLIP = "demo/clip"
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             "installation; 'diffusion-perception run' and 'evaluate' need no ROS"
         )
     bag = args.bag or find_resource(CLIP)
-    if not is_bag(bag):
+    if not is_recording(bag):
         raise InputError(f"{bag} is not a bag: give a rosbag2 folder, a .mcap or .db3 file, or a ROS 1 .bag file")
     model = find_model(args.model).resolve()
     card = read_card(model)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
-from diffusion_perception_ros.datasets.bag_reading import is_bag
 from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
@@ -26,6 +25,7 @@ from diffusion_perception_ros.files import write_json
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
 from diffusion_perception_ros.metrics.sparse_patterns import RANDOM, rows_of
+from diffusion_perception_ros.recordings.recording import is_recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     console = TableConsole()
     for table in tables(result.summary):
         console.print(table)
+    _say_notes(dataset)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
         write_json(args.json, result.as_dict() | _sparse_facts(setting) | {"environment": facts})
@@ -135,6 +136,7 @@ def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimato
             on_image=lambda index: progress.update(task, completed=index + 1),
         )
     TableConsole().print(video_table(result))
+    _say_notes(dataset)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:
         write_json(args.json, result.as_dict() | {"environment": facts})
@@ -143,6 +145,11 @@ def _run_temporal(args: argparse.Namespace, dataset: EvaluationDataset, estimato
     for entry in dataset.skipped:
         print(f"diffusion-perception evaluate: skipped {entry.name}: {entry.reason}", file=sys.stderr)
     return 1 if dataset.skipped else 0
+
+
+def _say_notes(dataset: EvaluationDataset) -> None:
+    for note in dataset.notes:
+        print(f"diffusion-perception evaluate: note: {note}", file=sys.stderr)
 
 
 def _sparse_facts(setting: SparseSetting | None) -> dict[str, object]:
@@ -178,7 +185,7 @@ def open_dataset(
     """
     if any(next(data.glob(pattern), None) for pattern in (MANIFEST, f"*/{MANIFEST}")):
         return RenderedDataset(str(data), ShardDataset(data))
-    if is_bag(data):
+    if is_recording(data):
         return BagDataset(data, image_topic, depth_topic)
     return FolderDataset(data, groups)
 

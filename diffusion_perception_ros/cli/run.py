@@ -206,6 +206,8 @@ def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str,
             for frame in source:
                 yield str(number), replace(frame, stem=stems.get(frame.name, frame.stem))
                 progress.advance(task)
+            for note in getattr(source, "notes", ()):
+                _say(f"note: {note}")
 
 
 def _distinct_stems(files: Sequence[Path]) -> dict[str, str]:

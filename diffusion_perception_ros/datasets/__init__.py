@@ -49,6 +49,10 @@ class EvaluationDataset(ABC):
         """The folder or bag, for tables and reports."""
         self.skipped: list[Skipped] = []
         """What the last iteration left out."""
+        self.damage: list[Skipped] = []
+        """What was lost before there were samples, such as the end of a file; part of `skipped` after an iteration."""
+        self.notes: list[str] = []
+        """What a reader should know although nothing is left out."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -80,6 +84,7 @@ class EvaluationDataset(ABC):
                 self.skipped.append(Skipped(self.name_of(index), str(error)))
             else:
                 yield index, sample
+        self.skipped[:0] = self.damage
 
     def __iter__(self) -> Iterator[EvaluationSample]:
         return (sample for _, sample in self.usable())

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 
-from diffusion_perception_ros.datasets.bag_reading import BagMessage, is_bag, read_messages
+from diffusion_perception_ros.datasets.bag_topics import IMAGE_TYPES, Cameras, ImageTopics, stamp_of
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.image_encodings import COLOR_ENCODINGS, decode_compressed, decode_image
+from diffusion_perception_ros.inference.image_messages import COLOR, color_of, kind_of
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
+from diffusion_perception_ros.recordings.message_types import CAMERA_INFO
+from diffusion_perception_ros.recordings.recording import Message, Recording, is_recording
 from diffusion_perception_ros.sample import Intrinsics, UInt8Image
-
-
-_IMAGE = "sensor_msgs/msg/Image"
-_COMPRESSED = "sensor_msgs/msg/CompressedImage"
-_IMAGES = {_IMAGE, _COMPRESSED}
-_CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 USUAL_RATE = 30.0
@@ -65,7 +60,7 @@ def open_frames(path: Path, image_topic: str | None = None) -> Frames:
     """
     if not path.exists():
         raise InputError(f"there is no file or folder {path}")
-    if is_bag(path):
+    if is_recording(path):
         return BagFrames(path, image_topic)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
@@ -131,71 +126,72 @@ class VideoFrames:
 
 
 class BagFrames:
-    """Colour images of one topic of a bag, with the intrinsics that the bag gives for them."""
+    """Colour images of one topic of a bag, with the intrinsics that the bag gives for them.
+
+    Args:
+        path: The bag.
+        image_topic: Its colour topic, by default the first one recorded.
+
+    Raises:
+        InputError: it cannot be read, or has no such topic.
+    """
 
     def __init__(self, path: Path, image_topic: str | None) -> None:
         self._path = path
+        self._recording = Recording(path)
+        if image_topic is not None and image_topic not in self._recording.topics:
+            raise InputError(self._nothing(f"images on {image_topic}"))
         self._topic = image_topic
-        self._damage: list[str] = []
-        self._cameras: dict[str, Any] = {}
-        for message in read_messages(path, None, {_CAMERA_INFO}, []):
-            self._cameras.setdefault(message.topic, message.content)
+        self.notes: list[str] = list(self._recording.notes)
+        self._topics = ImageTopics()
+        self._cameras = Cameras(self.notes)
+        for name, reason in self._recording.left_out.items():
+            self.notes.append(f"{name} is left out: it {reason}")
+        for message in self._recording.messages(types={CAMERA_INFO}):
+            known = self._topics.cameras.get(message.topic)
+            if known is None or (known.k[0] == 0 and message.content.k[0] != 0):
+                self._topics.cameras[message.topic] = message.content
 
     def __len__(self) -> int:
         return 0
 
     def __iter__(self) -> Iterator[Frame]:
+        count, other = 0, dict[str, str]()
         topics = None if self._topic is None else {self._topic}
-        count = 0
-        for message in read_messages(self._path, topics, _IMAGES, self._damage):
-            if self._topic is None and _is_color(message):
+        for message in self._recording.messages(topics, IMAGE_TYPES):
+            kind = kind_of(message.content, message.topic)
+            if kind.kind != COLOR:
+                other[message.topic] = kind.reason or f"it holds {kind.kind} ({kind.form})"
+            elif self._topic in (None, message.topic):
                 self._topic = message.topic
-            if message.topic == self._topic:
                 yield self._frame(message, count)
                 count += 1
         stem = self._path.stem
-        for sentence in dict.fromkeys(self._damage):
+        for sentence in self._recording.damage:
             yield Frame(str(self._path), stem, problem=sentence)
-        if not count and not self._damage:
-            wanted = f"images on {self._topic}" if self._topic else "colour images"
-            has = ", ".join(sorted({message.topic for message in read_messages(self._path, None, _IMAGES, [])}))
-            yield Frame(
-                str(self._path), stem, problem=f"{self._path} has no {wanted}; its image topics: {has or 'none'}"
-            )
+        if not count:
+            wanted = f"colour images on {self._topic}" if self._topic else "colour images"
+            reasons = "; ".join(f"{name} is not used: {reason}" for name, reason in other.items())
+            yield Frame(str(self._path), stem, problem=self._nothing(wanted) + (f"; {reasons}" if reasons else ""))
 
-    def _frame(self, message: BagMessage, number: int) -> Frame:
+    def _nothing(self, wanted: str) -> str:
+        has = ", ".join(sorted(name for name, kind in self._recording.topics.items() if kind in IMAGE_TYPES))
+        return f"{self._path} has no {wanted}; its image topics: {has or 'none'}"
+
+    def _frame(self, message: Message, number: int) -> Frame:
         name = f"{self._path} {message.topic} frame {number}"
         stem = f"{self._path.stem}_{number:06d}"
-        content = message.content
+        header = message.content.header
         try:
-            if message.type == _COMPRESSED:
-                rgb = decode_compressed(content.data, content.format)
-            else:
-                rgb = decode_image(
-                    content.data, content.encoding, content.width, content.height, content.step, content.is_bigendian
-                )
+            rgb = color_of(message.content)
         except InputError as error:
             return Frame(name, stem, problem=f"{name}: {error}")
-        stamp = content.header.stamp
-        seconds = stamp.sec + 1e-9 * stamp.nanosec
-        return Frame(name, stem, rgb, intrinsics=self._intrinsics(message, rgb), stamp=seconds)
-
-    def _intrinsics(self, message: BagMessage, rgb: UInt8Image) -> Intrinsics | None:
-        """Of the sibling camera_info topic, else of one with the same frame_id; None if there is none or K is zero."""
-        base = message.topic.removesuffix("/compressed").rpartition("/")[0]
-        frame_id = message.content.header.frame_id
-        same_frame = (info for info in self._cameras.values() if info.header.frame_id == frame_id)
-        info = self._cameras.get(f"{base}/camera_info") or next(same_frame, None)
-        if info is None:
-            return None
-        k = info.k if hasattr(info, "k") else info.K  # ROS 1 spells it in upper case
-        fx, fy, cx, cy = (float(k[index]) for index in (0, 4, 2, 5))
-        if not all(map(math.isfinite, (fx, fy, cx, cy))) or min(fx, fy, info.width, info.height) <= 0:
-            return None
-        return Intrinsics(int(info.width), int(info.height), fx, fy, cx, cy).resized(rgb.shape[1], rgb.shape[0])
-
-
-def _is_color(message: BagMessage) -> bool:
-    if message.type == _COMPRESSED:
-        return "compressedDepth" not in message.content.format
-    return message.content.encoding in COLOR_ENCODINGS and message.content.encoding not in ("16UC1", "mono16")
+        stamp = stamp_of(header)
+        if stamp <= 0:
+            note = f"header stamps of {message.topic} are 0: the times at which they were recorded are used instead"
+            if note not in self.notes:
+                self.notes.append(note)
+            stamp = message.time
+        info = self._topics.camera_of(message.topic, message.type, header.frame_id)
+        intrinsics = self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0])
+        return Frame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
-from diffusion_perception_ros.datasets.bag_reading import BagMessage, read_messages
+from diffusion_perception_ros.datasets.bag_topics import (
+    Cameras,
+    ImageTopic,
+    ImageTopics,
+    camera_info_topic,
+    colors,
+    comparable_stamps,
+    find_topics,
+)
 from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.image_encodings import decode_compressed, decode_depth, decode_image
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, UInt8Image
+from diffusion_perception_ros.inference.image_messages import COLOR, DEPTH, color_of, depth_of
+from diffusion_perception_ros.recordings.recording import Item, Recording
 
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-DEPTH_ENCODINGS = frozenset({"16UC1", "32FC1"})
 MAX_STAMP_DIFFERENCE = 20_000_000
 """Nanoseconds between colour and depth of one frame: below half a period at 25 Hz."""
-
-
-@dataclass
-class _Topic:
-    """What the bag holds on one image topic."""
-
-    name: str
-    is_depth: bool
-    frame_ids: set[str] = field(default_factory=set)
-    stamps: list[int] = field(default_factory=list)
-    """Nanoseconds, of every message in the order of the recording."""
 
 
 class _Pair(NamedTuple):
@@ -45,16 +35,26 @@ class _Pair(NamedTuple):
     depth: int | None
 
 
-class BagDataset(EvaluationDataset):
-    """Colour images of a bag paired with depth images by stamp.
+class _Pairing(NamedTuple):
+    """A colour topic with the depth topic that goes with it."""
 
-    Reading in order costs one pass over the bag; another order starts again from the beginning.
+    image: ImageTopic
+    depth: ImageTopic
+    pairs: list[_Pair]
+    gaps: list[int]
+    """Nanoseconds from every colour image to the nearest depth image."""
+    note: str
+
+
+class BagDataset(EvaluationDataset):
+    """Colour images of a bag paired with depth images by stamp, each with the nearest; several may share one.
 
     Args:
         path: rosbag2 folder or storage file, or ROS 1 bag.
-        image_topic: Image or CompressedImage in colour; by default the one with most frames that have depth.
-        depth_topic: Image of 16UC1 (mm) or 32FC1 (m) with the colour topic's frame_id; found by default.
+        image_topic: in colour; by default the one with most frames that have depth.
+        depth_topic: with the colour topic's frame_id; found by default.
         depth_required: Only frames that have depth. Otherwise every colour image is a sample.
+        depth_scale: metres per unit of integer depth; by default millimetres.
 
     Raises:
         InputError: no such bag or topic, no colour images, or none that has the depth that is required.
@@ -66,34 +66,43 @@ class BagDataset(EvaluationDataset):
         image_topic: str | None = None,
         depth_topic: str | None = None,
         depth_required: bool = True,
+        depth_scale: float | None = None,
     ) -> None:
         super().__init__(str(path))
         self.path = Path(path)
-        damage: list[str] = []
-        topics, self._cameras = _index(self.path, damage)
-        self.damage = [Skipped(self.name, sentence) for sentence in dict.fromkeys(damage)]
-        for wanted in (image_topic, depth_topic):
-            if wanted is not None and wanted not in topics:
-                raise InputError(f"{path} has no image topic {wanted}: it has {', '.join(sorted(topics)) or 'none'}")
-        image, depth, self._pairs = _choose(topics, image_topic, depth_topic)
-        if image is None or (depth_required and depth is None):
-            raise InputError(_nothing_to_read(self.path, topics, damage))
+        self._recording = Recording(self.path)
+        self._topics = find_topics(self._recording)
+        self._depth_factor = 1.0 if depth_scale is None else depth_scale / 0.001
+        self.damage = [Skipped(self.name, sentence) for sentence in self._recording.damage]
+        self.notes = [*self._recording.notes, *self._topics.notes]
+        self._cameras = Cameras(self.notes)
+        for name, kind in ((image_topic, COLOR), (depth_topic, DEPTH)):
+            _check_topic(self.path, self._topics, name, kind)
+        pairing = _choose(self._topics, image_topic, depth_topic)
+        image = pairing.image if pairing else _longest(self._topics, image_topic)
+        if image is None or (depth_required and pairing is None):
+            raise InputError(
+                _nothing_to_read(self.path, self._topics, image_topic, depth_topic, self._recording.damage)
+            )
+        self._image, self._depth = image, pairing.depth if pairing else None
+        self._pairs = pairing.pairs if pairing else []
+        if pairing and pairing.note:
+            self.notes.append(pairing.note)
+        if pairing and depth_required:
+            self.damage += _unpaired(self.name, pairing)
         if not depth_required:
             partner = dict(self._pairs)
-            self._pairs = [_Pair(ordinal, partner.get(ordinal)) for ordinal in range(len(image.stamps))]
+            self._pairs = [_Pair(ordinal, partner.get(ordinal)) for ordinal in range(len(image.items))]
         self.image_topic = image.name
-        self.depth_topic = depth.name if depth else None
+        self.depth_topic = self._depth.name if self._depth else None
         self.stamps = [image.stamps[pair.image] for pair in self._pairs]
         """Of every sample's colour image, in nanoseconds."""
-        self._cursor: Iterator[tuple[str, int, BagMessage]] = iter(())
-        self._ahead: dict[tuple[str, int], BagMessage] = {}
-        self._position = -1
 
     @property
     def camera_info_topic(self) -> str | None:
         """The sibling of the colour topic, None if the bag lacks it."""
-        sibling = self.image_topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-        return sibling if sibling in self._cameras else None
+        sibling = camera_info_topic(self._image.name, self._image.type)
+        return sibling if sibling in self._topics.cameras else None
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -104,145 +113,135 @@ class BagDataset(EvaluationDataset):
     def group_of(self, index: int) -> str:
         return self.path.name
 
-    def usable(self) -> Iterator[tuple[int, EvaluationSample]]:
-        yield from super().usable()
-        self.skipped = self.damage + self.skipped
-
     def __getitem__(self, index: int) -> EvaluationSample:
-        image, depth = self._messages(index)
-        rgb = _decode_color(image, f"{self.image_topic} {self.name_of(index)}")
+        pair = self._pairs[index]
+        item = self._image.items[pair.image]
+        name = self.name_of(index)
+        message = self._content(item, name)
+        try:
+            rgb = color_of(message)
+        except InputError as error:
+            raise InputError(f"{item.topic} {name}: {error}") from error
+        depth = None
+        if pair.depth is not None and self._depth is not None:
+            depth = self._read_depth(self._depth.items[pair.depth], name, rgb.shape)
+        info = self._topics.camera_of(item.topic, item.type, message.header.frame_id)
         return EvaluationSample(
             rgb=rgb,
-            depth=_decode_depth(depth, rgb, f"{self.depth_topic} {self.name_of(index)}") if depth else None,
-            intrinsics=self._intrinsics(image, rgb),
+            depth=depth,
+            intrinsics=self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0]),
             stamp=1e-9 * self.stamps[index],
-            frame_id=image.content.header.frame_id,
-            name=self.name_of(index),
+            frame_id=message.header.frame_id,
+            name=name,
             group=self.group_of(index),
         )
 
-    def _messages(self, index: int) -> tuple[BagMessage, BagMessage | None]:
-        """The messages of a frame. Those that are passed on the way and belong to later frames are kept."""
-        if index <= self._position or self._position < 0:
-            self._cursor, self._ahead = self._walk(), {}
-        self._position = index
-        pair = self._pairs[index]
-        wanted = {self.image_topic: pair.image}
-        if pair.depth is not None:
-            wanted[str(self.depth_topic)] = pair.depth
-        while not all(key in self._ahead for key in wanted.items()):
-            following = next(self._cursor, None)
-            if following is None:
-                raise InputError(f"{self.path} ends before frame {self.name_of(index)}: it changed while it was read")
-            topic, ordinal, message = following
-            self._ahead[topic, ordinal] = message
-        found = {topic: self._ahead[topic, ordinal] for topic, ordinal in wanted.items()}
-        self._ahead = {key: message for key, message in self._ahead.items() if key[1] > wanted.get(key[0], -1)}
-        return found[self.image_topic], found.get(str(self.depth_topic))
+    def _content(self, item: Item, name: str):  # type: ignore[no-untyped-def]
+        try:
+            return self._recording.message(item).content
+        except InputError as error:
+            raise InputError(f"{item.topic} {name}: {error}") from error
 
-    def _walk(self) -> Iterator[tuple[str, int, BagMessage]]:
-        """Messages of the two topics with their ordinals."""
-        counts: dict[str, int] = defaultdict(int)
-        topics = {self.image_topic, self.depth_topic} - {None}
-        for message in read_messages(self.path, {str(topic) for topic in topics}, {IMAGE, COMPRESSED}, []):
-            yield message.topic, counts[message.topic], message
-            counts[message.topic] += 1
-
-    def _intrinsics(self, image: BagMessage, rgb: UInt8Image) -> Intrinsics | None:
-        """Of the sibling camera_info topic, else of any camera with the image's frame_id; None if uncalibrated."""
-        frame_id = image.content.header.frame_id
-        by_frame = [camera for camera in self._cameras.values() if camera.header.frame_id == frame_id]
-        info = self._cameras.get(self.camera_info_topic or "") or (by_frame[0] if by_frame else None)
-        if info is None:
-            return None
-        k = info.k if hasattr(info, "k") else info.K  # ROS 1
-        values = [float(k[i]) for i in (0, 4, 2, 5)]
-        if not all(math.isfinite(value) for value in values) or min(values[:2]) <= 0 or not info.width * info.height:
-            return None
-        return Intrinsics(int(info.width), int(info.height), *values).resized(rgb.shape[1], rgb.shape[0])
+    def _read_depth(self, item: Item, name: str, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]
+        message = self._content(item, name)
+        try:
+            metres = depth_of(message)
+        except InputError as error:
+            raise InputError(f"{item.topic} {name}: {error}") from error
+        if getattr(message, "encoding", "16UC1") != "32FC1" and self._depth_factor != 1.0:
+            metres *= np.float32(self._depth_factor)
+        return check_depth(metres, shape, f"{item.topic} {name}")
 
 
-def stamp_of(header: Any) -> int:
-    """Nanoseconds of a deserialised header."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+def _check_topic(path: Path, topics: ImageTopics, name: str | None, kind: str) -> None:
+    """Raises InputError unless a topic that was asked for is there and holds what is asked of it."""
+    if name is None:
+        return
+    if name in topics.unusable:
+        raise InputError(f"{name} of {path} cannot be used: {topics.unusable[name]}")
+    if name not in topics.by_name:
+        raise InputError(f"{path} has no image topic {name}: it has {', '.join(sorted(topics.by_name)) or 'none'}")
+    if topics.by_name[name].kind != kind:
+        raise InputError(
+            f"{name} of {path} holds {topics.by_name[name].kind} ({topics.by_name[name].form}), {kind} is needed"
+        )
 
 
-def _index(path: Path, damage: list[str]) -> tuple[dict[str, _Topic], dict[str, Any]]:
-    """Image topics and the first CameraInfo of each of its topics."""
-    topics: dict[str, _Topic] = {}
-    cameras: dict[str, Any] = {}
-    for name, _, kind, content in read_messages(path, None, {IMAGE, COMPRESSED, CAMERA_INFO}, damage):
-        if kind == CAMERA_INFO:
-            cameras.setdefault(name, content)
-            continue
-        if name not in topics:
-            if kind == COMPRESSED and "compressedDepth" in content.format:
-                continue
-            topics[name] = _Topic(name, kind == IMAGE and content.encoding in DEPTH_ENCODINGS)
-        topics[name].frame_ids.add(content.header.frame_id)
-        topics[name].stamps.append(stamp_of(content.header))
-    return topics, cameras
+def _choose(topics: ImageTopics, image_topic: str | None, depth_topic: str | None) -> _Pairing | None:
+    """The colour and the depth topic with most pairs; None without any pair."""
+    pairings = _pairings(topics, image_topic, depth_topic)
+    best = max(pairings, key=lambda pairing: len(pairing.pairs), default=None)
+    return best if best is not None and best.pairs else None
 
 
-def _choose(
-    topics: dict[str, _Topic], image_topic: str | None, depth_topic: str | None
-) -> tuple[_Topic | None, _Topic | None, list[_Pair]]:
-    """The colour and the depth topic with most pairs; without any pair the colour topic with most images."""
-    images = [topic for topic in topics.values() if not topic.is_depth and image_topic in (None, topic.name)]
-    depths = [topic for topic in topics.values() if topic.is_depth and depth_topic in (None, topic.name)]
-    candidates = [
-        (image, depth, _pair(image.stamps, depth.stamps))
-        for image in images
+def _pairings(topics: ImageTopics, image_topic: str | None, depth_topic: str | None) -> list[_Pairing]:
+    depths = [topic for topic in topics.by_name.values() if topic.kind == DEPTH and depth_topic in (None, topic.name)]
+    return [
+        _pair(image, depth)
+        for image in colors(topics, image_topic)
         for depth in depths
         if image.frame_ids & depth.frame_ids
     ]
-    best = max(candidates, key=lambda candidate: len(candidate[2]), default=None)
-    if best is not None and best[2]:
-        return best
-    return max(images, key=lambda topic: len(topic.stamps), default=None), None, []
 
 
-def _nothing_to_read(path: Path, topics: dict[str, _Topic], damage: Sequence[str]) -> str:
-    found = ", ".join(f"{topic.name} ({'/'.join(sorted(topic.frame_ids))})" for topic in topics.values())
-    wish = f"its image topics are {found}; record depth registered to the colour camera" if found else "no images"
+def _pair(image: ImageTopic, depth: ImageTopic) -> _Pairing:
+    """The nearest depth image of every colour image, where it is near enough."""
+    images, depths, note = comparable_stamps(image, depth)
+    order = np.argsort(depths, kind="stable")
+    sorted_depths = np.array(depths, np.int64)[order]
+    after = np.clip(np.searchsorted(sorted_depths, images), 0, len(depths) - 1)
+    before = np.maximum(after - 1, 0)
+    distances = [np.abs(sorted_depths[places] - np.array(images, np.int64)) for places in (before, after)]
+    nearest = np.where(distances[0] <= distances[1], before, after)
+    gaps = np.minimum(*distances)
+    pairs = [
+        _Pair(ordinal, int(order[place]))
+        for ordinal, (place, gap) in enumerate(zip(nearest, gaps, strict=True))
+        if gap <= MAX_STAMP_DIFFERENCE
+    ]
+    return _Pairing(image, depth, pairs, [int(gap) for gap in gaps], note)
+
+
+def _longest(topics: ImageTopics, image_topic: str | None) -> ImageTopic | None:
+    return max(colors(topics, image_topic), key=lambda topic: len(topic.items), default=None)
+
+
+def _unpaired(name: str, pairing: _Pairing) -> list[Skipped]:
+    """One sentence for all colour images without depth."""
+    far = [(ordinal, gap) for ordinal, gap in enumerate(pairing.gaps) if gap > MAX_STAMP_DIFFERENCE]
+    if not far:
+        return []
+    ordinal, gap = far[0]
+    reason = (
+        f"{len(far)} of the {len(pairing.gaps)} images of {pairing.image.name} have no depth on {pairing.depth.name} "
+        f"within {MAX_STAMP_DIFFERENCE / 1e9:g} s and are left out, such as {ordinal:04d}, whose nearest is "
+        f"{gap / 1e9:.3f} s "
+        "away"
+    )
+    return [Skipped(name, reason)]
+
+
+def _nothing_to_read(
+    path: Path, topics: ImageTopics, image_topic: str | None, depth_topic: str | None, damage: Sequence[str]
+) -> str:
+    found = ", ".join(
+        f"{topic.name} ({topic.kind}, {'/'.join(sorted(topic.frame_ids))})" for topic in topics.by_name.values()
+    )
+    pairings = _pairings(topics, image_topic, depth_topic)
+    if not found:
+        reason = "it has no images that can be used"
+    elif not any(topic.kind == DEPTH for topic in topics.by_name.values()):
+        reason = f"it has no depth; its image topics are {found}; record depth registered to the colour camera"
+    elif not any(topic.kind == COLOR for topic in topics.by_name.values()):
+        reason = f"it has no colour; its image topics are {found}"
+    elif not pairings:
+        reason = f"its image topics are {found}; record depth registered to the colour camera"
+    else:
+        nearest = min(pairings, key=lambda pairing: min(pairing.gaps))
+        gap, names = min(nearest.gaps) / 1e9, (nearest.image.name, nearest.depth.name)
+        reason = f"the nearest images of {names[0]} and {names[1]} are {gap:g} s apart"
+    trouble = "; ".join([*damage[:1], *topics.notes[:3]])
     return (
         f"{path} has no colour images with depth in the same frame_id and within "
-        f"{MAX_STAMP_DIFFERENCE / 1e9:g} s: {wish}" + (f" ({damage[0]})" if damage else "")
+        f"{MAX_STAMP_DIFFERENCE / 1e9:g} s: {reason}" + (f" ({trouble})" if trouble else "")
     )
-
-
-def _pair(images: list[int], depths: list[int]) -> list[_Pair]:
-    """The frames whose stamps are close enough."""
-    order = np.argsort(depths, kind="stable")
-    stamps = [depths[place] for place in order]
-    pairs = []
-    for ordinal, stamp in enumerate(images):
-        after = int(np.searchsorted(stamps, stamp))
-        near = [place for place in (after - 1, after) if 0 <= place < len(stamps)]
-        best = min(near, key=lambda place: abs(stamps[place] - stamp))
-        if abs(stamps[best] - stamp) <= MAX_STAMP_DIFFERENCE:
-            pairs.append(_Pair(ordinal, int(order[best])))
-    return pairs
-
-
-def _decode_color(message: BagMessage, name: str) -> UInt8Image:
-    content = message.content
-    try:
-        if message.type == COMPRESSED:
-            return decode_compressed(content.data, content.format)
-        return decode_image(
-            content.data, content.encoding, content.width, content.height, content.step, content.is_bigendian
-        )
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-
-
-def _decode_depth(message: BagMessage, rgb: UInt8Image, name: str) -> FloatImage:
-    content = message.content
-    try:
-        metres = decode_depth(
-            content.data, content.encoding, content.width, content.height, content.step, content.is_bigendian
-        )
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    return check_depth(metres, rgb.shape, name)

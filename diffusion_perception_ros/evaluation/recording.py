@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from diffusion_perception_ros.datasets.bag_reading import BagMessage, read_messages
-from diffusion_perception_ros.datasets.rosbag import stamp_of
+from diffusion_perception_ros.datasets.bag_topics import stamp_of
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.recordings.recording import Message, read_messages
 from diffusion_perception_ros.sample import Prediction
 
 
@@ -82,7 +82,7 @@ def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]
     """
     prefix = namespace.rstrip("/") + "/"
     topics = {prefix + topic for topic in [*output_topics(card), STATUS_TOPIC]}
-    pending: dict[int, dict[str, BagMessage]] = {}
+    pending: dict[int, dict[str, Message]] = {}
     for message in read_messages(bag, topics, {IMAGE, POINTS, STATUS}, damage):
         stamp = stamp_of(message.content.header)
         pending.setdefault(stamp, {})[message.topic.removeprefix(prefix)] = message
@@ -93,7 +93,7 @@ def read_recording(bag: Path, namespace: str, card: ModelCard, damage: list[str]
         yield _frame(stamp, messages, card)
 
 
-def _frame(stamp: int, messages: dict[str, BagMessage], card: ModelCard) -> RecordedFrame:
+def _frame(stamp: int, messages: dict[str, Message], card: ModelCard) -> RecordedFrame:
     fields = {topic: name for topics in _TOPICS.values() for topic, name in topics.items()}
     arrays: dict[str, Any] = {
         fields[topic]: _array(message.content) for topic, message in messages.items() if topic in fields

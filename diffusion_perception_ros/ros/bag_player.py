@@ -68,6 +68,11 @@ class BagPlayer(Node):
 
     def _advertise(self, source: Source) -> None:
         wanted = set(self.parameters.topics or source.topics)
+        for topic in sorted(source.left_out):
+            if not self.parameters.topics or topic in wanted:
+                self.skipped[topic] = f"it {source.left_out[topic]}"
+                self.get_logger().warning(f"{topic} is not played: {self.skipped[topic]}")
+        wanted -= source.left_out.keys()
         missing = sorted(wanted - set(source.topics))
         if missing:
             raise InputError(f"the recording has no topic {', '.join(missing)}; it has {', '.join(source.topics)}")
@@ -159,6 +164,7 @@ class BagPlayer(Node):
             "published": {topic: self.published[topic] for topic in sorted(self._outputs)},
             "skipped": self.skipped,
             "loops": self.loops,
+            "notes": source.notes,
             "damage": source.damage,
         }
 
@@ -178,7 +184,7 @@ def play_to_end(node: BagPlayer) -> int:
         with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
             node.play(source)
         print(json.dumps(node.summary(source)), flush=True)
-        for sentence in source.damage:
+        for sentence in [*source.notes, *source.damage]:
             print(f"bag_player: {sentence}", file=sys.stderr)
         return 1 if source.damage else 0
 

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from rclpy.serialization import serialize_message
-from rosbags.convert.converter import STATIC_MSGTYPE_RENAMES, migrate_bytes
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection, ConnectionExtRosbag1, ConnectionExtRosbag2, QosDurability
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from diffusion_perception_ros.bag_salvage import salvage
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
-from diffusion_perception_ros.ros.messages import image_message
+from diffusion_perception_ros.recordings.recording import Item, Recording, is_recording
+from diffusion_perception_ros.ros.messages import image_message, message_type
 
 
-STORAGES = {".mcap", ".db3"}
 STATIC_TOPICS = {"/tf_static"}
 """Latched even where the recording does not say so, as in damaged files."""
-
-Item = TypeVar("Item")
 
 
 class Message(NamedTuple):
@@ -51,22 +44,22 @@ class Source:
     """Messages in the order of the recording. Damaged files and unreadable pictures are passed over and noted."""
     latched: set[str] = field(default_factory=set)
     """Topics that were offered transient local."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Topics that cannot be played, and why."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know although nothing is lost."""
     damage: list[str] = field(default_factory=list)
     """One sentence for everything that could not be read, complete after one iteration."""
 
-    def note(self, sentence: str) -> None:
+    def lost(self, sentence: str) -> None:
         """Adds to `damage`, once."""
         if sentence not in self.damage:
             self.damage.append(sentence)
 
-    def guarded(self, file: Path, items: Iterable[Item]) -> Iterator[Item]:
-        """`items` until one of them cannot be read, which is noted."""
-        try:
-            yield from items
-        except InputError as error:
-            self.note(str(error))
-        except Exception as error:  # decoders raise anything when they meet damaged bytes
-            self.note(f"{file} is damaged: it cannot be read further ({str(error) or type(error).__name__})")
+    def note(self, sentence: str) -> None:
+        """Adds to `notes`, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
 
 @contextlib.contextmanager
@@ -83,99 +76,64 @@ def open_source(path: Path, picture_rate: float, picture_frame_id: str) -> Itera
     """
     if not path.exists():
         raise InputError(f"there is no bag or folder {path}")
-    if path.suffix == ".bag":
-        with _ros1(path) as source:
-            yield source
-    elif path.suffix in STORAGES or (path / "metadata.yaml").is_file() or _storage_files(path):
-        with _ros2(path) as source:
+    if is_recording(path):
+        with _recorded(path) as source:
             yield source
     else:
         yield _pictures(path, picture_rate, picture_frame_id)
 
 
 @contextlib.contextmanager
-def _ros1(path: Path) -> Iterator[Source]:
-    """Messages are converted to their ROS 2 definitions; types that ROS 2 does not know are left out."""
-    ros2_types = get_typestore(Stores.LATEST)
-    defaults: dict[str, object] = {}
-    try:
-        reader = AnyReader([path])
-        reader.open()
-    except Exception as error:  # decoders raise anything when they meet damaged bytes
-        raise InputError(f"{path} cannot be read as a ROS 1 bag: {error}") from error
-    with contextlib.closing(reader):
-        renamed = {item.msgtype: STATIC_MSGTYPE_RENAMES.get(item.msgtype, item.msgtype) for item in reader.connections}
-        known = [item for item in reader.connections if renamed[item.msgtype] in ros2_types.fielddefs]
+def _recorded(path: Path) -> Iterator[Source]:
+    """Everything becomes CDR of ROS 2; what cannot is named in `left_out`."""
+    with Recording(path) as recording:
+        stamps = _Stamps()
 
         def messages() -> Iterator[Message]:
-            for connection, stamp, data in reader.messages(known) if known else ():
-                kind = connection.msgtype
-                cdr = migrate_bytes(
-                    reader.typestore, ros2_types, kind, renamed[kind], defaults, data, src_is2=False, dst_is2=True
-                )
-                yield Message(connection.topic, stamp, bytes(cdr))
-
-        source = Source(
-            {item.topic: renamed[item.msgtype] for item in known}, lambda: source.guarded(path, messages())
-        )
-        source.latched.update(
-            item.topic for item in known if isinstance(item.ext, ConnectionExtRosbag1) and item.ext.latching
-        )
-        yield source
-
-
-@contextlib.contextmanager
-def _ros2(path: Path) -> Iterator[Source]:
-    """A bag that cannot be opened as a whole is read file by file, damaged files as far as they go."""
-    with contextlib.ExitStack() as stack:
-        parts: list[tuple[Path, Reader | None]] = []
-        try:
-            parts.append((path, stack.enter_context(Reader(path))))
-        except Exception as error:  # decoders raise anything when they meet damaged bytes
-            files = _storage_files(path)
-            if not files:
-                raise InputError(f"{path} cannot be read as a rosbag2 bag: {error}") from error
-            for file in files:
+            for item in recording.items():
                 try:
-                    parts.append((file, stack.enter_context(Reader(file))))
-                except Exception:
-                    parts.append((file, None))
+                    data = recording.data(item)
+                except InputError as error:
+                    recording.lose(item, str(error))
+                    continue
+                yield Message(item.topic, item.time, stamps.completed(item, data, source.note))
+            recording.settle()
+            for sentence in recording.damage:
+                source.lost(sentence)
 
-        def messages() -> Iterator[Message]:
-            for file, reader in parts:
-                yield from source.guarded(file, _messages(file, reader))
-
-        source = Source({}, messages)
-        for file, reader in parts:
-            if reader is None:
-                records = source.guarded(file, salvage(file))
-                source.topics.update({topic: kind for topic, kind, _, _ in records})
-            else:
-                source.topics.update({item.topic: item.msgtype for item in reader.connections})
-                source.latched.update(item.topic for item in reader.connections if _is_latched(item))
-        source.latched.update(STATIC_TOPICS.intersection(source.topics))
-        if not source.topics:
-            raise InputError("; ".join(source.damage) or f"{path} holds no topics")
+        source = Source(recording.topics, messages, left_out=recording.left_out)
+        source.notes, source.damage = list(recording.notes), list(recording.damage)
+        source.latched = recording.latched | STATIC_TOPICS.intersection(recording.topics)
         yield source
 
 
-def _storage_files(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    return [file for file in files if file.suffix in STORAGES]
+class _Stamps:
+    """Puts the time of recording into headers that have no stamp: later nodes pair images by their stamps."""
+
+    def __init__(self) -> None:
+        self._has_header: dict[str, bool] = {}
+
+    def completed(self, item: Item, data: bytes, note: Callable[[str], None]) -> bytes:
+        """The message with a stamp in its header, if it begins with one."""
+        if item.type not in self._has_header:
+            self._has_header[item.type] = _begins_with_header(item.type)
+        if not self._has_header[item.type] or len(data) < 12 or any(data[4:12]):
+            return data
+        note(
+            f"header stamps of {item.topic} are 0: the times at which they were recorded are put in their place, "
+            f"so that "
+            "images, depth and camera_info can be paired"
+        )
+        order = "<" if data[1] & 1 else ">"
+        return data[:4] + struct.pack(f"{order}iI", *divmod(item.time, 1_000_000_000)) + data[12:]
 
 
-def _messages(file: Path, reader: Reader | None) -> Iterator[Message]:
-    if reader is None:
-        for topic, _, stamp, data in salvage(file):
-            yield Message(topic, stamp, data)
-    else:
-        for connection, stamp, data in reader.messages():
-            yield Message(connection.topic, stamp, data)
-
-
-def _is_latched(connection: Connection) -> bool:
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in connection.ext.offered_qos_profiles)
+def _begins_with_header(kind: str) -> bool:
+    try:
+        fields = message_type(kind).get_fields_and_field_types()
+    except InputError:
+        return False
+    return next(iter(fields.items()), None) == ("header", "std_msgs/Header")
 
 
 def _pictures(path: Path, rate: float, frame_id: str) -> Source:
@@ -190,7 +148,7 @@ def _pictures(path: Path, rate: float, frame_id: str) -> Source:
             try:
                 rgb = read_picture(file)
             except InputError as error:
-                source.note(str(error))
+                source.lost(str(error))
                 continue
             stamp = start + round(index * 1e9 / rate)
             header = Header(frame_id=frame_id)

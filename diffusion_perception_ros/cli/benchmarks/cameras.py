@@ -12,13 +12,13 @@ import numpy as np
 from diffusion_perception_ros.cli.benchmarks.camera_bag import write_camera_bag
 from diffusion_perception_ros.cli.benchmarks.comparison import HEIGHT, WIDTH, Comparison, bench_picture, take_turns
 from diffusion_perception_ros.cli.live import NAMESPACE, play_cameras
-from diffusion_perception_ros.datasets.bag_reading import read_messages
-from diffusion_perception_ros.datasets.rosbag import stamp_of
+from diffusion_perception_ros.datasets.bag_topics import stamp_of
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.recording import STATUS
 from diffusion_perception_ros.inference.card import read_card
 from diffusion_perception_ros.inference.estimator import Estimator, Query
 from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.recordings.recording import read_messages
 
 
 TOTAL_RATE = 40.0

@@ -1,0 +1,190 @@
+"""Which topics of a recording are colour, which are depth, which images belong together, and what their camera is."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.camera_model import image_intrinsics
+from diffusion_perception_ros.inference.image_messages import COLOR, OTHER, ImageKind, kind_of
+from diffusion_perception_ros.recordings.message_types import CAMERA_INFO, COMPRESSED, IMAGE
+from diffusion_perception_ros.recordings.recording import Item, Recording
+from diffusion_perception_ros.sample import Intrinsics
+
+
+IMAGE_TYPES = (IMAGE, COMPRESSED)
+_CLOCKS_DIFFER = 1_000_000_000
+"""Nanoseconds between stamp and record time, by which two topics may differ before their clocks are different ones."""
+
+
+@dataclass
+class ImageTopic:
+    """The images of one topic that can be read."""
+
+    name: str
+    type: str
+    kind: str
+    """`color` or `depth`."""
+    form: str
+    """Encoding or format, for people."""
+    items: list[Item] = field(default_factory=list)
+    frame_ids: set[str] = field(default_factory=set)
+    stamps: list[int] = field(default_factory=list)
+    """Nanoseconds, of every item; of an image without a stamp the time at which it was recorded."""
+
+    @property
+    def times(self) -> list[int]:
+        """Nanoseconds, when they were recorded."""
+        return [item.time for item in self.items]
+
+    @property
+    def delay(self) -> float:
+        """Median of stamp minus time of recording, in nanoseconds."""
+        return float(np.median(np.subtract(self.stamps, self.times))) if self.items else 0.0
+
+
+@dataclass
+class ImageTopics:
+    """What a recording has to offer."""
+
+    by_name: dict[str, ImageTopic] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Image topics that are neither colour nor depth, and why."""
+    cameras: dict[str, Any] = field(default_factory=dict)
+    """The first calibrated CameraInfo of every topic, else the first."""
+    notes: list[str] = field(default_factory=list)
+
+    def camera_of(self, topic: str, kind: str, frame_id: str) -> Any | None:
+        """The CameraInfo of the sibling topic, else of any camera with the image's frame_id."""
+        sibling = self.cameras.get(camera_info_topic(topic, kind))
+        return sibling or next((info for info in self.cameras.values() if info.header.frame_id == frame_id), None)
+
+
+class Cameras:
+    """Intrinsics of a recording's images, by the rule of the node."""
+
+    def __init__(self, notes: list[str]) -> None:
+        """`notes` gets the reason why a camera cannot be used, once."""
+        self._notes = notes
+
+    def intrinsics(self, info: Any | None, width: int, height: int) -> Intrinsics | None:
+        """Of an image of width x height; None without a camera, or with one that cannot be used."""
+        if info is None:
+            return None
+        try:
+            return image_intrinsics(info, width, height)
+        except InputError as error:
+            if str(error) not in self._notes:
+                self._notes.append(str(error))
+            return None
+
+
+def camera_info_topic(topic: str, kind: str) -> str:
+    """The sibling of an image topic, as image_transport names it; a transport has its own name after the image's."""
+    base = topic if kind == IMAGE else topic.rpartition("/")[0]
+    return base.rpartition("/")[0] + "/camera_info"
+
+
+def find_topics(recording: Recording) -> ImageTopics:
+    """Reads through all images once; what cannot be read is counted in the recording's `damage`."""
+    found = ImageTopics()
+    kinds: dict[str, Counter[ImageKind]] = defaultdict(Counter)
+    seen: dict[str, list[tuple[str, Item, int, str]]] = defaultdict(list)
+    for item in recording.items(types={*IMAGE_TYPES, CAMERA_INFO}):
+        try:
+            content = recording.message(item).content
+        except InputError as error:
+            recording.lose(item, str(error))
+            continue
+        if item.type == CAMERA_INFO:
+            known = found.cameras.get(item.topic)
+            if known is None or (known.k[0] == 0 and content.k[0] != 0):
+                found.cameras[item.topic] = content
+            continue
+        kind = kind_of(content, item.topic)
+        kinds[item.topic][kind] += 1
+        seen[item.topic].append((kind.kind, item, stamp_of(content.header), content.header.frame_id))
+    recording.settle()
+    stampless: dict[str, list[str]] = defaultdict(list)
+    for name, counts in kinds.items():
+        main = counts.most_common(1)[0][0]
+        if main.kind == OTHER:
+            found.unusable[name] = main.reason
+            found.notes.append(f"{name} is left out: {main.reason}")
+            continue
+        found.by_name[name] = _topic(name, main, seen[name], found.notes, stampless)
+    for state, names in stampless.items():
+        found.notes.append(f"{state} of {', '.join(names)}: the times at which they were recorded are used instead")
+    found.notes += [f"{name} is left out: it {reason}" for name, reason in recording.left_out.items()]
+    return found
+
+
+def _topic(
+    name: str,
+    main: ImageKind,
+    seen: Sequence[tuple[str, Item, int, str]],
+    notes: list[str],
+    stampless: dict[str, list[str]],
+) -> ImageTopic:
+    rows = [row for row in seen if row[0] == main.kind]
+    topic = ImageTopic(name, rows[0][1].type, main.kind, main.form, [row[1] for row in rows], {row[3] for row in rows})
+    if others := len(seen) - len(rows):
+        notes.append(f"{others} of the {len(seen)} images of {name} are left out: they hold no {main.kind}")
+    topic.stamps, state = with_record_times([row[2] for row in rows], topic.times)
+    if state:
+        stampless[state].append(name)
+    return topic
+
+
+def with_record_times(stamps: Sequence[int], times: Sequence[int]) -> tuple[list[int], str]:
+    """Stamps, with the times of recording in the place of those that are missing, and what is wrong with them.
+
+    Args:
+        stamps: Nanoseconds of the headers; 0 or less is missing, and so are all if they never change.
+        times: Nanoseconds at which the messages were recorded.
+    """
+    values = np.array(stamps, np.int64)
+    missing = values <= 0
+    if len(values) > 1 and (values == values[0]).all() and len(set(times)) > 1:
+        missing[:] = True
+    if not missing.any():
+        return [int(value) for value in values], ""
+    known = ~missing
+    shift = round(float(np.median(values[known] - np.array(times)[known]))) if known.any() else 0
+    which = "0 are all header stamps" if (values == 0).all() else "always the same are the header stamps"
+    if not missing.all():
+        which = f"0 are {int(missing.sum())} of the {len(values)} header stamps"
+    return [int(value) for value in np.where(missing, np.array(times, np.int64) + shift, values)], which
+
+
+def stamp_of(header: Any) -> int:
+    """Nanoseconds of a deserialised header."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def comparable_stamps(first: ImageTopic, second: ImageTopic) -> tuple[list[int], list[int], str]:
+    """Times of two topics by one clock, and a sentence if those of the headers could not be used.
+
+    Two computers, or a driver that stamps with the time since its start, give two clocks: then only the times of
+    recording say what belongs together.
+    """
+    if abs(first.delay - second.delay) < _CLOCKS_DIFFER:
+        return first.stamps, second.stamps, ""
+    seconds = abs(first.delay - second.delay) / 1e9
+    return (
+        first.times,
+        second.times,
+        f"the stamps of {first.name} and {second.name} come from clocks that differ by {seconds:.0f} s: they are "
+        f"paired "
+        "by the times at which they were recorded",
+    )
+
+
+def colors(topics: ImageTopics, name: str | None) -> Iterator[ImageTopic]:
+    """Colour topics, or the one of a name."""
+    return (topic for topic in topics.by_name.values() if topic.kind == COLOR and name in (None, topic.name))
