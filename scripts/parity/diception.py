@@ -179,7 +179,7 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mean  # type: ignore[method-assign]
-    sys.path.insert(0, str(ROOT / "test"))
+    sys.path.insert(0, str(ROOT / "test" / "support"))
     from family_checkpoints_mm import write_diception, write_sd3
 
     print("| model | stage | largest | mean |\n|---|---|---|---|")

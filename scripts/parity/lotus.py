@@ -177,7 +177,7 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     warnings.simplefilter("ignore")  # of deprecations in the published code
     DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mean  # type: ignore[method-assign]
-    sys.path.insert(0, str(ROOT / "test"))
+    sys.path.insert(0, str(ROOT / "test" / "support"))
     pipelines = import_pipelines(Path(sys.argv[1]))
     picture = cv2.resize(check_pictures(1)[0], (640, 480), interpolation=cv2.INTER_AREA)
     print("| model | stage | largest | mean |\n|---|---|---|---|")

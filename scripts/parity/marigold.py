@@ -4,7 +4,7 @@
     python scripts/parity/marigold.py Marigold
 
 Nothing of their code is changed. Where torchvision is not installed, `published_code` stands in for it. The pipelines
-of diffusers are compared in `test/test_families_marigold.py`.
+of diffusers are compared in `test/families/test_families_marigold.py`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def prepare(repository: Path) -> None:
     warnings.simplefilter("ignore")  # of deprecations in the published code
     if importlib.machinery.PathFinder.find_spec("torchvision") is None:
         _provide_torchvision()
-    sys.path[:0] = [str(repository), str(ROOT / "test")]
+    sys.path[:0] = [str(repository), str(ROOT / "test" / "support")]
 
 
 def smooth_picture(width: int, height: int) -> np.ndarray:

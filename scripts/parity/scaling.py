@@ -186,7 +186,7 @@ def main() -> None:
     """Prints a Markdown table."""
     torch.set_num_threads(2)
     warnings.simplefilter("ignore")
-    sys.path.insert(0, str(ROOT / "test"))
+    sys.path.insert(0, str(ROOT / "test" / "support"))
     from family_checkpoints_mm import write_scaling, write_scaling_base
 
     modules = import_theirs(Path(sys.argv[1]))

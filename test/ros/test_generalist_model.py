@@ -13,7 +13,7 @@ from backbone_factory import write_backbone_checkpoint
 from geometry_msgs.msg import PointStamped
 from harness import LATCHED, RELIABLE, Process, Ros, header, pixels, rgb_image
 from sensor_msgs.msg import Image, PointCloud2
-from test_generalist import toy_pair
+from toy_rooms import toy_pair
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.inference.estimator import Estimator

@@ -219,7 +219,7 @@ def test_accumulated_batches_count_as_one(tmp_path: Path, data: Path) -> None:
     torch.testing.assert_close(networks[0], networks[1])
 
 
-CONFIGS = sorted((Path(__file__).parents[1] / "config" / "train").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "config" / "train").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])

@@ -10,17 +10,9 @@ import pytest
 import torch
 from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
 from diffusers.pipelines.marigold import pipeline_marigold_depth
+from double_precision import DoublePrecision
 
 from diffusion_perception_ros.inference.sampling.ensemble import ALIGNMENT_SIDE, ensemble_depth, ensemble_normals
-
-
-class DoublePrecision:
-    """`torch` for diffusers' module, in which its alignment computes in float64."""
-
-    float32 = torch.float64
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
 
 
 def depth_members(count: int, height: int, width: int, noise: float = 0.02) -> np.ndarray:

@@ -177,7 +177,7 @@ class StepNoise:
 def align_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes diffusers' alignment of ensembles compute in double precision (see `inference.ensemble`)."""
     from diffusers.pipelines.marigold import pipeline_marigold_depth
-    from test_ensemble import DoublePrecision
+    from double_precision import DoublePrecision
 
     monkeypatch.setattr(pipeline_marigold_depth, "torch", DoublePrecision())
 

@@ -19,7 +19,7 @@ from diffusion_perception_ros.metrics.dense import angles_between
 from diffusion_perception_ros.sample import Intrinsics
 
 
-BUNDLED = sorted(path.name for path in (Path(__file__).parents[1] / "models").iterdir() if path.is_dir())
+BUNDLED = sorted(path.name for path in (Path(__file__).parents[2] / "models").iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")

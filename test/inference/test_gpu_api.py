@@ -15,7 +15,7 @@ import pytest
 
 
 TEST = Path(__file__).parent
-BACKENDS = TEST.parent / "diffusion_perception_ros" / "inference" / "backends"
+BACKENDS = Path(__file__).resolve().parents[2] / "diffusion_perception_ros" / "inference" / "backends"
 RECORD: dict[str, dict[str, list[str]]] = json.loads((TEST / "gpu_api.json").read_text(encoding="utf-8"))
 TENSORRT = [name for name in RECORD if name.startswith("tensorrt")]
 CUDA = [name for name in RECORD if name.startswith("cuda")]

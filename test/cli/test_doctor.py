@@ -16,7 +16,7 @@ from model_factory import write_model
 from diffusion_perception_ros.cli import doctor_machine
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = REPOSITORY / "config" / "fastdds_large_images.xml"
 
 

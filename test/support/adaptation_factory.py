@@ -20,7 +20,7 @@ from diffusion_perception_ros.training.onestep.weights import FILE, write_weight
 from diffusion_perception_ros.training.trainer import BEST, Trainer
 
 
-BUNDLED = Path(__file__).parents[1] / "models" / "onestep-s"
+BUNDLED = Path(__file__).parents[2] / "models" / "onestep-s"
 SIDE = 64
 
 

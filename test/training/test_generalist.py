@@ -12,7 +12,7 @@ import torch
 import yaml
 from backbone_factory import SMALL_UNET
 from sampled_model_factory import OUTPUTS, write_prompted_model
-from toy_rooms import toy_room
+from toy_rooms import toy_pair, toy_room
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_view, shift_previous
@@ -149,25 +149,6 @@ def test_scores_of_masks_opacity_and_joints() -> None:
     assert keypoint_scores(found, people) == {"pck": 0.5, "precision": 0.5}
     assert keypoint_scores(found[:, :3], people) == {"pck": 1.0, "precision": 1.0}
     assert keypoint_scores(np.zeros((0, 4)), people)["pck"] == 0.0
-
-
-def toy_pair(seed: int, side: int = 64) -> Sample:
-    """A toy room that was seen before by a camera a little to the side, with one box cut out and one half hidden."""
-    sample = toy_room(seed, side, side)
-    rng = np.random.default_rng(seed)
-    shift = int(rng.choice((-8, 8)))
-    sample.previous = np.roll(sample.rgb, shift, axis=1)
-    sample.flow = np.broadcast_to(np.float32((shift, 0)), (side, side, 2)).copy()
-    boxes = [number for number in (1, 2) if (sample.instances == number).sum() > 20]
-    chosen = boxes[0] if boxes else 0
-    sample.alpha = (sample.instances > 0).astype(np.float32)
-    sample.amodal = np.where(sample.instances == chosen, chosen, 0).astype(np.uint16)
-    people = np.zeros((len(boxes), 17, 3), np.float32)
-    for row, number in zip(people, boxes, strict=True):  # "people": boxes with a nose
-        v, u = np.nonzero(sample.instances == number)
-        row[0] = u.mean(), v.mean(), 2
-    sample.keypoints = people
-    return sample
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,25 @@ def toy_room(seed: int, width: int = 64, height: int = 64) -> Sample:
     )
 
 
+def toy_pair(seed: int, side: int = 64) -> Sample:
+    """A toy room that was seen before by a camera a little to the side, with one box cut out and one half hidden."""
+    sample = toy_room(seed, side, side)
+    rng = np.random.default_rng(seed)
+    shift = int(rng.choice((-8, 8)))
+    sample.previous = np.roll(sample.rgb, shift, axis=1)
+    sample.flow = np.broadcast_to(np.float32((shift, 0)), (side, side, 2)).copy()
+    boxes = [number for number in (1, 2) if (sample.instances == number).sum() > 20]
+    chosen = boxes[0] if boxes else 0
+    sample.alpha = (sample.instances > 0).astype(np.float32)
+    sample.amodal = np.where(sample.instances == chosen, chosen, 0).astype(np.uint16)
+    people = np.zeros((len(boxes), 17, 3), np.float32)
+    for row, number in zip(people, boxes, strict=True):  # "people": boxes with a nose
+        v, u = np.nonzero(sample.instances == number)
+        row[0] = u.mean(), v.mean(), 2
+    sample.keypoints = people
+    return sample
+
+
 def write_toy_shard(folder: Path, seeds: range, width: int = 64, height: int = 64) -> Path:
     """A finished shard of toy rooms below `folder`; returns `folder`."""
     writer = ShardWriter(folder / f"{seeds.start:05d}", len(seeds), height, width)

@@ -22,7 +22,7 @@ from diffusion_perception_ros.research.ladder import power_law, read_ladder
 from diffusion_perception_ros.training.config import load_config
 
 
-CONFIGS = Path(__file__).resolve().parents[1] / "config"
+CONFIGS = Path(__file__).resolve().parents[2] / "config"
 LADDERS = sorted((CONFIGS / "ablation").glob("*.yaml"))
 
 

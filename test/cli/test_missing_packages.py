@@ -16,7 +16,7 @@ for name in ("torch", "moderngl", "safetensors", "rclpy"):
 from diffusion_perception_ros.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

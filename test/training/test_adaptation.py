@@ -21,10 +21,10 @@ from adaptation_factory import (
     write_masks,
     write_robot_images,
 )
+from backbone_factory import SMALL_UNET
 from bag_factory import BagSpec, write_bag
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
-from test_training_diffusion import SMALL_UNET
 from toy_rooms import write_toy_shard
 
 from diffusion_perception_ros.cli.main import main

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
 IN_TWO_PROCESSES = [*LAUNCHER, "--nproc_per_node", "2", "--standalone", "--module"]
 """A `train_command` follows."""

@@ -30,7 +30,7 @@ from diffusion_perception_ros.world.crossing import render_crossing
 from diffusion_perception_ros.world.labels import CLASS_ID
 
 
-CLIP = Path(__file__).resolve().parents[1] / "demo" / "clip"
+CLIP = Path(__file__).resolve().parents[2] / "demo" / "clip"
 WIDTH, HEIGHT = 320, 240
 CAMERA = Intrinsics(WIDTH, HEIGHT, 300.0, 300.0, 159.5, 119.5)
 

@@ -148,7 +148,7 @@ def test_the_inside_of_an_open_parcel_is_empty_above_what_is_packed() -> None:
 
 
 def test_the_training_mixture_is_half_homes_seen_from_near() -> None:
-    config = load_config(Path(__file__).parents[1] / "config/world/training.yaml")
+    config = load_config(Path(__file__).parents[2] / "config/world/training.yaml")
     weights = config.mixture.weights()
     near = sum(weights[kind] for kind in ("kitchen", "dining", "desk", "parcels"))
     assert 0.45 < near / sum(weights.values()) < 0.6

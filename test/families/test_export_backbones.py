@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from backbone_factory import write_backbone_checkpoint
-from test_generalist import toy_pair
+from toy_rooms import toy_pair
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.inference.backends.onnx_pruning import keep_outputs

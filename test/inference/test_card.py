@@ -183,7 +183,7 @@ def test_card_that_is_no_mapping(tmp_path: Path, content: bytes) -> None:
 
 
 def test_the_bundled_model_is_whole() -> None:
-    folder = Path(__file__).resolve().parents[1] / "models" / "onestep-s"
+    folder = Path(__file__).resolve().parents[2] / "models" / "onestep-s"
     card = read_card(folder)
     assert card.name == folder.name
     assert set(card.tasks) == {"depth", "normals", "semantic", "instances"}
@@ -217,7 +217,7 @@ def test_new_outputs_need_schema_2(tmp_path: Path, task: str) -> None:
 
 
 def test_the_description_of_the_card_names_every_field() -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[2] / "docs" / "model_card.md").read_text(encoding="utf-8")
     parts = [AlphaOutput, ColorClustering, DdimSampler, DepthOutput, EulerFlowSampler, FlowOutput, Graphs, ImageInput]
     parts += [InputSize, InstancesOutput, Joint, KeypointsOutput, Label, LcmSampler, LicenceTerms, ModelCard]
     parts += [NoiseInput, NormalsOutput, PictureOutput, PointsInput, SemanticOutput, Source]
@@ -226,7 +226,7 @@ def test_the_description_of_the_card_names_every_field() -> None:
 
 
 def test_the_example_of_the_description_is_a_card() -> None:
-    text = (Path(__file__).resolve().parents[1] / "docs" / "model_card.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[2] / "docs" / "model_card.md").read_text(encoding="utf-8")
     whole, drawing, sampled, noise = (yaml.safe_load(block.split("```")[0]) for block in text.split("```yaml\n")[1:])
     ModelCard.model_validate(whole)
     ModelCard.model_validate(whole | drawing)
