@@ -21,7 +21,7 @@ ALLOWED = {
     "world": set(),
     "datasets": {"inference", "world"},
     "evaluation": {"inference", "datasets", "metrics"},
-    "export": {"inference.card"},
+    "export": {"inference.card", "inference.backends", "families"},
     "training": {
         "export",
         "inference.card",
@@ -32,7 +32,7 @@ ALLOWED = {
         "families.recipe",
         "world",
     },
-    "families": {"export", "inference.card", "datasets", "world"},
+    "families": {"inference.card", "datasets", "world"},
     "research": {"cli.common", "cli.evaluate", "datasets", "evaluation", "inference", "metrics", "training", "world"},
 }
 """Folder → other parts of the package that it may import, besides `SHARED`. `cli` may import all but `research`."""

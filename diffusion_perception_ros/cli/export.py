@@ -130,8 +130,8 @@ def _run_family(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     module = family_module(args.family)  # imports torch and diffusers: only when it is needed
-    from diffusion_perception_ros.families.export import export_family
-    from diffusion_perception_ros.families.export_options import ExportOptions, check_options
+    from diffusion_perception_ros.export.exporter import export_family
+    from diffusion_perception_ros.export.options import ExportOptions, check_options
     from diffusion_perception_ros.families.recipe import LoadOptions, recipes_of_task
 
     options = ExportOptions(
@@ -252,8 +252,8 @@ def _run_native(args: argparse.Namespace) -> int:
 def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     from rich.console import Console
 
-    from diffusion_perception_ros.families.export import export_family
-    from diffusion_perception_ros.families.export_options import ExportOptions
+    from diffusion_perception_ros.export.exporter import export_family
+    from diffusion_perception_ros.export.options import ExportOptions
     from diffusion_perception_ros.training.diffusion.joint_model import load_joint
     from diffusion_perception_ros.training.diffusion.trained_model import load_trained
     from diffusion_perception_ros.training.readme import model_readme

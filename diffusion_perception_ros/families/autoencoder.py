@@ -50,7 +50,7 @@ def load_tiny_autoencoder(name: str, recipe: Recipe) -> Autoencoder:
     Raises:
         InputError: it is missing, or its latents have another number of channels than the recipe's.
     """
-    files = CheckpointFiles(name)
+    files = CheckpointFiles(name, role="tiny autoencoder")
     tiny = load_network(AutoencoderTiny, files, "")
     check_config(files, "", tiny, {"latent_channels": recipe.vae_channels})
     return Autoencoder(tiny)

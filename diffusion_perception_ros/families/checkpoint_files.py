@@ -54,11 +54,14 @@ class CheckpointFiles:
 
     name: str
     revision: str | None = None
+    role: str = ""
+    """What it is for, in messages, where that is not plain: `tiny autoencoder`."""
 
     def __post_init__(self) -> None:
         if not self.is_local and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.name):
             raise InputError(
-                f"the checkpoint '{self.name}' is neither a folder of this machine nor a hub id such as 'owner/name'"
+                f"the {self.role or 'checkpoint'} '{self.name}' is neither a folder of this machine nor a hub id such "
+                "as 'owner/name'"
             )
         if self.is_local and self.revision is not None:
             raise InputError(f"{self.name} is a local folder: a revision belongs to hub ids only, leave it out")
@@ -86,8 +89,8 @@ class CheckpointFiles:
         where = _join(self.name, subfolder).rstrip("/")
         if not names:
             raise InputError(
-                f"the checkpoint {self.name} has no part '{subfolder}': it needs a sub-folder with a config and "
-                "safetensors weights, as save_pretrained writes them"
+                f"{self._describe(subfolder)} is missing: it needs a folder with a config and safetensors weights, as "
+                "save_pretrained writes them"
             )
         weights, variant = choose_weights(where, names)
         configs = [name for name in names if _is_text(name)]
@@ -107,6 +110,11 @@ class CheckpointFiles:
         if not path.is_file():
             raise InputError(f"the checkpoint {self.name} has no file '{name}'")
         return path
+
+    def _describe(self, subfolder: str) -> str:
+        """A part for messages; checkpoints of one network have it at their root."""
+        title = f"the part '{subfolder}' of " if subfolder else ""
+        return title + (f"the {self.role} {self.name}" if self.role else f"the checkpoint {self.name}")
 
     def _names(self, subfolder: str) -> list[str]:
         """Names of the files directly in a sub-folder."""
@@ -134,7 +142,7 @@ class CheckpointFiles:
                 continue
             return Path(path).parent
         raise InputError(
-            f"the part '{subfolder}' of {self.name} is not in the local cache and the hub cannot be reached "
+            f"{self._describe(subfolder)} is not in the local cache and the hub cannot be reached "
             "(no network, or HF_HUB_OFFLINE is set): connect once, or give a folder with the checkpoint"
         )
 

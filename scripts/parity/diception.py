@@ -25,9 +25,9 @@ import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from diffusion_perception_ros.export.exporter import export_family, standard_noise
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.families import diception
-from diffusion_perception_ros.families.export import export_family, standard_noise
-from diffusion_perception_ros.families.export_options import ExportOptions
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.card import read_card, write_card
 from diffusion_perception_ros.inference.estimator import Estimator

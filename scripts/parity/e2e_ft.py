@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from published_code import HEADER, Row, normalised, prepare, smooth_picture, table_rows
 
+from diffusion_perception_ros.export.exporter import ExportOptions, export_family
 from diffusion_perception_ros.families import e2e_ft
-from diffusion_perception_ros.families.export import ExportOptions, export_family
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.estimator import Estimator
 

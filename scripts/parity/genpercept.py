@@ -23,8 +23,8 @@ from PIL import Image
 from published_code import HEADER, Row, normalised, prepare, smooth_picture, table_rows
 from safetensors.torch import load_file
 
+from diffusion_perception_ros.export.exporter import ExportOptions, export_family
 from diffusion_perception_ros.families import genpercept
-from diffusion_perception_ros.families.export import ExportOptions, export_family
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Prediction

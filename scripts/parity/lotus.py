@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from diffusion_perception_ros.cli.export import check_pictures
+from diffusion_perception_ros.export.exporter import ExportOptions, export_family, standard_noise
 from diffusion_perception_ros.families import lotus
-from diffusion_perception_ros.families.export import ExportOptions, export_family, standard_noise
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Prediction

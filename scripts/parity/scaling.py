@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_perception_ros.export.exporter import export_family, standard_noise
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.families import scaling
-from diffusion_perception_ros.families.export import export_family, standard_noise
-from diffusion_perception_ros.families.export_options import ExportOptions
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Prediction

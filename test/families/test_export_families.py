@@ -15,7 +15,8 @@ from rendered_room import render_room
 from safetensors.torch import load_file, save_file
 
 from diffusion_perception_ros.cli.main import main
-from diffusion_perception_ros.families import graphs, lotus
+from diffusion_perception_ros.export import graphs
+from diffusion_perception_ros.families import lotus
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.card import ModelCard, read_card
 from diffusion_perception_ros.inference.estimator import Estimator

@@ -14,11 +14,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from family_checkpoints_mm import write_diception, write_sd3
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.exporter import export_family, standard_noise
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.families import diception
 from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles
 from diffusion_perception_ros.families.diception_prompts import EMPTY, encoded_prompts
-from diffusion_perception_ros.families.export import export_family, standard_noise
-from diffusion_perception_ros.families.export_options import ExportOptions
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.card import (
     EulerFlowSampler,

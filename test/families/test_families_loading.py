@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from family_checkpoints import TWO_LEVELS, write_lotus, write_tiny_vae, write_vae
 from hub_server import TOKEN, Hub, Repo, running_hub
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from diffusion_perception_ros.errors import InputError
@@ -52,7 +53,7 @@ def edit_json(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer"])
 def test_a_missing_part_is_named(checkpoint: Path, part: str) -> None:
     shutil.rmtree(checkpoint / part)
-    with pytest.raises(InputError, match=f"has no part '{part}': it needs a sub-folder"):
+    with pytest.raises(InputError, match=f"the part '{part}' of the checkpoint .* is missing: it needs a folder"):
         load(checkpoint)
 
 
@@ -260,8 +261,14 @@ def test_what_a_hub_refuses(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_network_and_nothing_in_the_cache(tmp_path: Path) -> None:
     (said,) = find_in_new_process(["owner/lotus"], tmp_path, HF_HUB_OFFLINE="1")
-    assert "'unet' of owner/lotus is not in the local cache and the hub cannot be reached" in said
+    assert "'unet' of the checkpoint owner/lotus is not in the local cache and the hub cannot be reached" in said
     assert "give a folder with the checkpoint" in said
+
+
+def test_offline_the_tiny_autoencoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="^the tiny autoencoder nobody/taesd is not in the local cache"):
+        load_tiny_autoencoder("nobody/taesd", lotus.RECIPES[0])
 
 
 def test_a_part_by_any_name(checkpoint: Path) -> None:

@@ -21,8 +21,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.exporter import ExportOptions, export_family
 from diffusion_perception_ros.families import e2e_ft, marigold
-from diffusion_perception_ros.families.export import ExportOptions, export_family
 from diffusion_perception_ros.families.recipe import FamilyModel, LoadOptions
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.sample import Prediction

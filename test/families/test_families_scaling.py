@@ -12,10 +12,10 @@ from diffusers import DDIMScheduler
 from family_checkpoints_mm import SMALL_DIT, write_scaling, write_scaling_base
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.exporter import export_family, standard_noise
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.families import scaling
 from diffusion_perception_ros.families.dit_moe import DiTMultiTaskMoE, mixture
-from diffusion_perception_ros.families.export import export_family, standard_noise
-from diffusion_perception_ros.families.export_options import ExportOptions
 from diffusion_perception_ros.families.recipe import LoadOptions
 from diffusion_perception_ros.inference.card import DdimSampler, FlowOutput, ModelCard, read_card
 from diffusion_perception_ros.inference.estimator import Estimator

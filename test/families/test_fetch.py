@@ -18,9 +18,9 @@ from hub_server import COMMIT, TOKEN, Hub, Repo, running_hub
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.exporter import ExportOptions, check_options
 from diffusion_perception_ros.families import family_module
 from diffusion_perception_ros.families.catalogue import find_entry, read_catalogue
-from diffusion_perception_ros.families.export import ExportOptions, check_options
 from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import OnnxRuntimeBackend

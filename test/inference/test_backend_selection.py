@@ -105,10 +105,20 @@ def test_providers_get_options_that_they_know(tmp_path: Path) -> None:
         "trt_profile_max_shapes": "image:1x3x128x128",
         "trt_fp16_enable": "True",
     }
+    assert Path(options["trt_engine_cache_path"]).is_dir(), "ONNX Runtime does not make it"
     bf16 = tensorrt_options(graph, "bf16")
     assert bf16["trt_bf16_enable"] == "True"
     assert bf16["trt_engine_cache_path"] != options["trt_engine_cache_path"]
     assert profile_options({"image": ShapeRange((1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))}) == {}
+
+
+def test_engines_are_built_anew_where_they_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_model(tmp_path / "tiny")
+    options = tensorrt_options(ModelGraph(folder, read_card(folder)), "fp16")
+    assert not [name for name in options if "cache" in name]
+    assert options["trt_fp16_enable"] == "True"
 
 
 def test_without_a_gpu_cuda_says_so() -> None:

@@ -13,7 +13,11 @@ from model_factory import write_model
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
+from diffusion_perception_ros.inference.backends.mixed_precision import (
+    convert_precision,
+    overflowing_nodes,
+    sensitive_nodes,
+)
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import OnnxRuntimeBackend
 from diffusion_perception_ros.inference.backends.tensorrt_backend import engine_precisions, strongly_typed
@@ -112,19 +116,64 @@ def test_external_weights_are_found(tmp_path: Path, image: np.ndarray) -> None:
         ("fp32", "fp16", ["fp16", "fp32"]),
         ("fp32", "bf16", ["bf16", "fp32"]),
         ("fp32", "fp32", ["fp32"]),
-        ("fp16", "fp32", ["fp16"]),
+        ("fp16", "fp32", ["fp16", "fp32"]),
+        ("bf16", "fp16", ["bf16", "fp32"]),
         ("int8", "fp16", ["int8"]),
     ],
 )
-def test_only_fp32_graphs_are_converted(tmp_path: Path, stored: str, wanted: str, tried: list[str]) -> None:
+def test_the_precision_of_engines(tmp_path: Path, stored: str, wanted: str, tried: list[str]) -> None:
     folder = write_model(tmp_path / "tiny", card={"precision": stored})
     graph = ModelGraph(folder, read_card(folder))
     assert engine_precisions(graph, wanted) == tried
     converted = strongly_typed(graph, tried[0], tmp_path)
     types = {weight.data_type for weight in onnx.load(converted).graph.initializer}
     low = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}.get(tried[0])
-    assert (converted == graph.path) == (stored == tried[0])
+    assert (converted == graph.path) == (stored == tried[0] == "int8" or tried[0] == "fp32")
     assert converted == graph.path or low in types
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_graph_of_half_precision_falls_back_to_fp32(tmp_path: Path, image: np.ndarray, precision: str) -> None:
+    """As bf16 cannot run on a CPU, what comes back from it is compared with weights rounded by hand."""
+    folder = write_model(tmp_path / "tiny", card={"precision": precision})
+    source = overflowing_graph(tmp_path / "full.onnx")
+    convert_precision(source, folder / "model.onnx", precision, overflowing_nodes(source, {"image": image}))
+    graph = ModelGraph(folder, read_card(folder, verify_files=False))
+    raised = strongly_typed(graph, "fp32", tmp_path)
+    onnx.checker.check_model(onnx.load(raised), full_check=True)
+    types = {weight.data_type for weight in onnx.load(raised).graph.initializer}
+    assert not types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+    np.testing.assert_allclose(run(raised, image), run(source, image), rtol=2e-2, atol=2e-3)
+
+
+def test_norms_and_softmax_stay_in_fp32(tmp_path: Path, image: np.ndarray) -> None:
+    nodes = [
+        helper.make_node("Mul", ["image", "gain"], ["scaled"], name="scale"),
+        helper.make_node("InstanceNormalization", ["scaled", "ones", "zeros"], ["normed"], name="norm"),
+        helper.make_node("Softmax", ["normed"], ["depth"], axis=3, name="softmax"),
+    ]
+    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+    source = save_graph(
+        tmp_path / "model.onnx", nodes, {"gain": np.array(3.0, np.float32), "ones": ones, "zeros": zeros}
+    )
+    keep = sensitive_nodes(source, "fp16")
+    assert keep == {"norm", "softmax"}
+    assert convert_precision(source, tmp_path / "mixed.onnx", "fp16", keep) == 1
+    onnx.checker.check_model(onnx.load(tmp_path / "mixed.onnx"), full_check=True)
+    np.testing.assert_allclose(run(tmp_path / "mixed.onnx", image), run(source, image), atol=1e-4)
+
+
+def test_the_decoder_stays_in_fp32_in_bf16_only(tmp_path: Path) -> None:
+    decoder = "model.autoencoder.vae.decoder.conv_out.weight"
+    nodes = [
+        helper.make_node("Mul", ["image", "model.unet.gain"], ["latent"], name="unet"),
+        helper.make_node("Mul", ["latent", decoder], ["decoded"], name="decoder"),
+        helper.make_node("Add", ["decoded", "half"], ["depth"], name="scale_to_unit"),
+    ]
+    weights = {name: np.array(0.5, np.float32) for name in ("model.unet.gain", decoder, "half")}
+    source = save_graph(tmp_path / "model.onnx", nodes, weights)
+    assert sensitive_nodes(source, "bf16") == {"decoder", "scale_to_unit"}
+    assert sensitive_nodes(source, "fp16") == set()
 
 
 def test_unsigned_quantisation_is_taken_out(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from diffusion_perception_ros.safe_files import LARGEST_FILE, parse_json, read_b
 
 
 _log = logging.getLogger(__name__)
-_BUILDER = 1
+_BUILDER = 2
 """Raised whenever engines are built in another way, so that older ones are not used any more."""
 
 

@@ -26,6 +26,7 @@ LowPrecision = Literal["fp16", "bf16"]
 
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _TYPE_NAMES = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
+_LOW_TYPES = frozenset(_TYPES.values())
 _LARGEST_FP16 = 65504.0
 _HEADROOM = 4.0
 """One image is not all images: values above the largest fp16 number divided by this stay in fp32."""
@@ -33,6 +34,15 @@ _FP32_OPERATORS = {
     *("Cast", "Constant", "ConstantOfShape", "Range", "CumSum"),  # types are attributes; long sums lose small terms
     *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
 }
+_SENSITIVE_OPERATORS = {
+    *("Softmax", "LogSoftmax"),
+    *("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization", "LpNormalization"),
+    *("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Pow", "Sqrt", "Reciprocal"),  # norms, taken apart
+}
+"""Sums over many values and exponentials: half precision loses the small terms of the one and the range of the other.
+All mixed-precision training leaves them in fp32 (`torch.autocast` has the same list)."""
+_DECODER_WEIGHTS = (".decoder.", ".post_quant_conv.")
+"""In the names of an autoencoder's weights."""
 _LARGEST_INLINE = 1 << 30
 """Bytes of weights above which they are written beside the graph: a protobuf cannot exceed 2 GiB."""
 
@@ -44,7 +54,7 @@ def convert_precision(source: Path, target: Path, precision: LowPrecision, keep:
         source: An ONNX graph, with its external data beside it.
         target: The converted graph, in an existing folder; large weights go to `<target>.data`.
         precision: What most nodes compute in.
-        keep: Names of nodes that stay as they are, from `overflowing_nodes`.
+        keep: Names of nodes that stay as they are, from `overflowing_nodes` and `sensitive_nodes`.
 
     Returns:
         How many nodes were converted.
@@ -53,8 +63,7 @@ def convert_precision(source: Path, target: Path, precision: LowPrecision, keep:
     name_nodes(model.graph)
     converter = _Converter(model, tensor_types(source), precision, set(keep))
     converted = converter.convert()
-    weights = sum(len(weight.raw_data) for weight in model.graph.initializer)
-    onnx.save(model, target, save_as_external_data=weights > _LARGEST_INLINE, location=f"{target.name}.data")
+    _save(model, target)
     return converted
 
 
@@ -81,6 +90,75 @@ def overflowing_nodes(source: Path, inputs: Mapping[str, FloatTensor]) -> set[st
     limit = _LARGEST_FP16 / _HEADROOM
     over = {name for name, value in largest.items() if not value < limit}  # also NaN
     return {node for node, names in tensors.items() if not over.isdisjoint(names)}
+
+
+def sensitive_nodes(source: Path, precision: LowPrecision) -> set[str]:
+    """Names of the nodes that half precision makes visibly worse without an overflow: norms and softmax.
+
+    In bf16, whose eight bits would show as bands in a depth map, the decoder of an autoencoder and all that follows it
+    is among them, too.
+    """
+    graph = onnx.load(source, load_external_data=False).graph
+    name_nodes(graph)
+    sensitive = {node.name for node in graph.node if node.op_type in _SENSITIVE_OPERATORS}
+    return sensitive | _decoder_nodes(graph) if precision == "bf16" else sensitive
+
+
+def _decoder_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Nodes that read a weight of an autoencoder's decoder, or what such a node computes."""
+    weights = {weight.name for weight in graph.initializer if any(part in weight.name for part in _DECODER_WEIGHTS)}
+    if not any(".autoencoder." in name for name in weights):
+        return set()
+    decoded, nodes = set(weights), set()
+    for node in graph.node:  # ONNX lists them in the order in which they can run
+        if not decoded.isdisjoint(node.input):
+            nodes.add(node.name)
+            decoded.update(node.output)
+    return nodes
+
+
+def raise_precision(source: Path, target: Path) -> None:
+    """Writes a copy of a graph of half precision in which all is float32: the same weights, computed exactly."""
+    model = onnx.load(source)
+    graph = model.graph
+    for weight in graph.initializer:
+        if weight.data_type in _LOW_TYPES:
+            weight.CopyFrom(_full_weight(weight))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i in _LOW_TYPES:
+                attribute.i = TensorProto.FLOAT
+            elif attribute.HasField("t") and attribute.t.data_type in _LOW_TYPES:
+                attribute.t.CopyFrom(_full_weight(attribute.t))
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in _LOW_TYPES:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    _drop_casts_of_weights(graph)
+    del graph.value_info[:]
+    _save(model, target)
+
+
+def _drop_casts_of_weights(graph: onnx.GraphProto) -> None:
+    """Reads fp32 weights directly where they were cast to fp32 before."""
+    weights = {weight.name for weight in graph.initializer if weight.data_type == TensorProto.FLOAT}
+    outputs = {output.name for output in graph.output}
+    renamed: dict[str, str] = {}
+    for node in list(graph.node):
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+        is_cast = node.op_type == "Cast" and node.input[0] in weights and node.output[0] not in outputs
+        if is_cast and node.attribute[0].i == TensorProto.FLOAT:
+            renamed[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+
+
+def _full_weight(weight: TensorProto) -> TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name)
+
+
+def _save(model: onnx.ModelProto, target: Path) -> None:
+    weights = sum(len(weight.raw_data) for weight in model.graph.initializer)
+    onnx.save(model, target, save_as_external_data=weights > _LARGEST_INLINE, location=f"{target.name}.data")
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import onnxruntime
 
@@ -14,6 +16,7 @@ from diffusion_perception_ros.inference.backends.input_shapes import Shape, Shap
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 
 
+_log = logging.getLogger(__name__)
 _LIBRARIES = ("libnvinfer.so.11", "libnvinfer.so.10")
 
 
@@ -30,16 +33,21 @@ def tensorrt_options(graph: ModelGraph, precision: str) -> dict[str, str]:
     ranges = graph.shape_ranges()
     versions = (graph.digest, precision, onnxruntime.__version__, library_version(), driver_version(), str(ranges))
     folder = user_cache(graph.folder) / f"onnxruntime-{hashlib.sha256(repr(versions).encode()).hexdigest()[:16]}"
-    options = {
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": str(folder),
-        **profile_options(ranges),
-    }
+    options = {**_cache_options(folder), **profile_options(ranges)}
     if graph.card.precision == "fp32" and precision != "fp32":
         options[f"trt_{precision}_enable"] = "True"
     return options
+
+
+def _cache_options(folder: Path) -> dict[str, str]:
+    """Makes the folder, which ONNX Runtime does not; nothing where it cannot be made: engines are then built anew."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("TensorRT engines cannot be kept in %s: %s", folder, error)
+        return {}
+    caches = {"trt_engine_cache_path": str(folder), "trt_timing_cache_path": str(folder)}
+    return {"trt_engine_cache_enable": "True", "trt_timing_cache_enable": "True", **caches}
 
 
 def profile_options(ranges: Mapping[str, ShapeRange]) -> dict[str, str]:

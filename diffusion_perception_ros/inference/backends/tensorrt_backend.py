@@ -14,7 +14,12 @@ from diffusion_perception_ros.inference.backends.dequantization import is_unsign
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache, EngineKey
 from diffusion_perception_ros.inference.backends.engine_candidates import EngineCandidate, first_working_engine
 from diffusion_perception_ros.inference.backends.input_shapes import ShapeRange
-from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
+from diffusion_perception_ros.inference.backends.mixed_precision import (
+    convert_precision,
+    overflowing_nodes,
+    raise_precision,
+    sensitive_nodes,
+)
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.tensorrt_engine import Engine, build_engine, import_tensorrt
 from diffusion_perception_ros.inference.tensor import FloatTensor
@@ -79,15 +84,17 @@ def open_tensorrt(
 
 
 def engine_precisions(graph: ModelGraph, wanted: str) -> list[str]:
-    """Precisions to build engines in, the fastest first.
+    """Precisions to build engines in, the fastest first; fp32 takes over where half precision computes wrong values.
 
     Args:
-        graph: fp16, bf16 and signed int8 graphs are built as they are: they were made so on purpose.
+        graph: fp16, bf16 and signed int8 graphs stay what they are: they were made so on purpose.
         wanted: One of `ENGINE_PRECISIONS`.
     """
-    if graph.card.precision != "fp32" and not is_unsigned(graph.path):
-        return [graph.card.precision]
-    return [wanted] if wanted == "fp32" else [wanted, "fp32"]
+    stored = graph.card.precision
+    if stored == "int8" and not is_unsigned(graph.path):
+        return [stored]
+    first = stored if stored in ("fp16", "bf16") else wanted
+    return [first] if first == "fp32" else [first, "fp32"]
 
 
 def engine_key(
@@ -106,18 +113,28 @@ def engine_key(
 
 
 def strongly_typed(graph: ModelGraph, precision: str, folder: Path) -> Path:
-    """The graph in the precision that an engine is to have; a new one in `folder` if it is not in it yet."""
+    """The graph in the precision that an engine is to have; a new one in `folder` if it is not in it yet.
+
+    Graphs of half precision go through fp32 as well: so that what half precision would ruin is computed in fp32, and
+    because those in bf16 only store their weights so.
+    """
     source, stored = graph.path, graph.card.precision
+    if precision == stored and stored not in ("fp16", "bf16"):
+        return source
     if is_unsigned(source):
-        source, stored = folder / f"float_{source.name}", "fp32"
+        source = folder / f"float_{graph.path.name}"
         remove_quantization(graph.path, source)
-    if precision == stored:
+    elif stored != "fp32":
+        source = folder / f"float_{graph.path.name}"
+        raise_precision(graph.path, source)
+    if precision == "fp32":
         return source
     converted = folder / graph.path.name
     if precision == "fp16":
-        convert_precision(source, converted, "fp16", keep=overflowing_nodes(source, graph.example_inputs()))
+        keep = overflowing_nodes(source, graph.example_inputs()) | sensitive_nodes(source, "fp16")
+        convert_precision(source, converted, "fp16", keep)
     else:  # bf16 has the range of fp32
-        convert_precision(source, converted, "bf16")
+        convert_precision(source, converted, "bf16", sensitive_nodes(source, "bf16"))
     return converted
 
 

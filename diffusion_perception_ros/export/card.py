@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.families.export_options import ExportOptions, Noise
-from diffusion_perception_ros.families.graphs import CLEAN_LATENT, OPSET, Graph, graph_files
+from diffusion_perception_ros.export.graphs import CLEAN_LATENT, OPSET, Graph, graph_files
+from diffusion_perception_ros.export.options import ExportOptions, Noise
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
 from diffusion_perception_ros.inference.card import (
     NOISY_LATENT,

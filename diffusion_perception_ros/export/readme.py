@@ -30,7 +30,7 @@ def model_readme(recipe: Recipe, card: ModelCard) -> str:
 - Licence of the weights: {" ".join([f"{terms.spdx}, {terms.url}.", *restrictions])}
 - Gives: {", ".join(f"{output.task} ({output.quantity})" for output in card.outputs)}
 - Picture of the network: {shape}; precision {card.precision}; files {", ".join(card.files)}
-- Made with: `{card.source.command or "diffusion_perception_ros.families.export"}`
+- Made with: `{card.source.command or "diffusion_perception_ros.export.exporter"}`
 
 ## Differences to PyTorch
 

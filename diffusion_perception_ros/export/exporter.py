@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.export.model_folder import new_model_folder
-from diffusion_perception_ros.families.export_card import model_card, sampler_fields
-from diffusion_perception_ros.families.export_options import ExportOptions, Noise, check_options, choose_noise
-from diffusion_perception_ros.families.graphs import (
+from diffusion_perception_ros.export.card import model_card, sampler_fields
+from diffusion_perception_ros.export.graphs import (
     Bfloat16Weights,
     Graph,
     Sizes,
@@ -26,10 +24,17 @@ from diffusion_perception_ros.families.graphs import (
     stage_graphs,
     write_graph,
 )
-from diffusion_perception_ros.families.onnx_check import Feed, compare_graph, run_module
-from diffusion_perception_ros.families.readme import model_readme
+from diffusion_perception_ros.export.model_folder import new_model_folder
+from diffusion_perception_ros.export.onnx_check import Feed, compare_graph, run_module
+from diffusion_perception_ros.export.options import ExportOptions, Noise, check_options, choose_noise
+from diffusion_perception_ros.export.readme import model_readme
+from diffusion_perception_ros.export.smaller_vae import use_linear_decoder, use_tiny_vae
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
-from diffusion_perception_ros.families.smaller_vae import use_linear_decoder, use_tiny_vae
+from diffusion_perception_ros.inference.backends.mixed_precision import (
+    convert_precision,
+    overflowing_nodes,
+    sensitive_nodes,
+)
 from diffusion_perception_ros.inference.card import ModelCard, write_card
 
 
@@ -76,7 +81,7 @@ def export_family(
         _refuse_wrong_weights(checks, options.checkpoint)
         for graph, (inputs, expected) in zip(graphs, checks, strict=True):
             path = folder / graph.file
-            _write(graph, path, options.precision)
+            _write(graph, path, options.precision, inputs)
             differences = compare_graph(path, graph.outputs, inputs, expected)
             _refuse_wrong_graph(graph, differences, options.precision)
             parity |= differences
@@ -170,17 +175,25 @@ def _checks(
     return [(images, encoded), (denoising, predictions), (latents, run_module(decode.module, latents))]
 
 
-def _write(graph: Graph, path: Path, precision: str) -> None:
-    if precision == "int8":
-        source = path.with_name(f"{path.stem}_float32.onnx")
-        write_graph(graph, source)
-        quantize_graph(source, path)
-        for file in graph_files(source):
-            os.remove(file)
+def _write(graph: Graph, path: Path, precision: str, feeds: Sequence[Feed]) -> None:
+    """Writes the ONNX file; int8 and fp16 are made from one in float32, which does not stay."""
+    if precision == "bf16":
+        write_graph(graph, path, Bfloat16Weights(graph.module))
         return
-    if precision == "fp16":
-        graph.module.half()
-    write_graph(graph, path, Bfloat16Weights(graph.module) if precision == "bf16" else None)
+    if precision == "fp32":
+        write_graph(graph, path)
+        return
+    source = path.with_name(f"{path.stem}_float32.onnx")
+    write_graph(graph, source)
+    if precision == "int8":
+        quantize_graph(source, path)
+    else:
+        keep = sensitive_nodes(source, "fp16")
+        for feed in (feeds[0], feeds[-1]):  # an image, and a random one
+            keep |= overflowing_nodes(source, {name: tensor.numpy() for name, tensor in feed.items()})
+        convert_precision(source, path, "fp16", keep)
+    for file in graph_files(source):
+        os.remove(file)
 
 
 def _refuse_wrong_weights(checks: Sequence[Check], checkpoint: str) -> None:

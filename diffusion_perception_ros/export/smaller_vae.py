@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.onnx_check import Differences, Feed, FloatArray
 from diffusion_perception_ros.families.autoencoder import Autoencoder, load_tiny_autoencoder
-from diffusion_perception_ros.families.onnx_check import Differences, Feed, FloatArray
 from diffusion_perception_ros.families.recipe import FamilyModel
 
 
