@@ -181,6 +181,10 @@ class TrainingConfig(_Strict):
         headed = self.network.kind != "onestep" and self.network.head != "autoencoder"
         if headed and (self.objective.kind != "genpercept" or self.objective.loss != "picture"):
             raise ValueError("'network.head' has no latent: it needs 'objective: {kind: genpercept}' on pictures")
+        if self.objective.kind == "e2e_ft" and self.network.kind != "onestep":
+            others = [task for task in self.network.tasks if task not in ("depth", "disparity", "normals")]
+            if others:
+                raise ValueError(f"'e2e_ft' knows the tasks depth, disparity and normals, not {others[0]}")
         if self.run.fully_shard and self.optimiser.kind == "muon":
             raise ValueError("'optimiser.kind: muon' needs whole matrices, which 'run.fully_shard' takes apart")
         return self

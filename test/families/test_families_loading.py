@@ -267,7 +267,7 @@ def test_no_network_and_nothing_in_the_cache(tmp_path: Path) -> None:
 
 def test_offline_the_tiny_autoencoder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="^the tiny autoencoder nobody/taesd is not in the local cache"):
+    with pytest.raises(InputError, match="the tiny autoencoder nobody/taesd is not in the local cache"):
         load_tiny_autoencoder("nobody/taesd", lotus.RECIPES[0])
 
 

@@ -140,7 +140,7 @@ def _depth(task: str, depth: Tensor) -> Annotation:
         if known[index].any():
             limits = torch.tensor(_PERCENTILES, device=values.device)
             low, high = torch.quantile(_thinned(values[index][known[index]]), limits)
-            pictures[index] = ((values[index] - low) / (high - low).clamp(min=1e-6) * 2 - 1).clamp(-1, 1)
+            pictures[index] = ((values[index] - low) / (high - low + 1e-5) * 2 - 1).clamp(-1, 1)
     farthest = 1.0 if task == "depth" else -1.0
     pictures = torch.where(sky, farthest, torch.where(known, pictures, 0.0))
     return Annotation(pictures[:, None].expand(-1, 3, -1, -1), (known | sky)[:, None])

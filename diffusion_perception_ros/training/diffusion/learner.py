@@ -35,7 +35,7 @@ from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec,
 from diffusion_perception_ros.training.diffusion.drawings import Colouring
 from diffusion_perception_ros.training.diffusion.experts import add_experts, mixtures_of
 from diffusion_perception_ros.training.diffusion.heads import HeadCodec, HeadedUNet
-from diffusion_perception_ros.training.diffusion.losses import latent_loss, picture_losses
+from diffusion_perception_ros.training.diffusion.losses import end_to_end_losses, latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
 from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, Prompts, condition, draw_prompts
 from diffusion_perception_ros.training.estimates import Estimates
@@ -50,11 +50,14 @@ class DiffusionLearner:
         assert isinstance(settings, DiffusionNetwork)
         self.tasks = settings.tasks
         self._settings = settings
-        self.objective = make_diffusion_objective(config.objective)
+        self.objective = make_diffusion_objective(config.objective, in_pixels=settings.pretrained is None)
         self._conditioned = bool(CONDITIONED & set(settings.tasks))
         self._colouring: Colouring = "random" if self.objective.draws_samples else "position"
         self._reconstructs = config.objective.kind.startswith("lotus") and config.objective.detail_preserver
-        self._sees_picture = config.objective.kind == "genpercept" and config.objective.loss == "picture"
+        self._kind = config.objective.kind
+        self._sees_picture = self._kind == "e2e_ft" or (
+            self._kind == "genpercept" and config.objective.loss == "picture"
+        )
         codec: Codec = load_vae(settings.pretrained) if settings.pretrained else PixelCodec(settings.pixels)
         self.codec = HeadCodec(codec) if settings.head == "dpt" else codec
         backbone = self._backbone()
@@ -109,7 +112,7 @@ class DiffusionLearner:
         said = network(torch.cat([example.inputs, *shown], 1), example.timesteps, tasks.to(picture.device))
         balance = self._expert_balance()
         if self._sees_picture:
-            return self._picture_losses(self.codec.decode(-said.float()), annotation, tasks) | balance
+            return self._picture_losses(self.codec.decode(-said.float()), annotation, tasks, batch) | balance
         weights = self._emphasis(annotation.picture, tasks)
         terms = {"annotation": latent_loss(said, example.target, annotation.known, weights), **balance}
         if self._reconstructs:
@@ -142,14 +145,18 @@ class DiffusionLearner:
             weights[rows] = emphasis(self.tasks[int(number)], pictures[rows])
         return weights
 
-    def _picture_losses(self, decoded: Tensor, annotation: Annotation, tasks: Tensor) -> dict[str, Tensor]:
-        """GenPercept's losses, every task's weighted with its share of the batch."""
+    def _picture_losses(
+        self, decoded: Tensor, annotation: Annotation, tasks: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Losses on the decoded annotation, every task's weighted with its share of the batch."""
         terms: dict[str, Tensor] = {}
         for number in torch.unique(tasks):
-            rows = torch.nonzero(tasks == number)[:, 0].to(decoded.device)
-            part = picture_losses(
-                self.tasks[int(number)], decoded[rows], annotation.picture[rows], annotation.known[rows]
-            )
+            task, rows = self.tasks[int(number)], torch.nonzero(tasks == number)[:, 0].to(decoded.device)
+            truth, known = annotation.picture[rows], annotation.known[rows]
+            if self._kind == "e2e_ft":
+                part = end_to_end_losses(task, decoded[rows], *_unscaled(task, batch.depth[rows], truth, known))
+            else:
+                part = picture_losses(task, decoded[rows], truth, known)
             for name, value in part.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value * (len(rows) / len(tasks))
         return terms
@@ -235,3 +242,18 @@ class DiffusionLearner:
                 source = Path(str(self._settings.pretrained)) / part
                 if source.is_dir():
                     shutil.copytree(source, folder / part, dirs_exist_ok=True)
+
+
+def _unscaled(task: str, depth: Tensor, truth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Ground truth as E2E-FT has it, and where it is known: depth in metres, or one over it, without the sky.
+
+    Args:
+        depth: (N, H, W) metres.
+        truth, known: the annotation, which normals keep.
+    """
+    if task == "normals":
+        return truth, known
+    metres = depth[:, None]
+    measured = torch.isfinite(metres) & (metres > 0)
+    values = torch.where(measured, metres, 1.0)
+    return (values if task == "depth" else 1.0 / values), measured

@@ -133,14 +133,15 @@ class TrainedModel(NativeModel):
 
     def clean_latent(self, prediction: Tensor, noisy_latent: Tensor) -> Tensor:
         """See `FamilyModel`. The noise matters to the objectives of several steps, of which this is the first."""
-        match self.recipe.prediction_type:
-            case "velocity":
-                return noisy_latent - prediction
-            case "v_prediction":
-                return self._signal * noisy_latent - math.sqrt(1 - self._signal**2) * prediction
-            case "epsilon":
-                return (noisy_latent - math.sqrt(1 - self._signal**2) * prediction) / self._signal
-        return super().clean_latent(prediction, noisy_latent)
+        if not isinstance(self._objective, MultiStep):
+            is_flow = self.recipe.prediction_type == "velocity"
+            return noisy_latent - prediction if is_flow else super().clean_latent(prediction, noisy_latent)
+        clean = prediction
+        if self.recipe.prediction_type == "v_prediction":
+            clean = self._signal * noisy_latent - math.sqrt(1 - self._signal**2) * prediction
+        elif self.recipe.prediction_type == "epsilon":
+            clean = (noisy_latent - math.sqrt(1 - self._signal**2) * prediction) / self._signal
+        return clean.clamp(-1.0, 1.0) if self._objective.scheduler.config.clip_sample else clean
 
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """See `FamilyModel`."""
@@ -192,7 +193,8 @@ class TrainedModel(NativeModel):
             return {"scheduler": "euler_flow", **latent}
         ddim = {"scheduler": "ddim", "prediction_type": kind, **latent}
         if isinstance(self._objective, MultiStep):
-            fields = ("beta_schedule", "beta_start", "beta_end", "timestep_spacing", "rescale_betas_zero_snr")
+            fields = ("beta_schedule", "beta_start", "beta_end", "timestep_spacing")
+            fields += ("rescale_betas_zero_snr", "clip_sample")
             return ddim | {name: self._objective.scheduler.config[name] for name in fields}
         if steps != 1 or self.recipe.noise == "none":
             return super().card_sampler(steps)
@@ -279,6 +281,7 @@ def _recipe(
         "multi_step": {"prediction_type": config.objective.prediction_type},
         "flow_matching": {"prediction_type": "velocity", "timestep": TRAIN_STEPS},
         "genpercept": {"timestep": 1, "prediction_sign": -1.0},
+        "e2e_ft": {"prediction_sign": -1.0, "noise": "zeros"},
     }
     return native_recipe(
         checkpoint,
@@ -288,8 +291,7 @@ def _recipe(
         {task: card_output(task) for task in tasks},
         licence=_licence(settings),
         caveat=f"trained with {kind}",
-        noise="normal" if learner.objective.sees_noise else "none",
-        **of_objective.get(kind, {}),
+        **{"noise": "normal" if learner.objective.sees_noise else "none", **of_objective.get(kind, {})},
     )
 
 
