@@ -113,14 +113,24 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise InputError(f"{path} cannot be read as a checkpoint: {error}") from error
 
 
-def load_weights(network: nn.Module, path: Path, may_lack: Collection[str] = ()) -> None:
-    """Fills a network from a safetensors file. What of `may_lack` is not in the file stays as it is.
+def load_weights(
+    network: nn.Module, path: Path, may_lack: Collection[str] = (), may_exceed: tuple[str, ...] = ()
+) -> None:
+    """Fills a network from a safetensors file.
+
+    Args:
+        may_lack: names of tensors that stay as they are if the file does not have them.
+        may_exceed: beginnings of names that are passed over if only the file has them.
 
     Raises:
         InputError: the file is missing, damaged, or belongs to another network; names the first difference.
     """
     own = network.state_dict()
-    tensors = {name: own[name] for name in may_lack} | load_tensors(path)
+    tensors = {name: own[name] for name in may_lack} | {
+        name: value
+        for name, value in load_tensors(path).items()
+        if name in own or not name.startswith(may_exceed)
+    }
     for name in sorted(own.keys() | tensors.keys()):
         theirs, ours = tensors.get(name), own.get(name)
         if theirs is None or ours is None or theirs.shape != ours.shape:

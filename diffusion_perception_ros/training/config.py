@@ -16,6 +16,7 @@ from diffusion_perception_ros.training.diffusion.experts import ExpertsConfig
 from diffusion_perception_ros.training.diffusion.joint import TASKS as PAIR_TASKS
 from diffusion_perception_ros.training.objectives import ObjectiveConfig
 from diffusion_perception_ros.training.onestep.adaptation import AdaptationConfig
+from diffusion_perception_ros.training.onestep.encoder import EncoderName
 from diffusion_perception_ros.training.onestep.losses import LossWeights
 from diffusion_perception_ros.training.onestep.network import MULTIPLE
 from diffusion_perception_ros.training.self_improvement import SelfImprovementConfig
@@ -69,6 +70,14 @@ class OptimiserConfig(_Strict):
     """Batches per optimiser step."""
     ema: float = Field(default=0.998, ge=0, lt=1)
     """Decay of the averaged weights, which are the ones that are validated and exported."""
+    rates: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Beginning of parameter names → factor of the learning rate; the longest beginning that fits counts. 0: frozen.
+    Those of a pre-trained encoder begin with `pretrained.stages.N`, N from 0 (stem) to 7."""
+
+    def rate_of(self, name: str) -> float:
+        """The factor for a parameter, by its name."""
+        fitting = [prefix for prefix in self.rates if name == prefix or name.startswith(f"{prefix}.")]
+        return self.rates[max(fitting, key=len)] if fitting else 1.0
 
 
 class RunConfig(_Strict):
@@ -105,7 +114,13 @@ class OneStepNetwork(_Strict):
 
     kind: Literal["onestep"] = "onestep"
     size: Literal["S", "M", "L"] = "S"
-    """See `training.network.SIZES`."""
+    """See `training.onestep.network.SIZES`."""
+    encoder: Literal["plain"] | EncoderName = "plain"
+    """`plain`: from random weights. Others: pre-trained on ImageNet, read from the package that holds the weights."""
+    join: Literal["add", "replace"] = "add"
+    """Whether the features of a pre-trained encoder are added to those of the plain one, or take their place."""
+    encoder_norm: Literal["frozen", "batch"] = "frozen"
+    """Statistics of the pre-trained encoder's BatchNorm: as they came, or those of the batches."""
 
 
 class DiffusionNetwork(_Strict):

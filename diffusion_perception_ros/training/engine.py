@@ -106,7 +106,7 @@ class Engine:
     def update(self, learning_rate: float) -> None:
         """One step of the optimiser, if the gradients of all its batches are there."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -143,8 +143,12 @@ class Engine:
 
 def _optimiser(network: nn.Module, settings: OptimiserConfig) -> torch.optim.Optimizer:
     make = Muon if settings.kind == "muon" else partial(torch.optim.AdamW, fused=True)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(settings.rate_of(name), []).append(parameter)
     return make(
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        [{"params": parameters, "rate": rate} for rate, parameters in groups.items()],
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,

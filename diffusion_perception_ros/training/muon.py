@@ -29,10 +29,11 @@ _RMS_OF_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the matrices and convolutions among the parameters, AdamW for the others (biases, norms).
+    """Muon for the matrices and convolutions among the parameters, AdamW for the others (biases, norms, depthwise
+    convolutions, whose channels do not mix).
 
     Args:
-        parameters: all to be trained.
+        parameters: all to be trained, or groups of them as every optimiser of PyTorch takes them.
         lr: learning rate, of both.
         momentum: of Muon (Nesterov).
         betas, eps: of AdamW.
@@ -41,18 +42,20 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.02,
     ) -> None:
-        parameters = list(parameters)
+        entries = list(parameters)
+        given: list[dict[str, Any]] = [e for e in entries if isinstance(e, dict)] or [{"params": entries}]
         defaults = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "matrices": True},
-            {"params": [p for p in parameters if p.ndim < 2], "matrices": False, "weight_decay": 0.0},
+            kind | {**group, "params": [p for p in group["params"] if _is_matrix(p) == kind["matrices"]]}
+            for group in given
+            for kind in ({"matrices": True}, {"matrices": False, "weight_decay": 0.0})
         ]
         super().__init__([group for group in groups if group["params"]], defaults)
 
@@ -95,6 +98,10 @@ class Muon(torch.optim.Optimizer):
         mean = state["exp_avg"] / (1 - beta1**step)
         spread = (state["exp_avg_sq"] / (1 - beta2**step)).sqrt().add_(group["eps"])
         parameter.addcdiv_(mean, spread, value=-group["lr"])
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and parameter.shape[1] > 1
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
 
 
 def _fold_batch_norm(network: OneStepNet) -> OneStepNet:
-    """A copy in which every BatchNorm that follows a convolution is part of it."""
+    """A copy in which every BatchNorm beside a convolution is part of it."""
     copy = OneStepNet(network.config)
     copy.load_state_dict(network.state_dict())
     copy.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # missing in torch's stubs
@@ -182,9 +182,21 @@ def _fold_batch_norm(network: OneStepNet) -> OneStepNet:
             continue
         for index in range(len(module) - 1):
             convolution, norm = module[index], module[index + 1]
+            if isinstance(norm, nn.Conv2d) and isinstance(convolution, nn.BatchNorm2d):
+                module[index], module[index + 1] = nn.Identity(), _after_norm(convolution, norm)
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 module[index], module[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
     return copy
+
+
+def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
+    """A convolution with the BatchNorm without weights before it in one; exact only without padding."""
+    assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    weight = convolution.weight.detach() * scale[:, None, None]
+    convolution.bias.data -= (weight * norm.running_mean[:, None, None]).sum((1, 2, 3))
+    convolution.weight.data = weight
+    return convolution
 
 
 def _network_input(sample: Sample, width: int, height: int) -> FloatArray:

@@ -14,6 +14,7 @@ from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.objectives import OneStepObjective
 from diffusion_perception_ros.training.onestep.adaptation import Adaptation
+from diffusion_perception_ros.training.onestep.encoder import load_imagenet_weights
 from diffusion_perception_ros.training.onestep.losses import multi_task_losses
 from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet, Outputs, refinement_parameters
 from diffusion_perception_ros.training.onestep.weights import weights_of
@@ -29,15 +30,27 @@ class OneStepLearner:
         )
         self._weights, self._learnt, self.class_weights = config.losses, config.losses, class_weights
         settings = NetworkConfig(
-            size=config.network.size, noise_channels=self._objective.noise_channels, classes=len(config.data.classes)
+            size=config.network.size,
+            noise_channels=self._objective.noise_channels,
+            classes=len(config.data.classes),
+            encoder=config.network.encoder,
+            join=config.network.join,
         )
         self.identity: dict[str, Any] = settings.model_dump()
         network = OneStepNet(settings)
         self.network: nn.Module = network
+        may_lack, may_exceed = refinement_parameters(network), ()
+        if network.pretrained is not None and settings.encoder != "plain":
+            network.frozen_norm = config.network.encoder_norm == "frozen"
+            if not _has_encoder(config.init_from):
+                load_imagenet_weights(network.pretrained, settings.encoder)
+                may_lack |= {name for name in network.state_dict() if name.startswith(("pretrained.", "adapters."))}
+                may_exceed = ("stem.", "encoder.")  # what the pre-trained encoder takes the place of
         if config.init_from is not None:
-            start = config.init_from
-            start = weights_of(start) if start.is_dir() else start
-            checkpoints.load_weights(network, start, may_lack=refinement_parameters(network))
+            checkpoints.load_weights(network, _weights_in(config.init_from), may_lack, may_exceed)
+        for name, parameter in network.named_parameters():
+            if config.optimiser.rate_of(name) == 0:
+                parameter.requires_grad_(False)
         self._adaptation = Adaptation(network, config.adaptation) if config.adaptation else None
         if self._adaptation is not None:
             self.identity[checkpoints.ADAPTER] = self._adaptation.adapter.model_dump(mode="json")
@@ -71,3 +84,14 @@ class OneStepLearner:
 
     def finish(self, weights: dict[str, Tensor], run: Path) -> None:
         """Nothing: `diffusion-perception export native` makes the model folder."""
+
+
+def _weights_in(start: Path) -> Path:
+    return weights_of(start) if start.is_dir() else start
+
+
+def _has_encoder(start: Path | None) -> bool:
+    """Whether the weights to start from have a pre-trained encoder already."""
+    return start is not None and any(
+        name.startswith("pretrained.") for name in checkpoints.load_tensors(_weights_in(start))
+    )

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from diffusion_perception_ros.training.onestep.encoder import EfficientNetLite, EncoderName
+
 
 UNSHUFFLE = 4
 """Pixels of the picture per pixel of the first level."""
@@ -60,6 +62,10 @@ class NetworkConfig(BaseModel):
     """0: deterministic (Lotus-D). Otherwise the noise input has this many channels at 1/4 resolution (Lotus-G)."""
     classes: int = Field(gt=0, le=255)
     """Semantic classes."""
+    encoder: Literal["plain"] | EncoderName = "plain"
+    """`plain`: residual blocks, from random weights. Others: `encoder.py`, from ImageNet weights."""
+    join: Literal["add", "replace"] = "add"
+    """What a pre-trained encoder is to the plain one: its features are added at every level, or take its place."""
 
 
 class Outputs(NamedTuple):
@@ -85,8 +91,17 @@ class OneStepNet(nn.Module):
         self.config = config
         width = SIZES[config.size]
         channels = width.channels
-        self.stem = nn.Conv2d(3 * UNSHUFFLE**2 + config.noise_channels, channels[0], 3, padding=1)
-        self.encoder = nn.ModuleList(_encoder_levels(width))
+        self.frozen_norm = False
+        self.pretrained: EfficientNetLite | None = None
+        if config.encoder != "plain":
+            self.pretrained = EfficientNetLite(config.encoder)
+            self.adapters = nn.ModuleList(
+                _Adapter(theirs, ours, zero=config.join == "add")
+                for theirs, ours in zip(self.pretrained.channels, channels, strict=True)
+            )
+        if config.encoder == "plain" or config.join == "add":
+            self.stem = nn.Conv2d(3 * UNSHUFFLE**2 + config.noise_channels, channels[0], 3, padding=1)
+            self.encoder = nn.ModuleList(_encoder_levels(width, beside=self.pretrained is not None))
         self.decoder = nn.ModuleList(
             _DecoderLevel(channels[level + 1], channels[level], width.decoder_blocks, width.decoder_refinements)
             for level in (2, 1, 0)
@@ -95,17 +110,17 @@ class OneStepNet(nn.Module):
         self.labelling = _Head(channels[0], width.head, config.classes + 2, 2, kernel=1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
+    def train(self, mode: bool = True) -> OneStepNet:
+        """A pre-trained encoder keeps the statistics of its BatchNorm while `frozen_norm` is set."""
+        super().train(mode)
+        if self.pretrained is not None and self.frozen_norm:
+            self.pretrained.eval()
+        return self
+
     def forward(self, image: Tensor, noise: Tensor | None = None) -> Outputs:
         """One pass. `noise` is (N, noise_channels, H/4, W/4), needed exactly by networks that have noise channels."""
-        x = F.pixel_unshuffle(image, UNSHUFFLE)
-        if noise is not None:
-            x = torch.cat([x, noise.to(x.dtype)], 1)
-        x = self.stem(x)
-        skips = []
-        for level in self.encoder:
-            x = level(x)
-            skips.append(x)
-        skips.pop()
+        skips = self._features(image, noise)
+        x = skips.pop()
         for level in self.decoder:
             x = level(x, skips.pop())
         geometry, labelling = self.geometry(x), self.labelling(x)
@@ -116,6 +131,40 @@ class OneStepNet(nn.Module):
             semantic=labelling[:, :-2],
             offsets=labelling[:, -2:],
         )
+
+    def _features(self, image: Tensor, noise: Tensor | None) -> list[Tensor]:
+        """At 1/4 to 1/32."""
+        added: list[Tensor] = []
+        if self.pretrained is not None:
+            added = [adapt(x) for adapt, x in zip(self.adapters, self.pretrained(image), strict=True)]
+            if self.config.join == "replace":
+                return added
+        x = F.pixel_unshuffle(image, UNSHUFFLE)
+        if noise is not None:
+            x = torch.cat([x, noise.to(x.dtype)], 1)
+        x = self.stem(x)
+        features = []
+        for number, level in enumerate(self.encoder):
+            if number:
+                x = level[0](x)
+            if added:
+                x = x + added[number]
+            x = level[1 if number else 0 :](x)
+            features.append(x)
+        return features
+
+
+class _Adapter(nn.Sequential):
+    """From a pre-trained encoder's channels to the decoder's; `zero` at first, a trained network stays as it is.
+
+    The features, whose sizes differ tenfold between levels, are normalised first; the exporter folds that away.
+    """
+
+    def __init__(self, inputs: int, outputs: int, zero: bool) -> None:
+        super().__init__(nn.BatchNorm2d(inputs, affine=False), nn.Conv2d(inputs, outputs, 1))
+        if zero:
+            nn.init.zeros_(self[1].weight)  # type: ignore[arg-type]  # a module's attributes are untyped
+            nn.init.zeros_(self[1].bias)  # type: ignore[arg-type]
 
 
 class _Residual(nn.Module):
@@ -174,9 +223,16 @@ class _Attention(nn.Module):
         return result
 
 
-def _encoder_levels(width: Width) -> list[nn.Sequential]:
+def _encoder_levels(width: Width, beside: bool = False) -> list[nn.Sequential]:
+    """
+    Args:
+        beside: a pre-trained encoder, whose features take the place of the refinements of the two coarse levels.
+    """
     levels = []
-    depths = zip(width.channels, width.encoder_blocks, width.encoder_refinements, strict=True)
+    finer = width.encoder_refinements[:2]
+    depths = zip(
+        width.channels, width.encoder_blocks, (*finer, 0, 0) if beside else width.encoder_refinements, strict=True
+    )
     for level, (channels, blocks, refinements) in enumerate(depths):
         modules: list[nn.Module] = []
         if level:
