@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +20,7 @@ from diffusion_perception_ros.training.onestep.encoder import VARIANTS, Efficien
 from diffusion_perception_ros.training.onestep.export import compare, write_graph
 from diffusion_perception_ros.training.onestep.learner import OneStepLearner
 from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.quantisation import ALWAYS_FLOAT, Quantiser, quantise
 
 
 LITE0 = "efficientnet-lite0"
@@ -169,15 +172,36 @@ def test_a_trained_fused_network_needs_no_package(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(continued.parameters(), start.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("join", ["add", "replace"])
-def test_the_graph_agrees_with_the_network(tmp_path: Path, join: str) -> None:
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[OneStepNet, Path]:
+    """A fused network whose normalisations have seen something, and its float graph."""
     torch.manual_seed(2)
-    network = OneStepNet(NetworkConfig(size="S", classes=5, encoder=LITE0, join=join))
+    network = OneStepNet(NetworkConfig(size="S", classes=5, encoder=LITE0))
     for adapter in network.adapters:
         torch.nn.init.normal_(adapter[1].weight, std=0.05)
         torch.nn.init.normal_(adapter[1].bias)
-        adapter[0].running_mean.normal_()
-        adapter[0].running_var.uniform_(0.5, 2.0)
+    for _ in range(4):
+        network.train()(torch.randn(4, 3, 64, 64))
     network.eval()
-    write_graph(network, tmp_path / "model.onnx", (64, 96))
-    assert compare(network, tmp_path / "model.onnx", [np.zeros((1, 3, 96, 64), np.float32)])["depth_max"] < 1e-3
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    write_graph(network, path, (64, 96))
+    return network, path
+
+
+def test_the_graph_agrees_with_the_network(graph: tuple[OneStepNet, Path]) -> None:
+    network, path = graph
+    assert compare(network, path, [np.zeros((1, 3, 96, 64), np.float32)])["depth_max"] < 1e-3
+    assert not [node for node in onnx.load(path).graph.node if node.op_type in ("Pad", "BatchNormalization")]
+
+
+def test_int8_keeps_in_float_what_costs_too_much(graph: tuple[OneStepNet, Path], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    feeds = [{"image": rng.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)} for _ in range(6)]
+    quantiser = Quantiser(graph[1], feeds)
+    whole = quantiser.drift(())
+    assert quantiser.drift(quantiser.convolutions) < 1e-3 < whole  # everything in float: nothing is lost
+    path = Path(shutil.copy(graph[1], tmp_path / "model.onnx"))
+    kept = quantise(path, feeds, limit=0.6 * whole)
+    assert set(ALWAYS_FLOAT) < set(kept)
+    assert len(kept) < len(quantiser.convolutions)
+    assert path.stat().st_size < 0.6 * graph[1].stat().st_size

@@ -99,6 +99,25 @@ def test_a_run_cut_by_sigterm_continues_to_the_same_weights(tmp_path: Path, data
             assert torch.equal(tensor, resumed[key]), f"{name} {key}"
 
 
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_layers_learn_at_their_own_rates(tmp_path: Path, data: Path, optimiser: str) -> None:
+    config = write_config(tmp_path / "toy.yaml", data, validation_samples=2)
+    moved = {}
+    for rate in (1.0, 0.1):
+        rates = f"optimiser.rates={{decoder: 0, decoder.2: {rate}}}"
+        weights = []
+        for steps in (1, 2):
+            settings = [f"run.max_steps={steps}", f"optimiser.kind={optimiser}", "optimiser.weight_decay=0", rates]
+            run = tmp_path / f"{rate}_{steps}"
+            Trainer(load_config(config, settings), run).train()
+            weights.append(load_file(latest_checkpoint(run) / "network.safetensors"))
+        first, second = weights
+        assert torch.equal(first["decoder.0.reduce.weight"], second["decoder.0.reduce.weight"])
+        moved[rate] = (first["decoder.2.reduce.weight"] - second["decoder.2.reduce.weight"]).norm()
+        assert not torch.equal(first["geometry.out.weight"], second["geometry.out.weight"])
+    assert moved[0.1] < 0.3 * moved[1.0]
+
+
 def test_muon_learns_more_from_the_same_pictures(tmp_path: Path, data: Path) -> None:
     config = write_config(tmp_path / "toy.yaml", data, max_steps=40, validate_minutes=60)
     scores = {}
