@@ -58,6 +58,7 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_cred
     credits = "\nThe meshes in the training pictures are other people's work: see CREDITS.md.\n" if has_credits else ""
     minutes = evaluation.get("minutes", round(state["seconds"] / 60, 1))
     width, height = state["config"]["data"]["sizes"][0]
+    photographs = "; no photograph was used" if "ImageNet" not in card.source.training_data else ""
     return f"""# {card.name}
 
 {card.description}.
@@ -68,7 +69,7 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_cred
 
 ## How it was made
 
-- Data: {card.source.training_data}, at {width}x{height}; no photograph was used.
+- Data: {card.source.training_data}, at {width}x{height}{photographs}.
 - Network: {network}.
 - Run: config `{state["name"]}`, seed {state["config"]["seed"]}, {state["step"]} steps of
   {state["samples"] // max(1, state["step"])} pictures, {minutes:.0f} minutes.

