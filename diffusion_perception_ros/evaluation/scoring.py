@@ -18,7 +18,9 @@ from diffusion_perception_ros.metrics.baselines import (
     majority_class_per_row,
     normal_baselines,
 )
+from diffusion_perception_ros.metrics.confidence import calibration_error, sparsification_scores
 from diffusion_perception_ros.metrics.dense import (
+    DELTA,
     Scores,
     angles_between,
     boundary_f1,
@@ -76,6 +78,8 @@ def score_image(
     result = ImageScores(sample.name, sample.group, timings=dict(prediction.timings))
     if sample.depth is not None and (prediction.depth is not None or prediction.depth_relative is not None):
         result.scores["depth"] = _score_depth(sample.depth, prediction)
+        if prediction.confidence is not None:
+            result.scores["confidence"] = {"model": _score_confidence(sample.depth, prediction)}
     truth = ground_truth_normals(sample) if prediction.normals is not None else None
     if truth is not None and prediction.normals is not None:
         result.scores["normals"] = _score_normals(truth, prediction.normals)
@@ -180,6 +184,22 @@ def _score_depth(depth: FloatImage, prediction: Prediction) -> dict[str, Scores]
         methods["model_affine"] = align(values[finite], truth[finite], apply_to=values)
     methods |= depth_baselines(np.nonzero(valid)[0], truth)
     return {method: depth_scores(values, truth) for method, values in methods.items()}
+
+
+def _score_confidence(depth: FloatImage, prediction: Prediction) -> Scores:
+    """`ause` of the relative error after affine alignment; `ece` of the probability that depth is within a factor of
+    1.25, once the median of the image is right."""
+    assert prediction.confidence is not None
+    aligned = aligned_depth(depth, prediction)
+    scores: Scores = {"ause": np.nan}
+    if aligned is not None:
+        scores = sparsification_scores(np.abs(aligned - depth) / depth, prediction.confidence)
+    source, inverse = _affine_source(prediction)
+    known = np.isfinite(depth) & (np.isfinite(source) if source is not None else False)
+    if source is not None and not inverse and known.any():
+        ratio = align_scale(source[known], depth[known].astype(np.float64)) / depth[known]
+        scores["ece"] = calibration_error((ratio > 1 / DELTA) & (ratio < DELTA), prediction.confidence[known])
+    return {name: scores[name] for name in ("ause", "ece") if name in scores}
 
 
 def _score_normals(truth: FloatImage, normals: FloatImage) -> dict[str, Scores]:

@@ -14,6 +14,7 @@ from diffusion_perception_ros.metrics.dense import Scores
 
 TASK_TITLES = {
     "depth": "Depth",
+    "confidence": "Confidence of the depth",
     "normals": "Surface normals",
     "semantic": "Segmentation",
     "instances": "Instances",
@@ -45,6 +46,8 @@ METRIC_TITLES = {
     "delta1": ("δ1", 1),
     "delta2": ("δ2", 1),
     "delta3": ("δ3", 1),
+    "ause": ("AUSE", -1),
+    "ece": ("calibration error", -1),
     "mean": ("mean °", -1),
     "median": ("median °", -1),
     "below_11.25": ("< 11.25°", 1),
@@ -67,6 +70,7 @@ METRIC_TITLES = {
 """Title and direction: 1 = larger is better."""
 HEADLINE = {
     "depth": ("absrel", "delta1"),
+    "confidence": ("ause", "ece"),
     "normals": ("mean", "below_11.25"),
     "semantic": ("miou", "boundary_f1"),
     "instances": ("coverage", "found"),

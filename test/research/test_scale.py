@@ -20,9 +20,9 @@ from toy_rooms import toy_room, write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
-from diffusion_perception_ros.evaluation.sparsification import sparsification_scores
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.sampling.ensemble import ensemble_depth
+from diffusion_perception_ros.metrics.confidence import calibration_error, sparsification_scores
 from diffusion_perception_ros.metrics.dense import flow_scores
 from diffusion_perception_ros.research.commands.scale import open_data
 from diffusion_perception_ros.research.compute_chart import Row, pareto_front
@@ -173,6 +173,16 @@ def test_flow_is_measured_towards_the_samples_own_previous_picture(tmp_path: Pat
     assert record["scores"]["flow"]["outliers"] == pytest.approx(0.0)
     found = flow_scores(np.array([[0.0, 0.0], [8.0, 6.0]]), np.array([[3.0, 4.0], [8.0, 6.5]]))
     assert found == {"epe": pytest.approx(2.75), "outliers": 0.5}
+
+
+def test_calibration_is_the_gap_between_confidence_and_share_of_right_pixels() -> None:
+    confidence = np.repeat([0.9, 0.3], 100)
+    right = np.arange(200) % 10 < np.repeat([9, 3], 100)
+    assert calibration_error(right, confidence) == pytest.approx(0.0, abs=1e-9)
+    assert calibration_error(right, np.full(200, 1.0)) == pytest.approx(0.4)  # 60 % are right
+    holes = np.where(np.arange(200) < 100, confidence, np.nan)
+    assert calibration_error(right, holes) == pytest.approx(0.0, abs=1e-9)
+    assert math.isnan(calibration_error(right, np.full(200, np.nan)))
 
 
 def test_sparsification_knows_perfect_useless_and_wrong_confidence() -> None:

@@ -44,6 +44,8 @@ NO_TRUTH = "no ground truth of anything that the model predicts"
 TASK_NOTES = {
     "depth": "Baselines never look at the image and are fitted to each image's own ground truth. “Affine-aligned” "
     "fits one scale and one shift per image before scoring.",
+    "confidence": "AUSE: area between the curves of the error that is left when the least sure pixels, and when the "
+    "worst, are taken away. Calibration error: distance of confidence and share of pixels within a factor of 1.25.",
     "normals": "Ground truth: planes fitted to 21 × 21 pixels of the sensor's depth nearer than 2 m, where normals "
     "are not given.",
     "semantic": "Classes of the data set that the model can name; the majority baselines know the true majority of "
