@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from diffusion_perception_ros.datasets.shards import MANIFEST, ShardWriter, read_manifest
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.world.config import WorldConfig
-from diffusion_perception_ros.world.generate import render_seed, shared_renderer
+from diffusion_perception_ros.world.generate import render_seeds, shared_renderer
 
 
 SHARD_SIZE = 500
@@ -204,13 +204,12 @@ def _write_shard(job: _ShardJob, slot: int) -> list[str]:
     renderer = shared_renderer(width, height, job.supersample)
     writer = ShardWriter(job.folder, len(job.seeds), height, width, job.config.targets)
     rejected: list[str] = []
-    for done, seed in enumerate(job.seeds):
-        if _should_stop():
-            return rejected
-        _worker_progress[slot] = done
-        seeded = render_seed(seed, job.config, renderer)
+    for seed, seeded in zip(job.seeds, render_seeds(job.seeds, job.config, renderer), strict=True):
         writer.append(seeded.sample, seed, seeded.tags)
         rejected += seeded.rejected
+        _worker_progress[slot] = len(writer)
+        if _should_stop():
+            return rejected
     writer.finish(job.settings())
     _worker_progress[slot] = len(job.seeds)
     return rejected

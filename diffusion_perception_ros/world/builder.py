@@ -82,6 +82,7 @@ class SceneBuilder:
         self._instances = 0
         self.triangle_count = 0
         self.skeletons: list[Skeleton] = []
+        self._places: list[tuple[float, float, float, float]] = []
 
     def tag(self, label: str) -> Tag:
         """A new instance of a thing, or the one tag of stuff."""
@@ -116,9 +117,17 @@ class SceneBuilder:
         for shape, material in item.parts:
             normals = apply(rotation, shape.normals) if is_uniform else _unit(apply(rotation / factor, shape.normals))
             self.add(Shape(apply(rotation * factor, shape.positions) + offset, normals, shape.uvs), tag, material)
+        reach = float(np.hypot(*item.size[:2]) / 2 * factor.max())
+        self._places.append((float(offset[0]), float(offset[1]), reach, float(offset[2] + item.size[2] * factor[2])))
         if isinstance(item, Person):
             self.skeletons.append(Skeleton(tag.instance, item.joints @ (rotation * factor).T + offset))
         return tag
+
+    def is_clear(self, eye: npt.NDArray[np.float64], clearance: float) -> bool:
+        """Whether no item reaches up to a place (3,) from below, nor comes as near to it as this."""
+        x, y, reach, top = np.array(self._places).reshape(-1, 4).T
+        near = np.hypot(x - eye[0], y - eye[1]) < reach + clearance
+        return not bool((near & (top > eye[2] - clearance)).any())
 
     def mesh(self, index: int) -> Item:
         """A catalogue mesh as an item, often in another colour than the modeller's."""

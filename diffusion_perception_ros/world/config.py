@@ -175,6 +175,9 @@ class WorldConfig(_Section):
     targets: tuple[Target, ...] = ()
     """Ground truth beyond depth, normals, classes and instances, each at a cost: `flow` with the picture before this
     one, `alpha`, `amodal`, `keypoints` (people are then procedural: catalogue meshes have no joints)."""
+    views_per_scene: Annotated[int, Field(ge=1)] = 1
+    """Samples from one scene, each with a camera, light and exposure of its own: building a scene costs more
+    than a view of it. Seeds that follow each other share a scene."""
     max_triangles: Annotated[int, Field(gt=10_000)] = 300_000
     """Scenes above this are thinned out."""
     mixture: SceneMixture = SceneMixture()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +12,7 @@ from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.items import makers
-from diffusion_perception_ros.world.scene import Camera, Scene
+from diffusion_perception_ros.world.scene import Camera, DirectionalLight, PointLight, Scene
 from diffusion_perception_ros.world.scenes import cameras, nearfield
 from diffusion_perception_ros.world.scenes.daylight import sun
 from diffusion_perception_ros.world.scenes.dining import build_dining
@@ -49,8 +52,21 @@ _SETTINGS = {
 """What a room is built around, before doors and windows take the walls, and the themes that furnish the rest."""
 
 
+_Cameras = Callable[[], Camera]
+"""Gives another camera in the scene each time it is called."""
+
+
 def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Scene:
     """A random scene with a camera of `width` x `height` pixels; the same seed and configuration give the same scene.
+
+    Raises:
+        InputError: `config.meshes` holds no catalogue.
+    """
+    return sample_views(seed, config, width, height, 1)[0]
+
+
+def sample_views(seed: int, config: WorldConfig, width: int, height: int, count: int) -> list[Scene]:
+    """The scene of `sample_scene` and further views of it: the same triangles (one object), other cameras and light.
 
     Raises:
         InputError: `config.meshes` holds no catalogue.
@@ -60,15 +76,27 @@ def sample_scene(seed: int, config: WorldConfig, width: int, height: int) -> Sce
     share = np.array(list(weights.values())) / sum(weights.values())
     kind = str(rng.choice(list(weights), p=share))
     builder = SceneBuilder(rng, load_assets(config), config, makers.make)
-    scene = (
-        _outdoor(builder, kind, width, height)
-        if kind in ("street", "nature")
-        else _indoor(builder, kind, width, height)
-    )
+    build = _outdoor if kind in ("street", "nature") else _indoor
+    scene, another_camera = build(builder, kind, width, height)
     scene.seed = seed
     scene.tags.insert(0, kind)
     scene.skeletons = builder.skeletons
-    return scene
+    others = [replace(_relit(scene, rng), camera=another_camera(), seed=seed + (n << 40)) for n in range(1, count)]
+    return [scene, *others]
+
+
+def _relit(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same lights in the same places, some turned down or off, in other tints; never quite dark."""
+
+    def tint() -> npt.NDArray[np.float64]:
+        return np.asarray(np.exp(rng.normal(0, 0.5)) * rng.uniform(0.8, 1.2, 3))
+
+    def dimmed(light: PointLight | DirectionalLight) -> PointLight | DirectionalLight:
+        red, green, blue = (light.color * tint() * (0.02 if rng.random() < 0.2 else 1.0)).tolist()
+        return replace(light, color=(red, green, blue))
+
+    red, green, blue = (scene.ambient * tint()).tolist()
+    return replace(scene, lights=[dimmed(light) for light in scene.lights], ambient=(red, green, blue))
 
 
 def sample_clip(
@@ -94,7 +122,7 @@ def sample_clip(
     return scene, poses
 
 
-def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
+def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> tuple[Scene, _Cameras]:
     rng, config = builder.rng, builder.config.room
     is_dark = rng.random() < config.dark_share
     propose = None
@@ -116,14 +144,17 @@ def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
         room = furnished_room(builder, is_dark)
     if kind == "low_camera":
         add_floor_clutter(builder, room, int(rng.integers(1, 10)))
-    if propose is None:
-        camera = _room_camera(builder, room, kind, width, height)
-    else:
-        camera = cameras.aim(builder, width, height, *cameras.first_clear(room.plan, propose))
+
+    def another_camera() -> Camera:
+        if propose is None:
+            return _room_camera(builder, room, kind, width, height)
+        return cameras.aim(builder, width, height, *cameras.first_clear(room.plan, propose))
+
+    camera = another_camera()
     lights, ambient = room_lights(builder, room)
-    return Scene(
-        builder.build(), builder.assets.textures, list(lights), ambient, camera, tags=["dark"] if room.is_dark else []
-    )
+    tags = ["dark"] if room.is_dark else []
+    scene = Scene(builder.build(), builder.assets.textures, list(lights), ambient, camera, tags=tags)
+    return scene, another_camera
 
 
 def furnished_room(builder: SceneBuilder, is_dark: bool) -> Room:
@@ -171,11 +202,15 @@ def _room_camera(builder: SceneBuilder, room: Room, kind: str, width: int, heigh
     return cameras.aim(builder, width, height, eye, target)
 
 
-def _outdoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene:
-    build = build_street if kind == "street" else build_nature
-    camera = cameras.aim(builder, width, height, *build(builder))
+def _outdoor(builder: SceneBuilder, kind: str, width: int, height: int) -> tuple[Scene, _Cameras]:
+    propose = build_street(builder) if kind == "street" else build_nature(builder)
+
+    def another_camera() -> Camera:
+        return cameras.aim(builder, width, height, *propose())
+
+    camera = another_camera()
     light, ambient, sky, clouds = sun(builder)
-    return Scene(
+    scene = Scene(
         builder.build(),
         builder.assets.textures,
         [light],
@@ -185,3 +220,4 @@ def _outdoor(builder: SceneBuilder, kind: str, width: int, height: int) -> Scene
         clouds=clouds,
         is_outdoor=True,
     )
+    return scene, another_camera

@@ -13,6 +13,8 @@ from diffusion_perception_ros.world.scene import Scene, Triangles
 
 MATERIAL_TRIANGLES = 1024
 """Triangles per row of the material texture, two texels each."""
+BLOCK = 64
+"""Triangles that are drawn or left out together: neighbours in the soup are neighbours in the world."""
 
 
 class SceneBuffers:
@@ -21,11 +23,14 @@ class SceneBuffers:
     def __init__(self, context: Any) -> None:
         self._context = context
         self._count = self._solid_count = self._capacity = 0
+        self._scene_triangles: Triangles | None = None
+        self._bounds: npt.NDArray[np.float32] = np.zeros((2, 0, 3), np.float32)
         self._order: npt.NDArray[np.int64] | None = None
         self._textures: Any = None
         self._texture_source: npt.NDArray[np.uint8] | None = None
         self._has_holes: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._arrays: dict[int, Any] = {}
+        self._selection: Any = None
         self._positions: Any = None
         self._normals: Any = None
         self._uvs: Any = None
@@ -35,10 +40,13 @@ class SceneBuffers:
     def upload(self, scene: Scene) -> None:
         """Sends the scene, triangles with holes last.
 
-        Textures are sent again only when they are another array than the last scene's.
+        Triangles and textures are sent again only when they are other objects than the last scene's.
         """
         triangles = scene.triangles
         self._upload_textures(scene.textures)
+        if triangles is self._scene_triangles:
+            return
+        self._scene_triangles = triangles
         holes = (triangles.texture >= 0) & self._has_holes[triangles.texture]
         self._order = np.argsort(holes, kind="stable") if holes.any() else None
         self._count, self._solid_count = len(triangles), len(triangles) - int(holes.sum())
@@ -47,12 +55,14 @@ class SceneBuffers:
         if self._count == 0:
             return
         for buffer, values in (
-            (self._positions, triangles.positions),
             (self._normals, triangles.normals),
             (self._uvs, triangles.uvs),
+            (self._positions, triangles.positions),
         ):
-            ordered = values if self._order is None else values[self._order]
-            buffer.write(np.ascontiguousarray(ordered, np.float32))
+            ordered = np.ascontiguousarray(values if self._order is None else values[self._order], np.float32)
+            buffer.write(ordered)
+        corners, starts = ordered.reshape(-1, 3), np.arange(0, 3 * self._count, 3 * BLOCK)
+        self._bounds = np.stack([bound.reduceat(corners, starts) for bound in (np.minimum, np.maximum)])
         materials = self._pack_materials(triangles)
         self.materials.write(materials, viewport=(0, 0, 2 * MATERIAL_TRIANGLES, len(materials)))
 
@@ -60,19 +70,27 @@ class SceneBuffers:
         """Index in the scene of triangles by their place in the buffers; -1 stays -1."""
         return drawn if self._order is None else np.where(drawn < 0, -1, self._order[drawn])
 
-    def draw(self, programs: Sequence[Any]) -> None:
-        """Draws the solid triangles with the first program, those with holes with the second."""
+    def draw(self, programs: Sequence[Any], clip_from_world: npt.NDArray[np.float64]) -> None:
+        """Draws what may be in view: solid triangles with the first program, those with holes with the second."""
         self.materials.use(0)
         self._textures.use(1)
-        spans = ((0, self._solid_count), (self._solid_count, self._count))
-        for program, (start, stop) in zip(programs, spans, strict=True):
+        chosen = np.flatnonzero(np.repeat(self._in_view(clip_from_world), BLOCK)[: self._count])
+        self._selection.write((3 * chosen[:, None] + np.arange(3)).astype(np.uint32))
+        solid = int(np.searchsorted(chosen, self._solid_count))
+        for program, (start, stop) in zip(programs, ((0, solid), (solid, len(chosen))), strict=True):
             for unit, name in enumerate(("materials", "textures")):
                 if name in program:
                     program[name].value = unit
-            if "first_triangle" in program:
-                program["first_triangle"].value = start
             if start < stop:
                 self._array(program).render(self._context.TRIANGLES, vertices=3 * (stop - start), first=3 * start)
+
+    def _in_view(self, clip_from_world: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """(blocks,): not wholly on the far side of one of the planes that bound what a projection shows."""
+        planes = np.concatenate([clip_from_world[3] + clip_from_world[:3], clip_from_world[3] - clip_from_world[:3]])
+        normals, offsets = planes[:, None, :3], planes[:, 3:]  # (6, 1, 3), (6, 1)
+        low, high = self._bounds
+        reach = np.where(normals > 0, high, low)  # each block's corner that is farthest inside
+        return np.asarray(((reach * normals).sum(-1) + offsets > 0).all(axis=0))
 
     def _array(self, program: Any) -> Any:
         if program.glo not in self._arrays:
@@ -82,16 +100,18 @@ class SceneBuffers:
                 for name, buffer in attributes.items()
                 if name in program
             ]
-            self._arrays[program.glo] = self._context.vertex_array(program, content)
+            self._arrays[program.glo] = self._context.vertex_array(program, content, self._selection)
         return self._arrays[program.glo]
 
     def _reserve(self, count: int) -> None:
         rows = -(-count // MATERIAL_TRIANGLES)
         self._capacity = rows * MATERIAL_TRIANGLES
         if self.materials is not None:
-            for resource in (*self._arrays.values(), self._positions, self._normals, self._uvs, self.materials):
+            arrays = self._arrays.values()
+            for resource in (*arrays, self._selection, self._positions, self._normals, self._uvs, self.materials):
                 resource.release()
             self._arrays = {}
+        self._selection = self._context.buffer(reserve=self._capacity * 12, dynamic=True)
         self._positions = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
         self._normals = self._context.buffer(reserve=self._capacity * 36, dynamic=True)
         self._uvs = self._context.buffer(reserve=self._capacity * 24, dynamic=True)

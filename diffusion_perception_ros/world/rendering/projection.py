@@ -27,8 +27,8 @@ SHADOW_FIT_STRIDE = 8
 """Every n-th sample of the picture takes part in fitting the shadow maps."""
 LAMP_HALF_ANGLE = np.radians(75.0)
 """Widest cone of one lamp's shadow map; what lies outside of it is lit."""
-SUN_SHADOW_REACH = 30.0
-"""Metres from the camera within which the sun's shadow map is kept sharp."""
+SHADOW_REACH = 30.0
+"""Metres from the camera within which shadows are kept sharp."""
 SUN_OCCLUDER_REACH = 120.0
 """Metres towards the sun within which things cast a shadow on what is seen."""
 
@@ -94,36 +94,36 @@ def place_lights(lights: Sequence[PointLight | DirectionalLight], view: Float64)
 
 
 def seen_points(camera: Intrinsics, depth: npt.NDArray[np.float32]) -> Float64:
-    """A thinned-out set (N, 3) of the points seen, optical frame."""
+    """A thinned-out set (N, 3) of the points seen, optical frame; far ones only where nothing is near."""
     stride = SHADOW_FIT_STRIDE
     z = depth[::stride, ::stride].astype(np.float64)
     v, u = np.mgrid[0 : camera.height : stride, 0 : camera.width : stride]
     points = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=-1)
-    return points[z > 0]
+    points = points[z > 0]
+    nearby = points[points[:, 2] < SHADOW_REACH]
+    return nearby if len(nearby) else points
 
 
 @dataclass(frozen=True)
 class ShadowView:
     """Where a shadow map is taken from."""
 
-    clip_from_camera: Float64
-    """(4, 4) from the camera's optical frame to the light's clip space."""
+    clip_from_frame: Float64
+    """(4, 4) from the frame of the points that were fitted to the light's clip space."""
     texel: float
     """Width of a texel: metres for the sun, metres per metre of distance for a lamp."""
 
 
-def fit_shadow(
-    light: PointLight | DirectionalLight, light_in_camera: Float64, points: Float64, size: int
-) -> ShadowView:
-    """The view from a light that covers the points (N, 3), optical frame, that the camera sees, N ≥ 1.
+def fit_shadow(light: PointLight | DirectionalLight, place: Float64, points: Float64, size: int) -> ShadowView:
+    """The view from a light that covers the points (N, 3) that are seen, N ≥ 1.
 
     Args:
-        light_in_camera: position of a lamp, or direction towards the sun, in the optical frame.
+        place: position of a lamp, or direction towards the sun, in the frame of the points.
         size: width of the shadow map in texels.
     """
     if isinstance(light, DirectionalLight):
-        return _fit_sun(light_in_camera, points, size)
-    return _fit_lamp(light_in_camera, points, size)
+        return _fit_sun(place, points, size)
+    return _fit_lamp(place, points, size)
 
 
 def _fit_lamp(position: Float64, points: Float64, size: int) -> ShadowView:
@@ -144,8 +144,6 @@ def _fit_lamp(position: Float64, points: Float64, size: int) -> ShadowView:
 
 
 def _fit_sun(direction: Float64, points: Float64, size: int) -> ShadowView:
-    nearby = points[points[:, 2] < SUN_SHADOW_REACH]
-    points = nearby if len(nearby) else points
     view = _view_along(-direction, np.zeros(3))
     seen = points @ view[:3, :3].T
     low, high = seen.min(axis=0), seen.max(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +43,13 @@ class Renderer(Protocol):
 
     def render(self, scene: Scene) -> RenderedImage:
         """Draws the scene as its camera sees it."""
+        ...
+
+    def render_views(self, views: Sequence[Scene]) -> list[RenderedImage]:
+        """Draws several views of one scene: the same triangles (one object), lights in the same places.
+
+        The shadow maps may be shared, so that shadows are a little softer than those of `render`.
+        """
         ...
 
     def instances(self, scene: Scene, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:

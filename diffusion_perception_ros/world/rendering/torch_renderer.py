@@ -56,6 +56,10 @@ class TorchRenderer:
         with torch.no_grad():
             return self._render(scene, sample_grid(scene.camera.intrinsics, self._supersample))
 
+    def render_views(self, views: Sequence[Scene]) -> list[RenderedImage]:
+        """See `Renderer`."""
+        return [self.render(scene) for scene in views]
+
     @torch.no_grad()
     def instances(self, scene: Scene, offsets: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
         """See `Renderer`.
@@ -267,11 +271,11 @@ class _Light:
         if not len(self._points):
             return torch.ones_like(squared)
         fitted = fit_shadow(self._scene.lights[index], place[:3], self._points, SHADOW_SIZE)
-        nearest = self._soup.rasterize(fitted.clip_from_camera, SHADOW_SIZE, SHADOW_SIZE).depth[0]
+        nearest = self._soup.rasterize(fitted.clip_from_frame, SHADOW_SIZE, SHADOW_SIZE).depth[0]
         texel = fitted.texel * (squared.sqrt() if place[3] else 1.0)
         grazing = 1 - (surface.normals * toward).sum(-1, keepdim=True).clamp(min=0)
         lifted = surface.positions + surface.normals * texel * (1 + 3 * grazing)
-        matrix = torch.from_numpy(fitted.clip_from_camera.T.copy()).to(lifted)
+        matrix = torch.from_numpy(fitted.clip_from_frame.T.copy()).to(lifted)
         clip = torch.cat([lifted, torch.ones_like(squared)], -1) @ matrix
         w = clip[..., 3].clamp(min=1e-6)
         x, y = ((clip[..., i] / w + 1) * (SHADOW_SIZE / 2) - 0.5 for i in (0, 1))

@@ -15,6 +15,8 @@ from diffusion_perception_ros.world.scenes.placement import FloorPlan
 
 View = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """Eye and target."""
+Proposal = Callable[[], View]
+"""Gives another view of a scene each time it is called."""
 
 _CANDIDATES = 48
 

@@ -9,7 +9,7 @@ from diffusion_perception_ros.world.builder import Material, SceneBuilder
 from diffusion_perception_ros.world.items.buildings import add_house
 from diffusion_perception_ros.world.items.plants import Grove
 from diffusion_perception_ros.world.items.shapes import Shape, box, join, quad, rotation_z, sphere, surface
-from diffusion_perception_ros.world.scenes.cameras import View
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View
 
 
 Array = npt.NDArray[np.float64]
@@ -18,7 +18,7 @@ _REACH = 120.0
 """Half the side of the ground, metres."""
 
 
-def build_nature(builder: SceneBuilder) -> View:
+def build_nature(builder: SceneBuilder) -> Proposal:
     """A meadow, track or yard on uneven ground with trees, bushes, rocks and now and then a house."""
     rng = builder.rng
     ground = _add_terrain(builder)
@@ -44,9 +44,19 @@ def build_nature(builder: SceneBuilder) -> View:
         add_house(builder, rng.uniform(-15, 15), rng.uniform(14, 45), rng.uniform(0, np.pi))
     if rng.random() < 0.35:
         _add_fence(builder, ground, rng.uniform(4, 14), rng.uniform(-0.4, 0.4))
-    height = rng.uniform(0.25, 1.9)
-    eye = np.array([0.0, 0.0, ground.height(0, 0) + height])
-    return eye, eye + np.array([rng.normal(0, 2), 10.0, rng.normal(-1.2, 1.2)])
+    starts = iter([(0.0, 0.0)])
+
+    def propose() -> View:
+        start = next(starts, None)
+        for _ in range(8):
+            height = rng.uniform(0.25, 1.9)
+            x, y = start or (rng.uniform(-6, 6), rng.uniform(-3, 10))
+            eye = np.array([x, y, ground.height(x, y) + height])
+            if start or builder.is_clear(eye, 0.6):
+                break
+        return eye, eye + np.array([rng.normal(0, 2 if start else 5), 10.0, rng.normal(-1.2, 1.2)])
+
+    return propose
 
 
 class Terrain:

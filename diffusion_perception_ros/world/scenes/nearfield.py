@@ -5,8 +5,6 @@ Each builder takes a place in an unfurnished room, fills it, and returns a funct
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from diffusion_perception_ros.world.builder import Item, Material, SceneBuilder
@@ -14,12 +12,11 @@ from diffusion_perception_ros.world.config import Range
 from diffusion_perception_ros.world.items.finishes import plastic, printed
 from diffusion_perception_ros.world.items.objects import open_box, small_thing
 from diffusion_perception_ros.world.items.shapes import box, extrude, rotation_z
-from diffusion_perception_ros.world.scenes.cameras import View
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View
 from diffusion_perception_ros.world.scenes.placement import Top, half_extents, place_freely, scatter_on, top_of
 from diffusion_perception_ros.world.scenes.rooms import Room
 
 
-Proposal = Callable[[], View]
 _MESH_SHARE = 0.35
 """Catalogue meshes among the small things; the rest is procedural."""
 

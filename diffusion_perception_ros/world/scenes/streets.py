@@ -8,15 +8,18 @@ from diffusion_perception_ros.world.builder import Material, SceneBuilder
 from diffusion_perception_ros.world.items.buildings import add_house
 from diffusion_perception_ros.world.items.plants import Grove
 from diffusion_perception_ros.world.items.shapes import box, join, quad
-from diffusion_perception_ros.world.scenes.cameras import View
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View
 
 
 _REACH = 120.0
 """Metres of street before and behind the camera."""
 
 
-def build_street(builder: SceneBuilder) -> View:
-    """A road along y with pavements, house fronts or greenery at both sides, cars, trees and street furniture."""
+def build_street(builder: SceneBuilder) -> Proposal:
+    """A road along y with pavements, house fronts or greenery at both sides, cars, trees and street furniture.
+
+    The first view is from the middle, where no car stands; later ones are from anywhere along the street.
+    """
     rng = builder.rng
     lanes = int(rng.choice([1, 2, 2, 2, 3, 4]))
     half_road = lanes * rng.uniform(2.6, 3.6) / 2
@@ -40,11 +43,20 @@ def build_street(builder: SceneBuilder) -> View:
             trees.add_row(side, edge + rng.uniform(1, 4), dense=True)
         if rng.random() < 0.4:
             trees.add_row(side, half_road + 0.3 * pavement + 0.3, dense=False)
-    x = rng.uniform(-0.8, 0.8) * edge
-    eye_height = rng.uniform(1.2, 2.2) if abs(x) < half_road else rng.uniform(0.4, 1.8)
-    heading = rng.normal(0, 0.15) if rng.random() < 0.7 else rng.uniform(-1.2, 1.2)
-    eye = np.array([x, 0.0, eye_height])
-    return eye, eye + np.array([np.sin(heading) * 10, np.cos(heading) * 10, rng.normal(-0.4, 0.7)])
+    starts = iter([0.0])
+
+    def propose() -> View:
+        y = next(starts, None)
+        for _ in range(8):
+            x = rng.uniform(-0.8, 0.8) * edge
+            eye_height = rng.uniform(1.2, 2.2) if abs(x) < half_road else rng.uniform(0.4, 1.8)
+            heading = rng.normal(0, 0.15) if rng.random() < 0.7 else rng.uniform(-1.2, 1.2)
+            eye = np.array([x, rng.uniform(-5, 40) if y is None else y, eye_height])
+            if y is not None or builder.is_clear(eye, 1.0):
+                break
+        return eye, eye + np.array([np.sin(heading) * 10, np.cos(heading) * 10, rng.normal(-0.4, 0.7)])
+
+    return propose
 
 
 def _add_road(builder: SceneBuilder, half_road: float, lanes: int, pavement: float) -> None:

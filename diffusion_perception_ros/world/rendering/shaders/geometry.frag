@@ -5,18 +5,17 @@ const float COS_SHADING_LIMIT = 0.5;  // a shading normal farther than 60 degree
 
 uniform sampler2D materials;  // two texels per triangle: (albedo, texture layer), (emission, gloss, 0, 0)
 uniform sampler2DArray textures;
-uniform int first_triangle;  // gl_PrimitiveID counts from here
 
 in vec3 camera_position;
 in vec3 camera_normal;
 in vec2 texture_uv;
+flat in int triangle;
 
 layout(location = 0) out vec4 geometry;  // unit normal facing the camera, z
 layout(location = 1) out vec4 surface;   // linear albedo, triangle + 1
 
 void main() {
     int row_triangles = textureSize(materials, 0).x / 2;
-    int triangle = gl_PrimitiveID + first_triangle;
     ivec2 texel = ivec2(2 * (triangle % row_triangles), triangle / row_triangles);
     vec4 material = texelFetch(materials, texel, 0);
     vec3 albedo = material.rgb;

@@ -4,7 +4,9 @@
 const int OCCLUSION_TAPS = 10;
 const int SHADOW_TAPS = 5;
 const float TURN = 6.2831853;
-const float GOLDEN = 0.618034;
+// Rotations from one tap to the next: the golden section of a turn, and the SHADOW_TAPS-th part of one.
+const mat2 GOLDEN_TURN = mat2(-0.7373689, -0.6754903, 0.6754903, -0.7373689);
+const mat2 SHADOW_TURN = mat2(0.3090170, 0.9510565, -0.9510565, 0.3090170);
 
 uniform sampler2D geometry;
 uniform sampler2D surface;
@@ -47,6 +49,11 @@ vec3 ray(vec2 sample_position) {
     return vec3((sample_position - camera.zw) / camera.xy, 1.0);
 }
 
+vec2 direction_of(float turn) {
+    return vec2(cos(TURN * turn), sin(TURN * turn));
+}
+
+#ifdef SKY  // most rooms are closed, and the software rasteriser would compute it for every pixel
 vec3 sky(vec3 direction) {
     float height = dot(direction, up);
     vec3 horizon = mix(vec3(dot(sky_color, vec3(0.33))), vec3(1.0), 0.35) * 0.6 + sky_color * 0.4;
@@ -72,13 +79,16 @@ vec3 sky(vec3 direction) {
     return color;
 }
 
+#endif
+
 float occlusion(vec3 position, vec3 normal, float turn) {
     ivec2 last = textureSize(geometry, 0) - 1;
     float reach = min(occlusion_radius * camera.x / position.z, 0.25 * float(last.x));
     float blocked = 0.0;
+    vec2 direction = direction_of(turn);
     for (int i = 0; i < OCCLUSION_TAPS; i++) {
-        float angle = TURN * (turn + float(i) * GOLDEN);
-        vec2 offset = reach * (float(i) + 0.5) / float(OCCLUSION_TAPS) * vec2(cos(angle), sin(angle));
+        vec2 offset = reach * (float(i) + 0.5) / float(OCCLUSION_TAPS) * direction;
+        direction = GOLDEN_TURN * direction;
         ivec2 tap = clamp(ivec2(gl_FragCoord.xy + offset), ivec2(0), last);
         float depth = texelFetch(geometry, tap, 0).a;
         if (depth <= 0.0) continue;
@@ -102,10 +112,11 @@ float lit(sampler2DShadow shadow_map, int index, vec3 position, vec3 normal, flo
     place = place * 0.5 + 0.5;
     float spread = 2.5 / float(textureSize(shadow_map, 0).x);
     float sum = 0.0;
+    vec2 direction = direction_of(turn);
     for (int i = 0; i < SHADOW_TAPS; i++) {
-        float angle = TURN * (turn + float(i) / float(SHADOW_TAPS));
         float radius = spread * (0.3 + 0.7 * fract(turn * 7.0 + float(i) * 0.37));
-        sum += texture(shadow_map, vec3(place.xy + radius * vec2(cos(angle), sin(angle)), place.z - 2e-4));
+        sum += texture(shadow_map, vec3(place.xy + radius * direction, place.z - 2e-4));
+        direction = SHADOW_TURN * direction;
     }
     return sum / float(SHADOW_TAPS);
 }
@@ -114,10 +125,12 @@ void main() {
     vec2 here = gl_FragCoord.xy - 0.5;
     vec4 seen = texelFetch(geometry, ivec2(here), 0);
     vec3 view = ray(here);
+#ifdef SKY
     if (seen.a <= 0.0) {
         radiance = vec4(sky(normalize(view)), 1.0);
         return;
     }
+#endif
     vec4 paint = texelFetch(surface, ivec2(here), 0);
     int triangle = int(paint.a) - 1;
     int row_triangles = textureSize(materials, 0).x / 2;
@@ -129,6 +142,8 @@ void main() {
     float open = occlusion(position, normal, turn);
     vec3 light = ambient * (0.65 + 0.35 * dot(normal, up)) * open;
     vec3 highlight = vec3(0.0);
+    // Outside of the loop: in there, software rasterisers would take all the taps for every light.
+    float visible0 = lit(shadow0, 0, position, normal, turn), visible1 = lit(shadow1, 1, position, normal, turn);
     for (int i = 0; i < light_count; i++) {
         vec3 toward = light_position[i].xyz - position * light_position[i].w;
         float squared = dot(toward, toward);
@@ -136,9 +151,7 @@ void main() {
         float facing = max(dot(normal, toward), 0.0);
         if (facing <= 0.0) continue;
         float falloff = light_position[i].w > 0.0 ? 1.0 / (squared + 0.05) : 1.0;
-        float visible = 0.5 + 0.5 * open;
-        if (i == 0) visible = lit(shadow0, 0, position, normal, turn);
-        else if (i == 1) visible = lit(shadow1, 1, position, normal, turn);
+        float visible = i == 0 ? visible0 : i == 1 ? visible1 : 0.5 + 0.5 * open;
         vec3 arriving = light_color[i] * falloff * visible;
         light += arriving * facing;
         float alignment = max(dot(normal, normalize(toward + toward_eye)), 0.0);
