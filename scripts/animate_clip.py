@@ -1,7 +1,7 @@
 """Draw the moving image of the README: the bundled clip with what the default model makes of it.
 
-    diffusion-perception run demo/clip --temporal -o out/clip
-    python scripts/animate_clip.py out/clip docs/images/demo.gif
+diffusion-perception run demo/clip --temporal -o out/clip
+python scripts/animate_clip.py out/clip docs/images/demo.gif
 """
 
 from __future__ import annotations
