@@ -1,4 +1,4 @@
-"""One camera of `perception_node`: its topics, its pipeline, what it counts and complains about."""
+"""One camera of `perception_node`: its topics, its stages, what it counts and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, PointCloud2
 
 from diffusion_perception_ros.inference.card import ModelCard
-from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.ros.camera_topics import camera_info_topic, image_topic, topic_of
+from diffusion_perception_ros.ros.job import Job
+from diffusion_perception_ros.ros.log import Log
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
-from diffusion_perception_ros.ros.pipeline import Job, Pipeline
+from diffusion_perception_ros.ros.problems import Kind
 from diffusion_perception_ros.ros.prompts import PromptTopics
 from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.qos import (
@@ -29,6 +30,8 @@ from diffusion_perception_ros.ros.qos import (
     SPARSE_DEPTH_QOS,
     subscription_events,
 )
+from diffusion_perception_ros.ros.stages import Stages
+from diffusion_perception_ros.ros.stamp_order import Order, StampOrder
 from diffusion_perception_ros.ros.transforms import Transforms
 
 
@@ -36,22 +39,26 @@ class Camera:
     """Output topics exist while it is configured, subscriptions while it is active. Lives in the executor's thread."""
 
     def __init__(
-        self, node: Node, name: str, parameters: Callable[[], CameraParameters], transforms: Callable[[], Transforms]
+        self,
+        node: Node,
+        name: str,
+        log: Log,
+        parameters: Callable[[], CameraParameters],
+        transforms: Callable[[], Transforms],
     ) -> None:
-        """`name` is the namespace of its topics, empty for the only camera of a node."""
+        """`name` is the namespace of its topics, empty for the only camera of a node; `log` is the node's."""
         self.name = name
-        self._transforms = transforms
         self.enabled = True
-        self._node, self._parameters = node, parameters
-        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
-        self.monitor = Monitor(self._logger)
+        self._node, self._parameters, self._transforms = node, parameters, transforms
+        self._log = log.child(name)
+        self.monitor = Monitor(self._log)
         self.inputs: dict[str, Subscription[Any]] = {}
         """`image`, `camera_info` and what else there is, while active."""
         self.outputs: Outputs | None = None
-        self.pipeline: Pipeline | None = None
+        self.stages: Stages | None = None
         self._offer: Callable[[Job], bool] = lambda job: False
         self._next_due = 0.0
-        self._last_stamp: int | None = None
+        self._order = StampOrder()
         self._last_format = ""
 
     @property
@@ -59,30 +66,31 @@ class Camera:
         """As they are now for this camera."""
         return self._parameters()
 
-    def configure(self, estimator: Estimator) -> None:
-        """Offers the topics of what the model gives."""
-        self.outputs = Outputs(self._node, self.name, estimator.card, self.monitor.incompatible_qos)
+    @property
+    def gives_metres(self) -> bool:
+        """An image can have depth in metres."""
+        if self.stages is None:
+            return self.outputs is not None and self.outputs.is_metric
+        return self.stages.gives_metres(self.parameters)
 
-    def prepare(self, estimator: Estimator) -> Pipeline:
-        """Starts counting anew; returns the pipeline that its images will go through."""
+    def configure(self, card: ModelCard) -> None:
+        """Offers the topics of what the model gives."""
+        self.outputs = Outputs(self._node, self.name, card, self.monitor.incompatible_qos)
+
+    def prepare(self) -> Stages:
+        """Starts counting anew; returns the stages that its images will go through."""
         assert self.outputs is not None
         self.monitor.restart()
-        self._next_due, self._last_stamp, self._last_format = 0.0, None, ""
-        self.pipeline = Pipeline(
-            self.name,
-            estimator,
-            self.outputs,
-            self._parameters,
-            self.monitor,
-            self._node.get_clock(),
-            self._transforms,
+        self._next_due, self._order, self._last_format = 0.0, StampOrder(), ""
+        self.stages = Stages(
+            self.name, self.outputs, self._parameters, self.monitor, self._node.get_clock(), self._transforms
         )
-        return self.pipeline
+        return self.stages
 
     def activate(self, offer: Callable[[Job], bool]) -> None:
         """Subscribes; `offer` takes an image and returns whether it replaced an older one."""
         assert self.outputs is not None
-        assert self.pipeline is not None
+        assert self.stages is not None
         self._offer = offer
         transport = self.parameters.image_transport
         kind = Image if transport == "raw" else CompressedImage
@@ -91,7 +99,7 @@ class Camera:
             "camera_info",
             CameraInfo,
             camera_info_topic(self._node, self.name),
-            self.pipeline.infos.add,
+            self.stages.infos.add,
             CAMERA_INFO_QOS,
         )
         if "depth" in self.outputs.card.tasks and not self.outputs.is_metric:
@@ -100,26 +108,27 @@ class Camera:
             self._subscribe("sparse_depth", sparse, topic, self._on_sparse_depth, SPARSE_DEPTH_QOS)
             if self.parameters.gravity_source == "imu":
                 topic = self._node.resolve_topic_name(topic_of(self.name, "imu"))
-                self._subscribe("imu", Imu, topic, self.pipeline.ground.gravity.add, SPARSE_DEPTH_QOS)
-        self._subscribe_to_prompts(self.outputs.card, self.pipeline.prompts)
+                self._subscribe("imu", Imu, topic, self.stages.ground.gravity.add, SPARSE_DEPTH_QOS)
+        self._subscribe_to_prompts(self.outputs.card, self.stages.prompts)
         topics = {name: subscription.topic_name for name, subscription in self.inputs.items()}
-        self._logger.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
+        self._log.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
 
     def deactivate(self) -> None:
-        """Lets go of the inputs."""
+        """Lets go of the inputs; what is still in work is not published."""
         for subscription in self.inputs.values():
             self._node.destroy_subscription(subscription)
         self.inputs = {}
-        if self.outputs is not None:
-            self.outputs.has_scale_source = False
+        self._offer = lambda job: False
+        if self.stages is not None:
+            self.stages.close()
 
     def release(self) -> None:
         """Takes the output topics back."""
         if self.outputs is not None:
             self.outputs.destroy()
-        self.outputs = self.pipeline = None
+        self.outputs = self.stages = None
 
-    def hurry(self) -> None:
+    def reset_rate_limit(self) -> None:
         """Forgets when the next image is due: parameters have changed."""
         self._next_due = 0.0
 
@@ -145,24 +154,21 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrival = time.perf_counter()
-        counts = self.monitor.statistics.counts
-        self.monitor.statistics.arrived()
-        self._notice_changes(message)
-        if not self._is_wanted(arrival):
-            counts["skipped"] += 1
+        statistics = self.monitor.statistics
+        statistics.arrived()
+        self._notice_format(message)
+        if not self._is_in_order(message) or not self._is_wanted(arrival):
+            statistics.skipped()
         elif self._offer(Job(message, arrival)):
-            counts["dropped"] += 1
+            statistics.dropped()
 
     def _on_sparse_depth(self, message: Image | PointCloud2) -> None:
-        if self.pipeline is not None and self.outputs is not None:
-            self.pipeline.sparse.add(message)
-            self.outputs.has_scale_source = True
+        if self.stages is not None:
+            self.stages.sparse.add(message)
 
     def _is_wanted(self, now: float) -> bool:
         settings = self.parameters
-        if self.outputs is not None and settings.camera_height > 0:
-            self.outputs.has_scale_source = True
-        if not self.enabled or self.outputs is None or now < self._next_due or not self.outputs.tasks(settings):
+        if not self.enabled or self.stages is None or now < self._next_due or not self.stages.tasks(settings):
             return False
         if settings.max_rate > 0:
             period = 1 / settings.max_rate
@@ -170,15 +176,24 @@ class Camera:
             self._next_due = period + (self._next_due if now - self._next_due < period else now)
         return True
 
-    def _notice_changes(self, message: Image | CompressedImage) -> None:
-        stamp = stamp_nanoseconds(message.header)
-        if self._last_stamp is not None and stamp < self._last_stamp and self.pipeline is not None:
-            seconds = (self._last_stamp - stamp) / 1e9
-            self._logger.info(f"image stamps jumped back by {seconds:.3f} s: starting anew, as when a bag loops")
-            self.pipeline.restart()
-        self._last_stamp = stamp
+    def _is_in_order(self, message: Image | CompressedImage) -> bool:
+        """False for an image that is older than the last one, without time having started anew."""
+        stamp = stamp_nanoseconds(message.header) / 1e9
+        order = self._order.next(stamp)
+        if order is Order.RESTART and self.stages is not None:
+            self._log.info(f"image stamps jumped back by {self._order.jump:.3f} s: starting anew, as when a bag loops")
+            self.stages.restart(stamp)
+        if order is Order.LATE:
+            topic = self.inputs["image"].topic_name if "image" in self.inputs else "image"
+            several = self._node.count_publishers(topic) > 1
+            remedy = "several nodes publish them: give every camera a topic of its own" if several else "see who sends"
+            reason = f"images on {topic} are out of order, by {self._order.jump:.3f} s: the older ones are skipped"
+            self.monitor.problems.report(Kind.STAMPS, f"{reason}; {remedy}")
+        return order is not Order.LATE
+
+    def _notice_format(self, message: Image | CompressedImage) -> None:
         is_raw = isinstance(message, Image)
-        form = f"{message.width}x{message.height} {message.encoding}" if is_raw else message.format
+        form = f"{message.width}x{message.height} {message.encoding[:40]}" if is_raw else message.format[:80]
         if self._last_format not in ("", form):
-            self._logger.info(f"images changed from {self._last_format} to {form}")
+            self._log.info(f"images changed from {self._last_format} to {form}")
         self._last_format = form

@@ -8,7 +8,7 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
-from diffusion_perception_ros.ros.messages import stamp_nanoseconds
+from diffusion_perception_ros.ros.messages import belongs_to, stamp_nanoseconds
 
 
 def topic_of(camera: str, topic: str) -> str:
@@ -45,16 +45,18 @@ class CameraInfos:
 
     def add(self, info: CameraInfo) -> None:
         """Takes a message in."""
-        infos = OrderedDict(self._by_stamp)
-        infos[stamp_nanoseconds(info.header)] = info
+        infos, stamp = OrderedDict(self._by_stamp), stamp_nanoseconds(info.header)
+        infos[stamp] = info
+        infos.move_to_end(stamp)
         while len(infos) > self.KEPT:
             infos.popitem(last=False)
         # Assigned as a whole: the other thread sees the old or the new one.
         self._by_stamp, self._latest, self.any_yet = infos, info, True
 
-    def clear(self) -> None:
-        """Forgets them: time starts anew."""
-        self._by_stamp, self._latest = OrderedDict(), None
+    def restart(self, stamp: float) -> None:
+        """Time starts anew at a stamp in seconds: forgets those of the old time, not those that came ahead of it."""
+        kept = OrderedDict((key, info) for key, info in self._by_stamp.items() if belongs_to(stamp, info.header))
+        self._by_stamp, self._latest = kept, next(reversed(kept.values()), None)
 
     def matching(self, stamp: int) -> CameraInfo | None:
         """The message with the image's stamp, else the latest, None if there was none."""

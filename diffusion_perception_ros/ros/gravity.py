@@ -8,21 +8,20 @@ from collections.abc import Callable, Set
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import Imu
-from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.metric_scale.ground_plane import FLOOR_LABELS, fit_ground_plane, mount_gravity
-from diffusion_perception_ros.inference.metric_scale.scale import MetricScale
 from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
+from diffusion_perception_ros.ros.job import Job
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
-from diffusion_perception_ros.ros.monitor import Complaints
 from diffusion_perception_ros.ros.parameters import CameraParameters
+from diffusion_perception_ros.ros.problems import Kind, Problems
+from diffusion_perception_ros.ros.scale_source import ScaleSource
 from diffusion_perception_ros.ros.transforms import Transforms
-from diffusion_perception_ros.sample import Intrinsics, Prediction
+from diffusion_perception_ros.sample import Prediction
 
 
-COMPLAINT = "ground plane"
 _STANDARD_GRAVITY = 9.80665
 _QUIET = 1.5
 """m/s^2 by which an acceleration may differ from standard gravity and still be taken for it."""
@@ -81,68 +80,40 @@ def _up_by_orientation(message: Imu) -> Vector | None:
     return np.array([2 * (q.x * q.z - q.w * q.y), 2 * (q.y * q.z + q.w * q.x), 1 - 2 * (q.x * q.x + q.y * q.y)])
 
 
-class GroundScale:
+class GroundScale(ScaleSource):
     """The scale by the floor of one camera."""
 
-    def __init__(self, card: ModelCard, transforms: Callable[[], Transforms], complaints: Complaints) -> None:
+    kind = Kind.GROUND_PLANE
+
+    def __init__(self, card: ModelCard, transforms: Callable[[], Transforms], problems: Problems) -> None:
+        """`transforms` gives the listener to /tf, which only an IMU in another frame needs."""
+        super().__init__(problems)
         self.gravity = Gravity()
-        self._transforms, self._complaints = transforms, complaints
-        self._tracker = ScaleTracker(0.0, 0.0)
+        self._transforms = transforms
         self._floor = [label.id for label in card.labels if {label.name, label.group} & FLOOR_LABELS]
-        self.latest: MetricScale | None = None
-        """Scale of the last frame, None if it had none."""
-        self.age = math.inf
-        """Seconds between the last frame and the floor that gave its scale."""
+
+    def gives_metres(self, settings: CameraParameters) -> bool:
+        """Whether the camera's height is known."""
+        return settings.camera_height > 0
 
     def needs(self, tasks: Set[str], settings: CameraParameters) -> set[str]:
         """What else has to be predicted: where the floor is."""
-        wanted = settings.camera_height > 0 and "depth" in tasks and bool(self._floor)
+        wanted = self.gives_metres(settings) and "depth" in tasks and bool(self._floor)
         return {"semantic"} if wanted else set()
 
-    def clear(self) -> None:
-        """Forgets the scale: time starts anew."""
-        self._tracker = ScaleTracker(0.0, 0.0)
-
-    def scaled(
-        self, header: Header, prediction: Prediction, intrinsics: Intrinsics | None, settings: CameraParameters
-    ) -> Prediction:
-        """The prediction in metres if the floor gives a scale, else as it was; what is wrong is a complaint."""
-        self.latest, self.age = None, math.inf
-        if settings.camera_height == 0 or prediction.depth_relative is None or prediction.depth is not None:
-            return prediction
-        self._tracker.time_constant, self._tracker.max_age = settings.scale_time_constant, settings.scale_max_age
-        stamp = stamp_nanoseconds(header) / 1e9
-        try:
-            self._update(stamp, header, prediction, intrinsics, settings)
-            self._complaints.clear(COMPLAINT)
-        except InputError as error:
-            self._complaints.report(COMPLAINT, str(error))
-        self.latest = self._tracker.at(stamp)
-        if self.latest is None:
-            return prediction
-        self.age = self._tracker.age(stamp)
-        return self.latest.apply(prediction)
-
-    def _update(
-        self,
-        stamp: float,
-        header: Header,
-        prediction: Prediction,
-        intrinsics: Intrinsics | None,
-        settings: CameraParameters,
-    ) -> None:
-        if intrinsics is None:
+    def _measure(self, job: Job, prediction: Prediction, tracker: ScaleTracker) -> None:
+        settings, header = job.parameters, job.header
+        if job.intrinsics is None:
             raise InputError("a scale by camera_height needs a camera_info")
         if settings.gravity_source == "imu":
-            down = self.gravity.at(stamp)
+            down = self.gravity.at(job.stamp)
             if self.gravity.frame_id != header.frame_id:
                 rotation = self._transforms().between(header.frame_id, self.gravity.frame_id, header.stamp)[:3, :3]
                 down = rotation @ down
         else:
             down = mount_gravity(settings.camera_pitch, settings.camera_roll)
         floor = np.isin(prediction.semantic, self._floor) if self._floor and prediction.semantic is not None else None
-        last = self._tracker.at(stamp)
+        last = tracker.at(job.stamp)
         shift = last.shift if last is not None else None
-        self._tracker.update(
-            fit_ground_plane(prediction, intrinsics, down, settings.camera_height, floor, shift), stamp
-        )
+        scale = fit_ground_plane(prediction, job.intrinsics, down, settings.camera_height, floor, shift)
+        tracker.update(scale, job.stamp)

@@ -65,6 +65,16 @@ def stamp_nanoseconds(header: Header) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
+def seconds_between(one: Header, other: Header) -> float:
+    """Between two stamps, not negative."""
+    return abs(stamp_nanoseconds(one) - stamp_nanoseconds(other)) / 1e9
+
+
+def belongs_to(stamp: float, header: Header) -> bool:
+    """A message that came before time jumped back to a stamp (seconds) is of the new time, not left from the old."""
+    return stamp_nanoseconds(header) / 1e9 <= stamp + 1.0
+
+
 def labels_message(header: Header, card: ModelCard) -> SegmentationLabels:
     """The classes of a model's mask."""
     labels = [

@@ -82,7 +82,7 @@ class NodeParameters(Generic[Table]):
                 value = default
                 self._node.set_parameters([Parameter(name, value=default)])
             self._node.set_descriptor(name, _descriptor(field))
-        except ParameterException as error:
+        except (ParameterException, TypeError, ValueError) as error:
             raise InputError(f"parameter {name}: {error}") from error
         return value
 
@@ -98,6 +98,12 @@ class NodeParameters(Generic[Table]):
         return table
 
     def _set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        try:
+            return self._change(parameters)
+        except Exception as error:  # the caller gets an answer whatever happens
+            return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {error}")
+
+    def _change(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         try:
             changes = self._changes(parameters)
             values = self._validated(self.values.model_dump() | changes.get("", {}))
@@ -125,14 +131,14 @@ class NodeParameters(Generic[Table]):
         return changes
 
     def _why_fixed(self, name: str) -> str | None:
-        return self._refuse(name) if _change(self._table.model_fields[name]) == "unconfigured" else None
+        return self._refuse(name) if _change_of(self._table.model_fields[name]) == "unconfigured" else None
 
 
 def _without_none(values: Values) -> Values:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _change(field: FieldInfo) -> Change:
+def _change_of(field: FieldInfo) -> Change:
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
     return extra["change"]  # type: ignore[return-value]
@@ -142,11 +148,11 @@ def _descriptor(field: FieldInfo, writable: bool = False) -> ParameterDescriptor
     # Dynamic typing lets `max_rate:=5` be a number; rclpy would insist on `5.0`. The table checks the type.
     descriptor = ParameterDescriptor(
         description=field.description or "",
-        read_only=_change(field) == "never" and not writable,
+        read_only=_change_of(field) == "never" and not writable,
         dynamic_typing=True,
     )
     notes = {"unconfigured": ["can change while the node is unconfigured"], "live": ["can change at any time"]}.get(
-        _change(field), []
+        _change_of(field), []
     )
     if get_origin(field.annotation) is Literal:
         notes.append("one of " + ", ".join(get_args(field.annotation)))

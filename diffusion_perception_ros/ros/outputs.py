@@ -59,9 +59,10 @@ def _depth_color(frame: Frame) -> npt.NDArray[Any] | None:
 
 
 def _depth_info(frame: Frame) -> CameraInfo | None:
-    if frame.info is None or frame.intrinsics is None:
+    job = frame.job
+    if job.info is None or job.intrinsics is None:
         return None
-    return scaled_camera_info(frame.info, frame.header, frame.rgb.shape[1], frame.rgb.shape[0])
+    return scaled_camera_info(job.info, job.header, job.rgb.shape[1], job.rgb.shape[0])
 
 
 def _normals_color(frame: Frame) -> npt.NDArray[Any] | None:
@@ -91,21 +92,20 @@ def _keypoints(frame: Frame) -> PointCloud2 | None:
 
 def _keypoints_color(frame: Frame) -> npt.NDArray[Any] | None:
     keypoints = frame.prediction.keypoints
-    return None if keypoints is None else draw_keypoints(frame.rgb, keypoints)
+    return None if keypoints is None else draw_keypoints(frame.job.rgb, keypoints)
 
 
 def _points(frame: Frame) -> PointCloud2 | None:
-    if frame.depth is None or frame.intrinsics is None:
+    job, settings = frame.job, frame.job.parameters
+    if frame.depth is None or job.intrinsics is None:
         return None
-    settings = frame.parameters
-    info = None if settings.rectified else frame.info
     return frame.cloud.build(
-        frame.header,
+        job.header,
         frame.depth,
-        frame.rgb,
+        job.rgb,
         frame.prediction,
-        frame.intrinsics,
-        info,
+        job.intrinsics,
+        None if settings.rectified else job.info,
         settings.points_decimation,
         settings.points_edge_filter,
     )

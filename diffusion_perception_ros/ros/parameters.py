@@ -6,6 +6,8 @@ every change is validated as a whole and refused with a reason if any part of it
 
 from __future__ import annotations
 
+import array
+import math
 import re
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
+from diffusion_perception_ros.ros.transforms import SHORTEST_QUATERNION
 
 
 CAMERA_NAME = r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?"
@@ -26,10 +29,15 @@ def _parameter(default: Any, description: str, change: Change = "live", **limits
     return Field(default, description=description, json_schema_extra={"change": change}, **limits)  # type: ignore[call-overload]
 
 
+def _are_numbers(values: Any) -> bool:
+    """Whether it is a sequence of numbers, as rclpy gives them."""
+    return isinstance(values, (list, tuple, array.array)) and all(type(value) in (int, float) for value in values)
+
+
 class ParameterTable(BaseModel):
     """Base of the tables below."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class CameraParameters(ParameterTable):
@@ -106,12 +114,13 @@ class CameraParameters(ParameterTable):
     @field_validator("sparse_depth_extrinsics", mode="before")
     @classmethod
     def _numbers(cls, pose: Any) -> Any:
-        return [float(value) for value in pose]  # rclpy gives an array, and whole numbers as integers
+        # rclpy gives an array, and whole numbers as integers; of anything else pydantic says what is wrong.
+        return [float(value) for value in pose] if _are_numbers(pose) else pose
 
     @field_validator("sparse_depth_extrinsics")
     @classmethod
     def _pose(cls, pose: list[float]) -> list[float]:
-        if len(pose) not in (0, 6, 7) or (len(pose) == 7 and not any(pose[3:])):
+        if len(pose) not in (0, 6, 7) or (len(pose) == 7 and not math.hypot(*pose[3:]) > SHORTEST_QUATERNION):
             raise ValueError("give x y z roll pitch yaw, or x y z qx qy qz qw with a quaternion that is not 0")
         return pose
 
@@ -149,6 +158,19 @@ class PerceptionParameters(CameraParameters):
         "", "SIZE/OVERLAP in pixels: larger images are predicted in tiles, which takes longer. Empty = never."
     )
     threads: int = _parameter(0, "CPU threads of the network, 0 = all cores.", "unconfigured", ge=0, le=256)
+    load_timeout: float = _parameter(
+        3600.0,
+        "Most seconds for loading a model, which includes building an engine for a GPU.",
+        "unconfigured",
+        gt=0.0,
+        le=1e6,
+    )
+    watchdog_seconds: float = _parameter(
+        0.0,
+        "Seconds after which the network is taken to hang on an image, 0 = ten times what is usual, at least 5.",
+        ge=0.0,
+        le=3600.0,
+    )
     warm_up: bool = _parameter(True, "Run the network once while configuring, not on the first image.", "unconfigured")
     autostart: bool = _parameter(True, "Configure and activate without a lifecycle manager.", "never")
     diagnostics_period: float = _parameter(1.0, "Seconds between diagnostics.", "never", ge=0.1, le=60.0)

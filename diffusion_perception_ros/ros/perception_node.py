@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.errors import InputError
@@ -19,18 +19,30 @@ from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.licences import notice
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
-from diffusion_perception_ros.ros.monitor import Complaints
+from diffusion_perception_ros.ros.job import Job
+from diffusion_perception_ros.ros.loading import Loading
+from diffusion_perception_ros.ros.managed_node import ManagedNode
+from diffusion_perception_ros.ros.network import Network
 from diffusion_perception_ros.ros.node_parameters import NodeParameters
 from diffusion_perception_ros.ros.parameters import CameraParameters, PerceptionParameters
-from diffusion_perception_ros.ros.pipeline import Job
-from diffusion_perception_ros.ros.predictor import Predictor
-from diffusion_perception_ros.ros.running import run_node
+from diffusion_perception_ros.ros.pipeline import Pipeline
+from diffusion_perception_ros.ros.problems import Kind, Problems
+from diffusion_perception_ros.ros.running import run_node, serve
 from diffusion_perception_ros.ros.sampling import check_sampling
 from diffusion_perception_ros.ros.transforms import Transforms
+from diffusion_perception_ros.ros.watchdog import Watchdog
 from diffusion_perception_ros.ros.worker import FairWorker
 
 
-class PerceptionNode(LifecycleNode):
+WATCH_PERIOD = 0.5
+"""Seconds between looks at the worker."""
+FIRST_RECOVERY, LAST_RECOVERY = 1.0, 60.0
+"""Seconds until the node starts again after its network hung; they double from one time to the next."""
+MOST_HANGING = 3
+"""Networks that may hang at a time until the node gives up: each keeps its memory and a thread."""
+
+
+class PerceptionNode(ManagedNode):
     """One model for one or several cameras.
 
     Model and output topics exist while configured, subscriptions and the worker while active.
@@ -39,35 +51,46 @@ class PerceptionNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         """Raises InputError for a wrong parameter."""
         super().__init__("perception_node", **options)
-        self._estimator: Estimator | None = None
+        self.problems = Problems(self.log)
+        self._network: Network | None = None
+        self._pipeline: Pipeline | None = None
         self._worker: FairWorker[Job] | None = None
+        self._loading: Loading | None = None
+        self._hanging: list[FairWorker[Job]] = []
+        """Workers that were given up and have not come back."""
+        self._recovery, self._recover_at = FIRST_RECOVERY, 0.0
         self._cameras: list[Camera] = []
-        self._complaints = Complaints(self.get_logger())
         self.parameters = NodeParameters(
             self, PerceptionParameters, self._why_not_now, self._why_wrong, self._on_parameters
         )
+        self._watchdog = Watchdog(lambda: self.parameters.values.watchdog_seconds)
         names = self.parameters.values.cameras
         self.parameters.add_scopes(names, CameraParameters.model_fields)
         self._cameras = [
-            Camera(self, name, functools.partial(self.parameters.of, name), self._listen_to_transforms)
+            Camera(self, name, self.log, functools.partial(self.parameters.of, name), self._listen_to_transforms)
             for name in names or [""]
         ]
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # In steady time: with simulated time, diagnostics must also come while the clock stands.
-        self.create_timer(
-            self.parameters.values.diagnostics_period,
-            self._publish_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(self.parameters.values.diagnostics_period, self._publish_diagnostics, clock=steady)
+        self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
+
+    def on_callback_error(self, error: Exception) -> None:
+        """A callback raised, which must not happen."""
+        self.problems.report(Kind.CALLBACK, f"a callback failed: {type(error).__name__}: {error}", error=True)
 
     # Lifecycle
 
-    def autostart(self) -> bool:
-        """Configures and activates; False if one of them failed (the node stays, and can be tried again)."""
-        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
-            return False
-        return self.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    def autostart(self) -> None:
+        """Configures and activates, in the background; if one of them fails the node stays, and can be tried again."""
+
+        def start() -> None:
+            if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+                self.trigger_activate()
+
+        self.start_transition(start)
 
     @functools.cache  # noqa: B019 - the node lives as long as the process
     def _listen_to_transforms(self) -> Transforms:
@@ -76,73 +99,80 @@ class PerceptionNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the model and offers its topics; a model that cannot be used is a failure with a reason."""
-        return self._attempt("configure", self._configure, self._release)
+        return self._attempt(Kind.CONFIGURE, self._configure, self._release)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribes to the cameras and starts the worker."""
-        return self._attempt("activate", self._activate, self._stop)
+        return self._attempt(Kind.ACTIVATE, self._activate, self._stop)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of the cameras; the model stays loaded."""
-        self._stop()
+        self.in_executor(self._stop)
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Takes the topics back and frees the model."""
-        self._release()
+        self.in_executor(self._release)
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees everything."""
-        self._release()
+        self.in_executor(self._release)
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured."""
-        self._release()
+        self.in_executor(self._release)
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
-        """Ends the worker before what it publishes on disappears."""
+        """Nothing is published after this."""
+        if self._loading is not None:
+            self._loading.is_cancelled = True
         self._stop()
         super().destroy_node()
 
-    def _attempt(self, name: str, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
+    def _attempt(self, kind: Kind, action: Callable[[], None], undo: Callable[[], None]) -> TransitionCallbackReturn:
         """A transition that fails with a reason; rclpy would swallow the exception."""
         try:
             action()
         except Exception as error:  # a broken model makes the runtime raise anything
-            undo()
-            self._complaints.report(name, f"cannot {name}: {error}", error=True)
+            self.in_executor(undo)
+            self.problems.report(kind, f"cannot {kind.value}: {error}", error=True)
             return TransitionCallbackReturn.FAILURE
-        self._complaints.clear(name)
+        self.problems.clear(kind)
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
         settings = self.parameters.values
-        estimator = Estimator.load(
-            settings.model, settings.backend, settings.threads, engine_precision=settings.engine_precision
-        )
-        check_sampling(estimator, settings)
-        if settings.warm_up:
-            estimator.warm_up()
+        self._loading = Loading(f"loading model '{settings.model}'", settings.load_timeout)
+        try:
+            estimator = self._loading.run(functools.partial(_load, settings))
+        finally:
+            self._loading = None
+        self.in_executor(functools.partial(self._offer_topics, estimator))
         if estimator.fallback_reason:
-            self.get_logger().warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
-        self._estimator = estimator
-        for camera in self._cameras:
-            camera.configure(estimator)
+            self.log.warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
         licence = notice(estimator.card)
         if licence:
-            self.get_logger().warning(licence)
+            self.log.warning(licence)
         tasks = ", ".join(estimator.card.tasks)
-        self.get_logger().info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
+        self.log.info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
+
+    def _offer_topics(self, estimator: Estimator) -> None:
+        self._network = Network(estimator, self.problems)
+        for camera in self._cameras:
+            camera.configure(estimator.card)
 
     def _activate(self) -> None:
-        assert self._estimator is not None
-        pipelines = {camera.name: camera.prepare(self._estimator) for camera in self._cameras}
-        predictor = Predictor(self._estimator, pipelines, lambda: self.parameters.values, self._complaints)
-        worker = FairWorker(pipelines, predictor, predictor.most)
-        self._worker = worker
+        self.in_executor(self._start)
+
+    def _start(self) -> None:
+        assert self._network is not None
+        stages = {camera.name: camera.prepare() for camera in self._cameras}
+        pipeline = Pipeline(self._network, stages, lambda: self.parameters.values, self._watchdog)
+        worker = FairWorker(stages, pipeline, pipeline.most, self._on_worker_failure)
+        self._pipeline, self._worker = pipeline, worker
         for camera in self._cameras:
             camera.activate(functools.partial(worker.offer, camera.name))
 
@@ -157,28 +187,78 @@ class PerceptionNode(LifecycleNode):
         self._stop()
         for camera in self._cameras:
             camera.release()
-        self._estimator = None
+        self._network = self._pipeline = None
+
+    # What goes wrong in the worker
+
+    def _on_worker_failure(self, items: Any, error: BaseException) -> None:
+        """Its function raised, which must not happen; the worker goes on with the next image."""
+        self.problems.report(Kind.WORKER, f"the worker failed: {type(error).__name__}: {error}", error=True)
+        if self._pipeline is not None:
+            self._pipeline.reject(items, error)
+
+    def _watch(self) -> None:
+        """Looks whether the network hangs, and starts again after it did."""
+        self._hanging = [worker for worker in self._hanging if worker.in_work is not None]
+        worker, pipeline = self._worker, self._pipeline
+        present = worker.in_work if worker is not None else None
+        if worker is not None and pipeline is not None and present is not None and not self.is_changing:
+            seconds, items = present
+            if seconds > self._watchdog.limit:
+                self._give_up(worker, pipeline, seconds, items)
+        elif self._recover_at and time.monotonic() >= self._recover_at and not self.is_changing:
+            self._recover_at = 0.0
+            if self.state == "unconfigured":
+                self.log.info("starting again after the network hung")
+                self.autostart()
+
+    def _give_up(self, worker: FairWorker[Job], pipeline: Pipeline, seconds: float, items: Any) -> None:
+        """Leaves the hanging thread alone and goes to unconfigured, from where the node can start again."""
+        self._hanging.append(worker)
+        settings = self.parameters.values
+        recovers = settings.autostart and len(self._hanging) < MOST_HANGING
+        remedy = (
+            f"the node starts again in {self._recovery:g} s"
+            if recovers
+            else "configure and activate the node again, or start it anew"
+        )
+        reason = (
+            f"the network has not answered for {seconds:.1f} s on {items[0][1].where}, which is longer than "
+            f"{self._watchdog.limit:.1f} s (watchdog_seconds): it is given up; {remedy}"
+        )
+        self.problems.report(Kind.NETWORK, reason, error=True)
+        pipeline.reject(items, InputError("the network did not answer"))
+
+        def leave() -> None:
+            self.trigger_deactivate()
+            self.trigger_cleanup()
+
+        self.start_transition(leave)
+        if recovers:
+            self._recover_at = time.monotonic() + self._recovery
+            self._recovery = min(2 * self._recovery, LAST_RECOVERY)
 
     # Parameters and services
 
     def _why_not_now(self, name: str) -> str | None:
-        if self._estimator is None:
+        if self._network is None and self._loading is None:
             return None
         return "it can only change while the node is unconfigured: deactivate and clean up the node first"
 
     def _why_wrong(self, values: PerceptionParameters) -> str | None:
         """What the loaded model cannot do."""
-        if self._estimator is None:
+        network = self._network
+        if network is None:
             return None
         try:
-            check_sampling(self._estimator, values)
+            check_sampling(network.estimator, values)
         except InputError as error:
             return str(error)
         return None
 
     def _on_parameters(self) -> None:
         for camera in self._cameras:
-            camera.hurry()
+            camera.reset_rate_limit()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         for camera in self._cameras:
@@ -189,12 +269,15 @@ class PerceptionNode(LifecycleNode):
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
+        loading = self._loading
         snapshot = Snapshot(
             node=self.get_fully_qualified_name(),
-            state=self._state_machine.current_state[1],
+            state=self.state,
             parameters=self.parameters.values,
-            complaints=self._complaints,
-            estimator=self._estimator,
+            problems=self.problems,
+            network=self._network,
+            loading=str(loading) if loading is not None else "",
+            limit=self._watchdog.limit,
             cameras=self._cameras,
             count_publishers=self.count_publishers,
         )
@@ -203,13 +286,22 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(array)
 
 
+def _load(settings: PerceptionParameters) -> Estimator:
+    """The model of the parameters, ready for its first image."""
+    estimator = Estimator.load(
+        settings.model, settings.backend, settings.threads, engine_precision=settings.engine_precision
+    )
+    check_sampling(estimator, settings)
+    if settings.warm_up:
+        estimator.warm_up()
+    return estimator
+
+
 def spin(node: PerceptionNode) -> int:
     """Serves the node until the process is told to end."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
     if node.parameters.values.autostart:
         node.autostart()
-    executor.spin()
+    serve(node, node.on_callback_error)
     return 0
 
 

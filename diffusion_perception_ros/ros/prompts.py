@@ -12,10 +12,7 @@ from sensor_msgs.msg import Image
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.image_messages import color_of
-from diffusion_perception_ros.ros.monitor import Complaints
-
-
-COMPLAINT = "prompt"
+from diffusion_perception_ros.ros.problems import Kind, Problems
 
 
 class PromptTopics:
@@ -24,9 +21,9 @@ class PromptTopics:
     Written by the executor's thread, read by the worker's.
     """
 
-    def __init__(self, card: ModelCard, complaints: Complaints) -> None:
+    def __init__(self, card: ModelCard, problems: Problems) -> None:
         self._most = card.points.most if card.points else 0
-        self._complaints = complaints
+        self._problems = problems
         self._points: deque[PointStamped] = deque(maxlen=self._most)
         self._mask: Image | None = None
 
@@ -63,7 +60,7 @@ class PromptTopics:
             else:
                 rows.append((u, v, 0.0 if message.point.z < 0 else 1.0))
                 continue
-            self._complaints.report(COMPLAINT, reason)
+            self._problems.report(Kind.PROMPT, reason)
         return np.array(rows) if rows else None
 
     def mask(self, width: int, height: int) -> npt.NDArray[np.bool_] | None:
@@ -78,10 +75,10 @@ class PromptTopics:
         try:
             seen = color_of(self._mask)[..., 0] > 0
         except InputError as error:
-            self._complaints.report(COMPLAINT, f"prompt_mask: {error}")
+            self._problems.report(Kind.PROMPT, f"prompt_mask: {error}")
             return None
         if seen.shape != (height, width):
             size = f"{seen.shape[1]}x{seen.shape[0]}"
-            self._complaints.report(COMPLAINT, f"prompt_mask has {size} pixels, the image has {width}x{height}")
+            self._problems.report(Kind.PROMPT, f"prompt_mask has {size} pixels, the image has {width}x{height}")
             return None
         return seen

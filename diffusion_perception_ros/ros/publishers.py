@@ -34,19 +34,13 @@ class Outputs:
         self._on_incompatible_qos = on_incompatible_qos
         depth = card.output("depth")
         self.is_metric = isinstance(depth, DepthOutput) and depth.quantity == "metric_depth"
-        self.has_scale_source = False
-        """Sparse depth comes in, or the camera's height is known: a relative model may give metres, too."""
+        """The model itself gives metres."""
         has_confidence = isinstance(depth, DepthOutput) and depth.confidence_tensor is not None
         self.cloud = PointCloudBuilder("semantic" in card.tasks, has_confidence)
         self._outputs = [output for output in OUTPUTS if output.tasks[0] in card.tasks]
         self._publishers = {item.topic: self._advertise(item.type, item.topic, OUTPUT_QOS) for item in self._outputs}
         self._status = self._advertise(PerceptionStatus, "status", OUTPUT_QOS)
         self._latched = self._publish_labels()
-
-    @property
-    def may_be_metric(self) -> bool:
-        """A frame can have depth in metres."""
-        return self.is_metric or self.has_scale_source
 
     def name_of(self, output: Output) -> str:
         """Its topic, relative to the node's namespace."""
@@ -65,14 +59,14 @@ class Outputs:
             if getattr(parameters, output.toggle) and self._publishers[output.topic].get_subscription_count()
         ]
 
-    def tasks(self, parameters: CameraParameters) -> set[str]:
-        """What the network must compute for the subscribers there are now."""
-        outputs = [item for item in self.subscribed(parameters) if self.may_be_metric or not item.metric]
+    def tasks(self, parameters: CameraParameters, gives_metres: bool) -> set[str]:
+        """What the network must compute for the subscribers there are now; `gives_metres`: images can have metres."""
+        outputs = [item for item in self.subscribed(parameters) if gives_metres or not item.metric]
         return {task for output in outputs for task in output.tasks if task in self.card.tasks}
 
     def publish(self, frame: Frame) -> None:
         """Converts and publishes what has subscribers."""
-        for output in self.subscribed(frame.parameters):
+        for output in self.subscribed(frame.job.parameters):
             message = output.build(frame)
             if message is not None:
                 self._publishers[output.topic].publish(message)

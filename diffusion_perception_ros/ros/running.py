@@ -1,23 +1,86 @@
-"""What the executables of this package have in common: start, the reason if that fails, a tidy end."""
+"""What the executables of this package have in common: start, the reason if that fails, an end that nothing holds up.
+
+Exit codes: 0 the work is done or a signal ended it, 2 wrong parameters or input, 3 an error of the program or of the
+ROS installation, 4 a signal ended the process by force, because something in it hung. Others belong to the executable.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import signal
+import socket
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from diffusion_perception_ros.errors import InputError
 
 
+ENDED, WRONG_INPUT, FAILED, FORCED = 0, 2, 3, 4
+"""Exit codes."""
+GRACE = 2.5
+"""Seconds after a signal until the process ends by force."""
+
+THREADS = ("fair-worker", "loading", "transition")
+"""Names of the threads that may hang in a library."""
+
 AnyNode = TypeVar("AnyNode", bound=Node)
 
 
-def run_node(name: str, make: Callable[[], AnyNode], work: Callable[[AnyNode], int], args: list[str] | None) -> int:
+class Ending:
+    """Ends the process on SIGINT and SIGTERM, however often they come and whatever hangs.
+
+    A thread of its own gets the signals, as the main one may be inside a library that does not return.
+    """
+
+    def __init__(self, name: str, grace: float) -> None:
+        """`name`: of the executable; `grace`: seconds that an orderly end may take."""
+        self._name, self._grace = name, grace
+        self._done = threading.Event()
+        self._signals, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # a handler that does nothing, for the number to be written
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._wait, name="ending", daemon=True).start()
+
+    def finish(self, code: int) -> int:
+        """The end is in order; gives the exit code back. A thread that hangs in a library does not hold it up."""
+        others = [thread for thread in threading.enumerate() if thread.name in THREADS]
+        deadline = time.monotonic() + 0.5
+        for thread in others:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+        self._done.set()
+        if any(thread.is_alive() for thread in others):  # the interpreter would end under its feet
+            _exit(code)
+        return code
+
+    def _wait(self) -> None:
+        self._signals.recv(1)
+        with contextlib.suppress(Exception):
+            rclpy.try_shutdown()
+        if not self._done.wait(self._grace):
+            print(f"{self._name}: something hangs, ended by force {self._grace:g} s after the signal", file=sys.stderr)
+            _exit(FORCED)
+
+
+def run_node(
+    name: str,
+    make: Callable[[], AnyNode],
+    work: Callable[[AnyNode], int],
+    args: list[str] | None,
+    grace: float = GRACE,
+) -> int:
     """Makes a node, works with it until done or told to end, and destroys it.
 
     Args:
@@ -25,26 +88,59 @@ def run_node(name: str, make: Callable[[], AnyNode], work: Callable[[AnyNode], i
         make: may raise InputError, as `work` may.
         work: returns the exit code.
         args: of the command line, None = those of the process.
+        grace: seconds that an orderly end may take after a signal.
 
     Returns:
-        The exit code: 0 if ended by a signal, 2 for wrong input.
+        The exit code, see the module.
     """
-    rclpy.init(args=args)
+    ending = Ending(name, grace)
     node: AnyNode | None = None
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-        return work(node)
+        code = work(node)
     except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
+        code = ENDED
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except Exception:
-        if rclpy.ok():
-            raise
-        return 0  # the signal shut the context down between two calls of rclpy, of which the second then failed
-    finally:
+        code = WRONG_INPUT
+    except Exception as error:
+        # A signal may shut the context down between two calls of rclpy, of which the second then fails.
+        code = FAILED if rclpy.ok() else ENDED
+        if code == FAILED:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{os.path.basename(where.filename)}:{where.lineno}"
+            print(f"{name}: {type(error).__name__} in {place}: {error}", file=sys.stderr)
+    with contextlib.suppress(Exception):
         if node is not None:
             node.destroy_node()
-        gc.collect()  # a node that refused its parameters, half made, must be gone before the context is
+    node = None
+    gc.collect()  # a node that refused its parameters, half made, must be gone before the context is
+    with contextlib.suppress(Exception):
         rclpy.try_shutdown()
+    return ending.finish(code)
+
+
+def serve(node: Node, on_error: Callable[[Exception], None]) -> None:
+    """Serves a node's callbacks until the process is told to end. What a callback raises is told to `on_error`."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    failures = 0
+    while rclpy.ok():
+        try:
+            executor.spin_once()
+            failures = 0
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            failures += 1
+            on_error(error)
+            time.sleep(min(0.001 * 2 ** min(failures, 10), 1.0))  # what fails for ever must not take the processor
+
+
+def _exit(code: int) -> None:
+    """Ends the process at once, without the interpreter's clean-up."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)

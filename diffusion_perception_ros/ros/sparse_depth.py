@@ -11,103 +11,71 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_depth
-from diffusion_perception_ros.inference.metric_scale.scale import MetricScale, fit_scale, relative_depth
+from diffusion_perception_ros.inference.metric_scale.scale import fit_scale, relative_depth
 from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
 from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
+from diffusion_perception_ros.ros.job import Job
 from diffusion_perception_ros.ros.lidar_projection import cloud_points, extrinsics_matrix, project_points
-from diffusion_perception_ros.ros.messages import stamp_nanoseconds
-from diffusion_perception_ros.ros.monitor import Complaints
+from diffusion_perception_ros.ros.messages import belongs_to, seconds_between
 from diffusion_perception_ros.ros.parameters import CameraParameters
+from diffusion_perception_ros.ros.problems import Kind, Problems
+from diffusion_perception_ros.ros.scale_source import ScaleSource
 from diffusion_perception_ros.ros.transforms import Transforms
-from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction, UInt8Image
+from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 
-COMPLAINT = "sparse depth"
+class SparseDepth(ScaleSource):
+    """The last few messages of `sparse_depth` and the scale they give."""
 
-
-class SparseDepth:
-    """The last few messages of `sparse_depth` and the scale they give. Written by the executor, read by the worker."""
-
+    kind = Kind.SPARSE_DEPTH
     KEPT = 8
 
-    def __init__(self, transforms: Callable[[], Transforms], complaints: Complaints) -> None:
+    def __init__(self, transforms: Callable[[], Transforms], problems: Problems) -> None:
         """`transforms` gives the listener to /tf, which only clouds in another frame need."""
-        self._transforms, self._complaints = transforms, complaints
+        super().__init__(problems)
+        self._transforms = transforms
         self._messages: deque[Image | PointCloud2] = deque(maxlen=self.KEPT)
-        self._tracker = ScaleTracker(0.0, 0.0)
-        self.any_yet = False
+        self._any_yet = False
         """One has come since the activation."""
-        self.latest: MetricScale | None = None
-        """Scale of the last frame, None if it had none."""
-        self.age = math.inf
-        """Seconds between the last frame and the measurement behind its scale."""
 
     def add(self, message: Image | PointCloud2) -> None:
         """Takes a message in."""
         self._messages.append(message)
-        self.any_yet = True
+        self._any_yet = True
 
-    def clear(self) -> None:
-        """Forgets messages and scale: time starts anew."""
-        self._messages.clear()
-        self._tracker = ScaleTracker(0.0, 0.0)
+    def gives_metres(self, settings: CameraParameters) -> bool:
+        """Whether anything has come."""
+        return self._any_yet
 
-    def scaled(
-        self,
-        header: Header,
-        rgb: UInt8Image,
-        prediction: Prediction,
-        intrinsics: Intrinsics | None,
-        settings: CameraParameters,
-    ) -> Prediction:
-        """The prediction in metres if there is a scale for it, else as it was; what is wrong is a complaint."""
-        self.latest, self.age = None, math.inf
-        if not self.any_yet or prediction.depth_relative is None or prediction.depth is not None:
-            return prediction
-        self._tracker.time_constant, self._tracker.max_age = settings.scale_time_constant, settings.scale_max_age
-        stamp = stamp_nanoseconds(header)
-        try:
-            self._update(stamp, header, rgb, prediction, intrinsics, settings)
-            self._complaints.clear(COMPLAINT)
-        except InputError as error:
-            self._complaints.report(COMPLAINT, str(error))
-        self.latest = self._tracker.at(stamp / 1e9)
-        if self.latest is None:
-            return prediction
-        self.age = self._tracker.age(stamp / 1e9)
-        return self.latest.apply(prediction)
+    def restart(self, stamp: float) -> None:
+        """Time starts anew: forgets the scale, and the messages that do not belong to the new time."""
+        super().restart(stamp)
+        kept = [message for message in tuple(self._messages) if belongs_to(stamp, message.header)]
+        self._messages = deque(kept, maxlen=self.KEPT)
 
-    def _update(
-        self,
-        stamp: int,
-        header: Header,
-        rgb: UInt8Image,
-        prediction: Prediction,
-        intrinsics: Intrinsics | None,
-        settings: CameraParameters,
-    ) -> None:
+    def _measure(self, job: Job, prediction: Prediction, tracker: ScaleTracker) -> None:
         """Fits the measurement nearest in time; none near enough is no error as long as the last scale is fresh.
 
         Raises:
             InputError: nothing near enough for too long, another frame, or a measurement that gives no scale.
         """
-        messages = tuple(self._messages)
-        message = min(messages, key=lambda item: abs(stamp_nanoseconds(item.header) - stamp), default=None)
-        seconds = math.inf if message is None else abs(stamp_nanoseconds(message.header) - stamp) / 1e9
+        stamp, settings, messages = job.stamp, job.parameters, tuple(self._messages)
+        message = min(messages, key=lambda item: seconds_between(item.header, job.header), default=None)
+        seconds = math.inf if message is None else seconds_between(message.header, job.header)
         if message is None or seconds > settings.sparse_depth_tolerance:
-            if self._tracker.at(stamp / 1e9) is None:
+            if tracker.at(stamp) is None:
                 raise InputError(
                     f"the nearest sparse depth is {seconds:.2f} s away from the image, "
                     f"{settings.sparse_depth_tolerance:.2f} s are allowed (sparse_depth_tolerance)"
                 )
             return
         relative = relative_depth(prediction)
-        points = sparse_points(relative, self._measured(message, header, intrinsics, settings))
-        last = self._tracker.at(stamp / 1e9)
-        self._tracker.update(fit_scale(prediction, points, last.shift if last is not None else None), stamp / 1e9)
-        smoothed = self._tracker.at(stamp / 1e9)
+        points = sparse_points(relative, self._measured(message, job.header, job.intrinsics, settings))
+        last = tracker.at(stamp)
+        tracker.update(fit_scale(prediction, points, last.shift if last is not None else None), stamp)
+        smoothed = tracker.at(stamp)
         if settings.scale_field and smoothed is not None:
-            self._tracker.localise(smoothed.localised(relative, points, rgb))
+            tracker.localise(smoothed.localised(relative, points, job.rgb))
 
     def _measured(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time as TimeMessage
@@ -15,6 +17,9 @@ try:
     import tf2_ros
 except ImportError:  # the wheels of ROS 2 have none
     tf2_ros = None
+
+SHORTEST_QUATERNION = 1e-6
+"""Length from which a quaternion has a direction."""
 
 Matrix = npt.NDArray[np.float64]
 
@@ -44,7 +49,10 @@ class Transforms:
         except tf2_ros.TransformException as error:
             raise InputError(f"no transform from '{source}' to '{target}' at the stamp: {error}") from error
         q, t = found.rotation, found.translation
-        return pose_matrix([t.x, t.y, t.z, q.x, q.y, q.z, q.w])
+        pose = [t.x, t.y, t.z, q.x, q.y, q.z, q.w]
+        if not all(map(math.isfinite, pose)) or not math.hypot(*pose[3:]) > SHORTEST_QUATERNION:
+            raise InputError(f"the transform from '{source}' to '{target}' is no pose: {pose}")
+        return pose_matrix(pose)
 
 
 def pose_matrix(pose: list[float]) -> Matrix:
@@ -66,7 +74,7 @@ def pose_matrix(pose: list[float]) -> Matrix:
     if len(pose) != 7:
         raise ValueError(f"a pose has 6 numbers (x y z roll pitch yaw) or 7 (x y z qx qy qz qw), not {len(pose)}")
     length = float(np.linalg.norm(pose[3:]))
-    if length < 1e-6:
+    if not length > SHORTEST_QUATERNION:
         raise ValueError("the quaternion of a pose has length 0")
     x, y, z, w = np.asarray(pose[3:]) / length
     matrix[:3, :3] = [

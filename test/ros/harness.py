@@ -164,24 +164,57 @@ class Ros:
 
     # Services
 
-    def call(self, kind: Any, name: str, request: Any) -> Any:
-        """Calls a service and returns its response."""
+    def call(self, kind: Any, name: str, request: Any, repeat: bool = False) -> Any:
+        """Calls a service and returns its response.
+
+        `repeat`: ask again if none comes: on a busy machine a server may answer before it has discovered our reader.
+        """
         client = self.node.create_client(kind, name)
         self.wait_for(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
-        self.wait_for(future.done, f"response of {name}")
+        futures = [client.call_async(request)]
+        if repeat:
+            self.repeat_until(
+                lambda: futures.append(client.call_async(request)),
+                lambda: any(future.done() for future in futures),
+                f"response of {name}",
+            )
+        self.wait_for(lambda: any(future.done() for future in futures), f"response of {name}")
         self.node.destroy_client(client)
-        return future.result()
+        return next(future.result() for future in futures if future.done())
 
     def state(self, node: str = "/perception_node") -> str:
         """Lifecycle state."""
-        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+        return self.call(GetState, f"{node}/get_state", GetState.Request(), repeat=True).current_state.label
+
+    def wait_for_state(self, label: str, node: str = "/perception_node") -> None:
+        """Waits until the node is in a lifecycle state; by itself it configures and activates in the background."""
+        self.wait_for(lambda: self.state(node) == label, f"{node} is {label}")
+
+    def values(self, part: str, node: str = "/perception_node") -> dict[str, str]:
+        """The values of the last diagnostics of a part, none before there are any."""
+        status = self.diagnostics.get(f"{node}: {part}")
+        return {pair.key: pair.value for pair in status.values} if status else {}
+
+    def value(self, part: str, key: str, node: str = "/perception_node") -> str:
+        """A value of the last diagnostics of a part, empty if they have none (yet)."""
+        return self.values(part, node).get(key, "")
+
+    def message(self, part: str, node: str = "/perception_node") -> str:
+        """The message of the last diagnostics of a part, empty before there are any."""
+        status = self.diagnostics.get(f"{node}: {part}")
+        return status.message if status else ""
 
     def change_state(self, transition: str, node: str = "/perception_node") -> bool:
         """Asks for a lifecycle transition by its label."""
         request = ChangeState.Request()
         request.transition.label = transition
-        return self.call(ChangeState, f"{node}/change_state", request).success
+        response = self.call(ChangeState, f"{node}/change_state", request)
+        self.forget_diagnostics(node)
+        return response.success
+
+    def forget_diagnostics(self, node: str = "/perception_node") -> None:
+        """What the node said so far is of the past: `status` and `value` wait for what it says next."""
+        self.diagnostics = {name: status for name, status in self.diagnostics.items() if not name.startswith(node)}
 
     def set_parameters(
         self, node: str = "/perception_node", atomically: bool = False, **values: Any

@@ -54,11 +54,12 @@ class Camera:
 
     def values(self, part: str) -> dict[str, str]:
         """Of the diagnostics of this camera."""
-        status = self.ros.diagnostics.get(f"{NODE}: {self.name}/{part}")
-        return {pair.key: pair.value for pair in status.values} if status else {}
+        return self.ros.values(f"{self.name}/{part}", NODE)
 
     def is_subscribed(self) -> bool:
-        return f"{self.name}/depth/image, {self.name}/depth_relative/image" in self.values("outputs")["Subscribed"]
+        return f"{self.name}/depth/image, {self.name}/depth_relative/image" in self.values("outputs").get(
+            "Subscribed", ""
+        )
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +109,14 @@ def test_each_camera_gets_its_own_answer(ros: Ros, front: Camera, left: Camera) 
 
 def test_parameters_of_one_camera(ros: Ros, front: Camera, left: Camera) -> None:
     normals = [ros.collect(Image, f"/{camera.name}/normals/image") for camera in (front, left)]
-    ros.wait_for(lambda: "front/normals/image" in front.values("outputs")["Subscribed"], "a subscriber of normals")
-    assert "left/normals/image" not in left.values("outputs")["Subscribed"]
+    ros.wait_for(
+        lambda: "front/normals/image" in front.values("outputs").get("Subscribed", ""), "a subscriber of normals"
+    )
+    assert "left/normals/image" not in left.values("outputs").get("Subscribed", "")
     assert ros.set_parameters(NODE, **{"left.publish_normals": True})[0].successful
-    ros.wait_for(lambda: "left/normals/image" in left.values("outputs")["Subscribed"], "left offers normals, too")
+    ros.wait_for(
+        lambda: "left/normals/image" in left.values("outputs").get("Subscribed", ""), "left offers normals, too"
+    )
     for output in normals:
         output.close()
     (result,) = ros.set_parameters(NODE, atomically=True, **{"max_depth": 5.0, "left.min_depth": 6.0})
@@ -177,14 +182,12 @@ def test_what_is_wrong_with_one_camera_is_said_of_it_alone(ros: Ros, front: Came
     before = front.predict(front.picture(FRONT))
     ros.repeat_until(
         lambda: left.images.publish(broken),
-        lambda: "no_encoding" in ros.diagnostics[f"{NODE}: left/images"].message,
+        lambda: "no_encoding" in ros.message("left/images", NODE),
         "the left camera's complaint",
     )
     after = front.predict(front.picture(FRONT))
     assert after.frames_rejected == before.frames_rejected == 0
-    assert ros.diagnostics[f"{NODE}: front/images"].level == b"\x00" or "camera_info" in (
-        ros.diagnostics[f"{NODE}: front/images"].message
-    )
+    assert "no_encoding" not in ros.message("front/images", NODE)
     assert left.predict(left.picture(LEFT)).frames_rejected >= 1
 
 
@@ -193,13 +196,13 @@ def test_a_camera_that_dies_is_named_and_the_other_goes_on(ros: Ros, front: Came
 
     def left_is_missed_and_front_is_not() -> bool:
         front.images.publish(front.picture(FRONT))
-        messages = {name: ros.diagnostics[f"{NODE}: {name}/images"].message for name in ("front", "left")}
+        messages = {name: ros.message(f"{name}/images", NODE) for name in ("front", "left")}
         missed = "waiting for images on /rig/left_camera/image_raw (0 publishers)" in messages["left"]
         return missed and "waiting" not in messages["front"]
 
     ros.wait_for(left_is_missed_and_front_is_not, "diagnostics miss the left camera only")
     assert front.predict(front.picture(FRONT)).frames_predicted > 0
-    network = {pair.key: pair.value for pair in ros.diagnostics[f"{NODE}: network"].values}
+    network = ros.values("network", NODE)
     assert int(network["Frames received"]) > int(left.values("images")["Frames received"])
 
 

@@ -85,8 +85,7 @@ class Camera:
 
     def values(self, part: str) -> dict[str, str]:
         """Of the diagnostics."""
-        status = self.ros.diagnostics.get(f"{NODE}: {part}")
-        return {pair.key: pair.value for pair in status.values} if status else {}
+        return self.ros.values(part, NODE)
 
 
 @pytest.fixture(scope="module")

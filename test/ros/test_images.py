@@ -74,14 +74,9 @@ def camera(ros: Ros, node: Process) -> Iterator[Camera]:
     ros.wait_for(camera.raw.get_subscription_count, "the node subscribes")
     # The node's publishers must know of our subscriptions before the first image, or it would be skipped.
     ros.status("outputs", "OK")
-    ros.wait_for(lambda: "segmentation/mask" in _value(ros, "Subscribed"), "the node sees its subscribers")
+    ros.wait_for(lambda: "segmentation/mask" in ros.value("outputs", "Subscribed"), "the node sees its subscribers")
     yield camera
     assert node.stop() == 0
-
-
-def _value(ros: Ros, key: str) -> str:
-    status = ros.diagnostics["/perception_node: outputs"]
-    return next(pair.value for pair in status.values if pair.key == key)
 
 
 def encoded(rgb: np.ndarray, encoding: str) -> np.ndarray:
@@ -189,7 +184,7 @@ def test_compressed_transport(camera: Camera, picture: np.ndarray, node: Process
     assert ros.set_parameters(image_transport="compressed")[0].successful
     assert ros.change_state("configure")
     assert ros.change_state("activate")
-    ros.wait_for(lambda: "segmentation/mask" in _value(ros, "Subscribed"), "the node sees its subscribers")
+    ros.wait_for(lambda: "segmentation/mask" in ros.value("outputs", "Subscribed"), "the node sees its subscribers")
     bgr = np.ascontiguousarray(picture[..., ::-1])
     jpeg, png = (cv2.imencode(extension, bgr)[1].tobytes() for extension in (".jpg", ".png"))
     for data, form in ((jpeg, "jpeg"), (jpeg, "rgb8; jpeg compressed bgr8"), (png, "bgr8; png compressed bgr8")):

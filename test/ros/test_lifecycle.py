@@ -152,7 +152,7 @@ def test_signals_end_an_active_node(ros: Ros, models: Path, how: signal.Signals)
         "perception_node", "-r", "__node:=other", "-p", "model:=good", DIFFUSION_PERCEPTION_MODELS=str(models)
     )
     ros.wait_for(lambda: "images from /image" in node.log, "the node starts by itself")
-    assert ros.state("/other") == "active"
+    ros.wait_for_state("active", "/other")
     assert node.stop(how) == 0, node.log
     assert "Traceback" not in node.log
 
@@ -165,7 +165,7 @@ def test_activation_that_fails_says_why(ros: Ros, models: Path) -> None:
         DIFFUSION_PERCEPTION_MODELS=str(models),
     )
     assert ros.status("images", "cannot activate").level == b"\x02"
-    assert ros.state("/strange") == "inactive"
+    ros.wait_for_state("inactive", "/strange")
     assert node.stop() == 0
 
 

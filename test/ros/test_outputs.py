@@ -71,8 +71,7 @@ class Camera:
         self.ros.wait_for(lambda: set(self._subscribed()) == set(topics), f"the node sees subscribers of {topics}")
 
     def _subscribed(self) -> list[str]:
-        status = self.ros.diagnostics.get(f"{NODE}: outputs")
-        values = {pair.key: pair.value for pair in status.values} if status else {}
+        values = self.ros.values("outputs", NODE)
         return [topic for topic in values.get("Subscribed", "?").split(", ") if topic]
 
 
@@ -271,7 +270,7 @@ def test_missing_camera_info_is_reported(camera: Camera, ros: Ros, picture: np.n
     stamp = camera.send(picture)
     ros.repeat_until(
         lambda: camera.images.publish(rgb_image(picture, next(stamps))),
-        lambda: "no camera_info on /cam/front/camera_info" in ros.diagnostics[f"{NODE}: images"].message,
+        lambda: "no camera_info on /cam/front/camera_info" in ros.message("images", NODE),
         "a warning about camera_info",
     )
     ros.status("outputs", "nothing on points: no camera_info has come")

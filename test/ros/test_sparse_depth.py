@@ -186,7 +186,6 @@ def test_height_and_gravity_scale_by_the_floor(rig: Rig, ros: Ros) -> None:
     assert np.median(np.abs(metres[HEIGHT // 2 :] / depth[HEIGHT // 2 :, None] - 1)) < 0.03
 
     def source() -> str | None:
-        values = {pair.key: pair.value for pair in ros.diagnostics[f"{NODE}: outputs"].values}
-        return values.get("Scale source")
+        return ros.values("outputs", NODE).get("Scale source")
 
     ros.wait_for(lambda: source() == "ground_plane", "the source in diagnostics")

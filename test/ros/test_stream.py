@@ -38,7 +38,8 @@ def images(ros: Ros, node: Process) -> Iterator:
     outputs = [ros.collect(Image, topic) for topic in ("/normals/image", "/segmentation/image_color")]
     ros.wait_for(publisher.get_subscription_count, "the node subscribes")
     ros.wait_for(
-        lambda: _subscribed(ros) == "normals/image, segmentation/image_color", "the node sees its subscribers"
+        lambda: ros.value("outputs", "Subscribed") == "normals/image, segmentation/image_color",
+        "the node sees its subscribers",
     )
     yield publisher
     for output in outputs:
@@ -50,11 +51,6 @@ def statuses(ros: Ros, images: object):
     statuses = ros.collect(PerceptionStatus, "/status")
     ros.repeat_until(lambda: images.publish(_picture(2999, 32)), lambda: statuses.messages, "a first status")
     return statuses
-
-
-def _subscribed(ros: Ros) -> str:
-    status = ros.diagnostics.get("/perception_node: outputs")
-    return next((pair.value for pair in status.values if pair.key == "Subscribed"), "") if status else ""
 
 
 def _picture(stamp: float, size: int) -> Image:
