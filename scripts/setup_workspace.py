@@ -89,7 +89,7 @@ class Setup:
     def messages_hash(self) -> str:
         """Changes when colcon has to build again: new contents of what is compiled, new names of what is copied."""
         compiled = [ROOT / "package.xml", ROOT / "CMakeLists.txt", *sorted((ROOT / "scripts").glob("*.in"))]
-        compiled += sorted((ROOT / "msg").glob("*.msg"))
+        compiled += [*sorted((ROOT / "msg").glob("*.msg")), *sorted((ROOT / "src").glob("*.?pp"))]
         copied = [path for name in ("launch", "config", "models", "demo") for path in sorted((ROOT / name).rglob("*"))]
         return fingerprint(compiled, self.packages_hash() + "\n".join(map(str, copied)))
 

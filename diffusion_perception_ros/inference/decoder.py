@@ -24,18 +24,10 @@ from diffusion_perception_ros.inference.card import (
     PictureOutput,
     SemanticOutput,
 )
-from diffusion_perception_ros.inference.instances import enlarge_instances, find_instances
-from diffusion_perception_ros.inference.postprocess import (
-    ClassScores,
-    Size,
-    class_scores,
-    confidence_map,
-    depth_map,
-    flow_map,
-    normal_map,
-    semantic_map,
-    unit_range_map,
-)
+from diffusion_perception_ros.inference.map_maker import MapMaker
+from diffusion_perception_ros.inference.native import Native
+from diffusion_perception_ros.inference.output_memory import OutputMemory
+from diffusion_perception_ros.inference.postprocess import ClassScores, Size, flow_map, unit_range_map
 from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
@@ -49,7 +41,13 @@ _Output = TypeVar("_Output", DepthOutput, NormalsOutput, SemanticOutput, Instanc
 class Decoder:
     """Decodes the outputs of one model, as its card describes them."""
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, card: ModelCard, native: Native | None = None) -> None:
+        """
+        Args:
+            card: Of the model.
+            native: Does the per-pixel work; None = NumPy and OpenCV do.
+        """
+        self._maps = MapMaker(card, native)
         self._labels = card.labels
         self._depth = _output(card, DepthOutput)
         self._normals = _output(card, NormalsOutput)
@@ -61,7 +59,6 @@ class Decoder:
             if isinstance(output, AlphaOutput | MaskOutput | FlowOutput | KeypointsOutput | PictureOutput)
         ]
         self._sky = {channel for channel, label in enumerate(card.labels) if label.group == SKY_GROUP}
-        self._things = {channel for channel, label in enumerate(card.labels) if label.is_thing}
 
     def tensors_for(self, tasks: Set[str]) -> list[str]:
         """Names of the graph outputs that `tasks` need; all others can stay uncomputed."""
@@ -87,6 +84,7 @@ class Decoder:
         input_size: Size,
         intrinsics: Intrinsics | None,
         confidence: Mapping[str, FloatImage] | None = None,
+        memory: OutputMemory | None = None,
     ) -> Prediction:
         """Makes the prediction.
 
@@ -97,31 +95,37 @@ class Decoder:
             input_size: Width and height of the graph's input.
             intrinsics: Of the image, if known.
             confidence: (h, w) in [0, 1] by task, from the samples of an ensemble. A model's own comes first.
+            memory: Where the maps are written, None = new memory.
         """
         prediction = Prediction()
+        memory = memory or OutputMemory()
         spread = confidence or {}
         scores = None
         if self._semantic and self._semantic.tensor in tensors:
-            scores = class_scores(self._logits(self._semantic, tensors))
+            scores = self._maps.scores(self._logits(self._semantic, tensors))
         if self._depth and "depth" in tasks:
             values = tensors[self._depth.tensor][0]
             focal = _mean_focal(intrinsics, input_size)
             sky = self._sky_mask(scores, values.shape) if scores and self._needs_sky(tasks) else None
-            depth, prediction.depth_quantity = depth_map(self._depth, values, size, focal, sky)
+            depth, prediction.depth_quantity = self._maps.depth(self._depth, values, size, focal, sky, memory)
             if prediction.depth_quantity == "metric_depth":
                 prediction.depth = depth
             else:
                 prediction.depth_relative = depth
             if self._depth.confidence_tensor:
-                prediction.confidence = confidence_map(tensors[self._depth.confidence_tensor][0], size)
+                prediction.confidence = self._maps.confidence(
+                    "confidence", tensors[self._depth.confidence_tensor][0], size, memory
+                )
             elif "depth" in spread:
-                prediction.confidence = confidence_map(spread["depth"], size)
+                prediction.confidence = self._maps.confidence("confidence", spread["depth"], size, memory)
         if self._normals and "normals" in tasks:
-            prediction.normals = normal_map(self._normals.axes, tensors[self._normals.tensor], size)
+            prediction.normals = self._maps.normals(self._normals, tensors[self._normals.tensor], size, memory)
             if "normals" in spread:
-                prediction.normals_confidence = confidence_map(spread["normals"], size)
+                prediction.normals_confidence = self._maps.confidence(
+                    "normals_confidence", spread["normals"], size, memory
+                )
         if scores and ("semantic" in tasks or self._needs_votes(tasks)):
-            self._put_classes(prediction, scores, tensors, tasks, size, input_size)
+            self._put_classes(prediction, scores, tensors, tasks, size, input_size, memory)
         if self._instances and "instances" in tasks and self._instances.encoding == "colors":
             encoded = tensors[self._instances.tensor]
             clustering = self._instances.clustering or ColorClustering()
@@ -143,19 +147,18 @@ class Decoder:
         tasks: Set[str],
         size: Size,
         input_size: Size,
+        memory: OutputMemory,
     ) -> None:
-        semantic, confidence = semantic_map(scores, self._labels, size)
+        semantic, confidence = self._maps.classes(scores, size, memory)
         if "semantic" in tasks:
             prediction.semantic, prediction.semantic_confidence = semantic, confidence
         if self._instances and self._instances.offset_scale is not None and self._needs_votes(tasks):
             tensor = tensors[self._instances.tensor]
             _, height, width = tensor.shape
-            cells = np.array([width / input_size[0], height / input_size[1]], np.float32)
-            offsets = tensor * (cells * np.float32(self._instances.offset_scale))[:, None, None]
+            offset_scale = self._instances.offset_scale
+            scale = offset_scale * width / input_size[0], offset_scale * height / input_size[1]
             winner = _resize_nearest(scores.winner, width, height)
-            ids, channels = find_instances(winner, offsets, self._things)
-            label_ids = [label.id for label in self._labels]
-            prediction.instances = enlarge_instances(ids, channels, semantic, label_ids)
+            prediction.instances = self._maps.instances(winner, tensor, scale, semantic, memory)
 
     def _needs_votes(self, tasks: Set[str]) -> bool:
         """Instances are asked for, and are grouped from offsets of pixels whose class is a thing."""

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.backends import open_backend
 from diffusion_perception_ros.inference.backends.backend import Backend
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
 from diffusion_perception_ros.inference.models import find_model
+from diffusion_perception_ros.inference.output_memory import OutputMemory
 from diffusion_perception_ros.inference.preprocess import check_image
 from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
 from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
@@ -41,6 +43,7 @@ class Query:
     seed: int | None = None
     merging: str | None = None
     tile: Tile | None = None
+    memory: OutputMemory | None = None
     stream: str = ""
 
 
@@ -61,7 +64,7 @@ class Estimator:
         self.takes_batches = takes_batches
         """`predict_batch` runs images together: a fused graph without noise, and with a free batch dimension."""
         self._backends = backends
-        self._runner = ModelRunner(card, network, NoiseSource.for_card(card))
+        self._runner = ModelRunner(card, network, NoiseSource.for_card(card), native.load())
         self._streams = Streams(card)
 
     @classmethod
@@ -181,6 +184,7 @@ class Estimator:
         seed: int | None = None,
         merging: str | None = None,
         tile: Tile | None = None,
+        memory: OutputMemory | None = None,
         stream: str = "",
     ) -> Prediction:
         """Predicts on one image.
@@ -199,6 +203,7 @@ class Estimator:
             seed: Of the noise.
             merging: How the depth of an ensemble is merged, one of `ensemble.MERGINGS`.
             tile: An image larger than this is predicted in tiles, None = as `load` was told.
+            memory: Where the maps are written, for callers that use the same memory again; None = new memory.
             stream: Name of the video, e.g. the camera, that the image belongs to. Models that look at the last
                 image (`second_image`, noise mode `carry`) keep it here per stream. The first image of a stream,
                 and one of another size than the last, has no `flow`.
@@ -225,6 +230,7 @@ class Estimator:
                 seed,
                 merging,
                 tile,
+                memory,
                 stream,
             )
         )
@@ -272,7 +278,8 @@ class Estimator:
         sampling = self.check_sampling(query.steps, query.ensemble_size, query.noise_mode, query.seed, query.merging)
         last = self._streams.recall(query.stream, rgb)
         request = Request(tasks - self._unanswerable(prompts, last), sampling)
-        return View(rgb, intrinsics, last.image, prompts, last.latents), request
+        memory = query.memory or OutputMemory()
+        return View(rgb, intrinsics, last.image, prompts, memory, last.latents), request
 
     def _unanswerable(self, prompts: Prompts, last: LastImage) -> set[str]:
         """Tasks that lack what they ask about."""

@@ -25,6 +25,8 @@ _SMALLEST = 0.0008
 _OVERLAP = 0.5
 """Centres of two objects of one class are further apart than this times the square root of the larger one's area."""
 
+CONSTANTS = (_SMOOTHING, _PEAK_DISTANCE, _SMALLEST, _OVERLAP)
+
 _Points = npt.NDArray[np.intp]
 """(N, 2), x and y."""
 

@@ -6,6 +6,7 @@ times fewer pixels there. Maps are kept as separate planes until the end, which 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,10 +22,13 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 Size = tuple[int, int]
 """(width, height), OpenCV's order."""
 
+Enlarge = Callable[[FloatImage], FloatImage]
+"""(h, w) → (H, W)."""
+
 _BAND = 32
 """Rows that are worked on at a time."""
 
-_OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
+OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
     "right": (0, 1.0),
     "left": (0, -1.0),
     "down": (1, 1.0),
@@ -36,17 +40,21 @@ _OPTICAL_AXES: dict[Axis, tuple[int, float]] = {
 
 
 def depth_map(
-    output: DepthOutput, values: FloatImage, size: Size, focal: float | None, sky: npt.NDArray[np.bool_] | None
+    output: DepthOutput,
+    values: FloatImage,
+    focal: float | None,
+    sky: npt.NDArray[np.bool_] | None,
+    enlarge: Enlarge,
 ) -> tuple[FloatImage, str]:
     """Depth or disparity in the image's size, and the quantity that it is.
 
     Args:
         output: What the card says about the tensor.
         values: (h, w), the raw tensor.
-        size: Width and height of the image.
         focal: Mean focal length in pixels of the *graph input*, None if unknown. A metric model with `focal_scale`
             needs it; without, its depth is only relative.
         sky: (h, w), where there is sky; metric depth is +Inf there.
+        enlarge: Brings the values to the image's size; what is not finite keeps its own cells.
 
     Returns:
         Either metres and `metric_depth`: NaN where the model gives no positive depth, +Inf for sky and from the
@@ -55,16 +63,16 @@ def depth_map(
     low, high = output.range
     if output.quantity != "metric_depth" or (output.focal_scale is not None and focal is None):
         relative = np.clip((values - np.float32(low)) / np.float32(high - low), 0.0, 1.0)
-        return _resize_with_holes(relative, size), output.quantity.replace("metric", "relative")
+        return enlarge(relative), output.quantity.replace("metric", "relative")
     metres = values if output.focal_scale is None else values * np.float32(output.focal_scale * (focal or 0.0))
     beyond = values >= high if sky is None else (values >= high) | sky
     metres = np.where(beyond, np.float32(np.inf), np.where(values > 0, metres, np.float32(np.nan)))
-    return _resize_with_holes(metres, size), "metric_depth"
+    return enlarge(metres), "metric_depth"
 
 
-def confidence_map(values: FloatImage, size: Size) -> FloatImage:
+def confidence_map(values: FloatImage, enlarge: Enlarge) -> FloatImage:
     """(h, w) → image's size, in [0, 1]; what is not a number is not sure at all (0)."""
-    return _resize(np.clip(np.nan_to_num(values), 0.0, 1.0), size)
+    return enlarge(np.clip(np.nan_to_num(values), 0.0, 1.0))
 
 
 def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -> FloatImage:
@@ -77,7 +85,7 @@ def normal_map(axes: tuple[Axis, Axis, Axis], tensor: FloatTensor, size: Size) -
     with np.errstate(divide="ignore", invalid="ignore"):  # unit length first: neighbours then count the same
         scale = np.float32(1.0) / np.sqrt(np.einsum("chw,chw->hw", tensor, tensor))
     for channel, axis in enumerate(axes):
-        target, sign = _OPTICAL_AXES[axis]
+        target, sign = OPTICAL_AXES[axis]
         planes[target] = cv2.multiply(tensor[channel], scale, scale=sign)
     normals = _resize(cast(FloatImage, cv2.merge(planes)), size)
     for start in range(0, len(normals), _BAND):  # in bands: temporaries stay in the cache
@@ -162,7 +170,7 @@ def _resize(values: FloatImage, size: Size, interpolation: int = cv2.INTER_LINEA
     return cast(FloatImage, cv2.resize(values, size, interpolation=interpolation))
 
 
-def _resize_with_holes(values: FloatImage, size: Size) -> FloatImage:
+def resize_with_holes(values: FloatImage, size: Size) -> FloatImage:
     """Linear resize of (h, w) in which NaN and Inf do not spread: they keep their own cells, others ignore them."""
     finite = np.isfinite(values)
     if finite.all():

@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ImageInput
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
+from diffusion_perception_ros.inference.native import Native
 from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import UInt8Image
 
@@ -45,7 +46,13 @@ def check_image(rgb: UInt8Image) -> None:
 class Preprocessor:
     """Resizes and normalises images into one reused buffer: a result is valid until the next call."""
 
-    def __init__(self, image: ImageInput) -> None:
+    def __init__(self, image: ImageInput, native: Native | None = None) -> None:
+        """
+        Args:
+            image: What the card says about the input.
+            native: Does the work where it can; None = OpenCV and NumPy do all of it.
+        """
+        self._native = native
         self._size = image.size
         mean, std = np.array(image.mean), np.array(image.std)
         self._scale = (1.0 / (255.0 * std)).astype(np.float32)
@@ -59,12 +66,22 @@ class Preprocessor:
         interpolation = _INTERPOLATION[self._size.interpolation]
         if interpolation == cv2.INTER_AREA and (out_width > width or out_height > height):
             interpolation = cv2.INTER_LINEAR
-        if (out_width, out_height) != (width, height):
-            rgb = cast(UInt8Image, cv2.resize(rgb, (out_width, out_height), interpolation=interpolation))
         if self._tensor.shape[2:] != (out_height, out_width):
             self._tensor = np.empty((1, 3, out_height, out_width), np.float32)
+        if self._native is not None and interpolation == cv2.INTER_AREA and _is_native(rgb, out_width, out_height):
+            self._native.shrink_image(rgb, self._scale, self._shift, self._tensor[0])
+            return self._tensor
+        if (out_width, out_height) != (width, height):
+            rgb = cast(UInt8Image, cv2.resize(rgb, (out_width, out_height), interpolation=interpolation))
         for channel, plane in enumerate(cv2.split(rgb)):
             target = self._tensor[0, channel]
             np.multiply(plane, self._scale[channel], out=target)
             np.add(target, self._shift[channel], out=target)
         return self._tensor
+
+
+def _is_native(rgb: UInt8Image, out_width: int, out_height: int) -> bool:
+    """Whether `Native.shrink_image` gives what OpenCV gives, which sums whole numbers where both factors are whole."""
+    height, width = rgb.shape[:2]
+    is_whole = width % out_width == 0 and height % out_height == 0
+    return rgb.strides[1:] == (3, 1) and not is_whole and out_width < width and out_height < height

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from diffusion_perception_ros.inference.card import CardError, ModelCard
 from diffusion_perception_ros.inference.decoder import Decoder
+from diffusion_perception_ros.inference.native import Native
+from diffusion_perception_ros.inference.output_memory import OutputMemory
 from diffusion_perception_ros.inference.postprocess import Size
 from diffusion_perception_ros.inference.preprocess import Preprocessor
 from diffusion_perception_ros.inference.prompts import Prompts, mask_tensor, points_tensor
@@ -39,6 +41,7 @@ class View:
     previous: UInt8Image | None
     """The image before, of the same size."""
     prompts: Prompts
+    memory: OutputMemory = field(default_factory=OutputMemory)
     latents: Sequence[FloatTensor] = ()
     """Clean latents of the ensemble samples for the image before."""
 
@@ -51,6 +54,7 @@ class View:
             intrinsics=camera and camera.cropped(window.left, window.top, window.width, window.height),
             previous=None if previous is None else previous[window.slices],
             prompts=Prompts(),
+            memory=OutputMemory(),
             latents=(),
         )
 
@@ -58,10 +62,13 @@ class View:
 class ModelRunner:
     """Reuses its buffers between calls."""
 
-    def __init__(self, card: ModelCard, network: Network, noise: NoiseSource | None) -> None:
+    def __init__(
+        self, card: ModelCard, network: Network, noise: NoiseSource | None, native: Native | None = None
+    ) -> None:
+        """`native` does the work per pixel; None = NumPy and OpenCV do."""
         self._card, self._network, self._noise = card, network, noise
-        self._preprocess, self._preprocess_second = Preprocessor(card.input), Preprocessor(card.input)
-        self._decoder = Decoder(card)
+        self._preprocess, self._preprocess_second = Preprocessor(card.input, native), Preprocessor(card.input, native)
+        self._decoder = Decoder(card, native)
 
     def __call__(self, view: View, request: Request) -> tuple[Prediction, list[FloatTensor]]:
         """The prediction, and the clean latents of the ensemble samples for the noise mode `carry`.
@@ -78,7 +85,7 @@ class ModelRunner:
         tensors, confidence, latents = self._infer(inputs, input_size, request, view.latents)
         inferred = time.perf_counter()
         size = view.rgb.shape[1], view.rgb.shape[0]
-        prediction = self._decoder(tensors, request.tasks, size, input_size, view.intrinsics, confidence)
+        prediction = self._decoder(tensors, request.tasks, size, input_size, view.intrinsics, confidence, view.memory)
         prediction.timings = {
             "preprocess": preprocessed - start,
             "inference": inferred - preprocessed,
@@ -115,7 +122,7 @@ class ModelRunner:
             own = {name: tensors[name][index] for name in self._decoder.tensors_for(request.tasks)}
             size = view.rgb.shape[1], view.rgb.shape[0]
             input_size = image.shape[3], image.shape[2]
-            prediction = self._decoder(own, request.tasks, size, input_size, view.intrinsics)
+            prediction = self._decoder(own, request.tasks, size, input_size, view.intrinsics, memory=view.memory)
             prediction.timings = {
                 "preprocess": (preprocessed - start) / len(pairs),
                 "inference": inferred - preprocessed,
