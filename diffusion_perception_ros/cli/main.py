@@ -32,6 +32,7 @@ COMMANDS = {
 """Each name is a module of `cli` with `add_arguments(parser)` and `run(args) -> int`, imported only when asked for."""
 RESEARCH = {
     "ablate": "train the configurations of an ablation and draw them",
+    "curves": "learning curves of training runs, side by side",
     "create": "new labelled pairs from a network that was trained to create them",
     "scale": "accuracy against compute at test time: steps, ensembles, noise schedules",
 }
