@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -52,6 +53,10 @@ def test_training_learns_unseen_rooms(tmp_path: Path, data: Path) -> None:
     steps = [event.step for event in curves.Scalars("validation/abs_rel")]
     assert steps == [record["step"] for record in evaluations(tmp_path / "run")]
     assert [event.step for event in curves.Images("validation/pictures")][-1] == steps[-1]
+    assert main(["research", "curves", str(tmp_path / "run"), "-o", str(tmp_path / "curves.png")]) == 0
+    assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
+    assert main(["research", "curves", str(tmp_path / "no-run"), "-o", str(tmp_path / "none.png")]) == 2
+    assert not (tmp_path / "none.png").exists()
 
 
 def test_a_run_starts_from_given_weights(tmp_path: Path, data: Path) -> None:
