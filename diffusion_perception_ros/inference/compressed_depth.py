@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.encoded_images import PNG_MAGIC, inspect_image
-from diffusion_perception_ros.inference.image_encodings import as_bytes, check_size
+from diffusion_perception_ros.inference.image_encodings import LIMITS, as_bytes
 from diffusion_perception_ros.sample import FloatImage
 
 
@@ -68,7 +68,7 @@ def decode_rvl(data: Any, name: str) -> npt.NDArray[np.uint16]:
     if len(stream) < 8:
         raise InputError(f"{name} is cut off after {len(stream)} bytes of RVL")
     width, height = struct.unpack_from("<ii", stream.data)
-    check_size(width, height, name)
+    LIMITS.check(width, height, name)
     numbers = _rvl_numbers(stream[8:])
     count = width * height
     deltas, places = [], []
@@ -107,7 +107,7 @@ def _rvl_numbers(stream: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 def _png(stream: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint16]:
     header = inspect_image(stream, name)
     assert header is not None
-    check_size(header.width, header.height, name)
+    LIMITS.check(header.width, header.height, name)
     if (header.bits, header.channels) != (16, 1):
         raise InputError(f"{name} holds {header.channels} channels of {header.bits} bits: depth is one of 16 bits")
     values = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED)

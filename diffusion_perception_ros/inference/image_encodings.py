@@ -6,6 +6,7 @@ with NumPy views and OpenCV. What cannot be decoded is an `InputError` that name
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import cv2
@@ -19,6 +20,36 @@ from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 MAX_PIXELS = 1 << 26
 """Larger images are refused: no camera makes them, and a wrong header must not cost gigabytes."""
+
+
+class ImageLimits(NamedTuple):
+    """What is accepted of an image; what its header promises is checked before memory is taken for it."""
+
+    pixels: int = MAX_PIXELS
+    aspect: float = math.inf
+    """Longer side divided by the shorter one."""
+    bytes: int = 1 << 30
+    """Of the message's data, and of the image as it is decoded."""
+
+    def check(self, width: int, height: int, what: str) -> None:
+        """Raises InputError for an image without pixels, with too many, or too long a side."""
+        if width <= 0 or height <= 0:
+            raise InputError(f"{what} image has no pixels: its size is {width}x{height}")
+        if width * height > self.pixels:
+            raise InputError(f"{what} image of {width}x{height} is larger than the {self.pixels} pixels accepted")
+        if max(width, height) > self.aspect * min(width, height):
+            raise InputError(f"{what} image of {width}x{height}: one side is over {self.aspect:g} times the other")
+
+    def check_bytes(self, count: int, what: str) -> None:
+        """Raises InputError for more bytes than are accepted."""
+        if count > self.bytes:
+            raise InputError(f"{what}: {count} bytes are more than the {self.bytes} accepted")
+
+
+LIMITS = ImageLimits()
+"""What no camera exceeds."""
+_SMALLEST_SHARE = {"jpeg": 1 / 2048, "png": 1 / 8 / 1100}
+"""Bytes per pixel that the emptiest image still takes: at least a bit per block of 8 x 8; deflate's best ratio."""
 
 
 class _Packing(NamedTuple):
@@ -72,7 +103,13 @@ COLOR_ENCODINGS = tuple(_ENCODINGS)
 
 
 def decode_image(
-    data: Any, encoding: str, width: int, height: int, step: int, is_bigendian: bool | int = False
+    data: Any,
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    is_bigendian: bool | int = False,
+    limits: ImageLimits = LIMITS,
 ) -> UInt8Image:
     """RGB image of an Image message.
 
@@ -85,6 +122,7 @@ def decode_image(
         height: pixels.
         step: bytes from one row to the next, padding included.
         is_bigendian: byte order of 16-bit values.
+        limits: what is accepted.
 
     Returns:
         (H, W, 3) uint8. For rgb8 it is a view of `data`.
@@ -94,8 +132,9 @@ def decode_image(
     """
     packing = _ENCODINGS.get(encoding)
     if packing is None:
-        raise InputError(f"image encoding '{encoding}' is unknown; known are {', '.join(COLOR_ENCODINGS)}")
-    check_size(width, height, encoding)
+        raise InputError(f"image encoding '{encoding[:40]}' is unknown; known are {', '.join(COLOR_ENCODINGS)}")
+    limits.check(width, height, encoding)
+    limits.check_bytes(len(data), f"{encoding} image")
     if packing.even and width % 2:
         raise InputError(f"{encoding} image of {width}x{height}: the width must be even")
     if packing.planes > 1 and height % 2:
@@ -116,7 +155,7 @@ def decode_depth(
     Raises:
         InputError: unknown encoding, or size, step and data disagree.
     """
-    check_size(width, height, encoding)
+    LIMITS.check(width, height, encoding[:40])
     if encoding in ("16UC1", "mono16"):
         depth = _pixels(data, encoding, "u2", width, height, step, is_bigendian).astype(np.float32)
         depth *= np.float32(0.001)
@@ -124,18 +163,19 @@ def decode_depth(
         depth = _pixels(data, encoding, "f4", width, height, step, is_bigendian).astype(np.float32)
     else:
         raise InputError(
-            f"depth encoding '{encoding}' is unknown; known are 16UC1, mono16 (millimetres), 32FC1 (metres)"
+            f"depth encoding '{encoding[:40]}' is unknown; known are 16UC1, mono16 (millimetres), 32FC1 (metres)"
         )
     depth[~(depth > 0)] = np.nan
     return depth
 
 
-def decode_compressed(data: Any, format: str) -> UInt8Image:
+def decode_compressed(data: Any, format: str, limits: ImageLimits = LIMITS) -> UInt8Image:
     """RGB image of a CompressedImage message: JPEG or PNG, 8 or 16 bit, grey, colour or a Bayer mosaic.
 
     Args:
         data: bytes-like, the JPEG or PNG file.
         format: as image_transport writes it, `<source encoding>; <codec> compressed <stored encoding>`, or the codec.
+        limits: what is accepted.
 
     Returns:
         (H, W, 3) uint8.
@@ -143,17 +183,20 @@ def decode_compressed(data: Any, format: str) -> UInt8Image:
     Raises:
         InputError: another codec, a truncated or damaged file, an absurd size.
     """
-    stream = as_bytes(data, f"compressed image of format '{format}'")
-    header = inspect_image(stream, f"compressed image of format '{format}'")
+    name = f"compressed image of format '{format[:60]}'"
+    stream = as_bytes(data, name)
+    header = inspect_image(stream, name)
     if header is None:
-        raise InputError(f"compressed image of format '{format}' holds neither JPEG nor PNG data")
-    check_size(header.width, header.height, "compressed")
+        raise InputError(f"{name} holds neither JPEG nor PNG data")
+    limits.check(header.width, header.height, "compressed")
+    pixels = header.width * header.height
+    limits.check_bytes(max(stream.size, pixels * header.channels * (2 if header.bits > 8 else 1)), name)
+    if stream.size < pixels * _SMALLEST_SHARE[header.codec]:
+        raise InputError(f"{name} is damaged: {stream.size} bytes cannot hold {header.width}x{header.height} pixels")
     # IMREAD_UNCHANGED also keeps OpenCV from turning the image as its EXIF tag says: it must fit camera_info.
     image: npt.NDArray[Any] | None = cv2.imdecode(stream, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise InputError(
-            f"compressed image of format '{format}' is damaged: OpenCV cannot decode its {stream.size} bytes"
-        )
+        raise InputError(f"{name} is damaged: OpenCV cannot decode its {stream.size} bytes")
     image = _to_8_bit(image)
     source, _, stored = format.partition(";")
     if image.ndim == 2:
@@ -163,14 +206,6 @@ def decode_compressed(data: Any, format: str) -> UInt8Image:
         return _to_rgb(image, cv2.COLOR_BGRA2RGB)
     # A publisher that stored RGB as if it were BGR says so, and OpenCV's swap has already undone it.
     return _to_rgb(image, None if "compressed rgb" in stored else cv2.COLOR_BGR2RGB)
-
-
-def check_size(width: int, height: int, what: str) -> None:
-    """Raises InputError for an image without pixels, or with more than any camera makes."""
-    if width <= 0 or height <= 0:
-        raise InputError(f"{what} image has no pixels: its size is {width}x{height}")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{what} image of {width}x{height} is larger than the {MAX_PIXELS} pixels that are accepted")
 
 
 def as_bytes(data: Any, what: str) -> npt.NDArray[np.uint8]:

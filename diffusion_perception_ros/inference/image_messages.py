@@ -13,6 +13,8 @@ from diffusion_perception_ros.inference.compressed_depth import decode_compresse
 from diffusion_perception_ros.inference.encoded_images import inspect_image
 from diffusion_perception_ros.inference.image_encodings import (
     COLOR_ENCODINGS,
+    LIMITS,
+    ImageLimits,
     decode_compressed,
     decode_depth,
     decode_image,
@@ -48,16 +50,16 @@ def kind_of(message: Any, topic: str = "") -> ImageKind:
     return _kind_of_compressed(message.data, str(message.format), topic)
 
 
-def color_of(message: Any) -> UInt8Image:
-    """RGB image (H, W, 3) of an Image or CompressedImage; of rgb8 a view of the message's data.
+def color_of(message: Any, limits: ImageLimits = LIMITS) -> UInt8Image:
+    """RGB image (H, W, 3) of an Image or CompressedImage within limits; of rgb8 a view of the message's data.
 
     Raises:
         InputError: it cannot be decoded; the message says why.
     """
     if not is_raw(message):
-        return decode_compressed(message.data, message.format)
+        return decode_compressed(message.data, message.format, limits)
     return decode_image(
-        message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian
+        message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian, limits
     )
 
 

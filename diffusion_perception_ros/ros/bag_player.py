@@ -189,10 +189,10 @@ def play_to_end(node: BagPlayer) -> int:
         return 1 if source.damage else 0
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> None:
     """Entry point of the executable."""
-    return run_node("bag_player", BagPlayer, play_to_end, args)
+    run_node("bag_player", BagPlayer, play_to_end, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

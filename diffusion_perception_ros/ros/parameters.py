@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from diffusion_perception_ros.inference.image_encodings import ImageLimits
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
 from diffusion_perception_ros.ros.transforms import SHORTEST_QUATERNION
@@ -48,6 +49,15 @@ class CameraParameters(ParameterTable):
     )
     rectified: bool = _parameter(
         False, "The image is rectified: its camera matrix is P of camera_info, not K, and it has no distortion."
+    )
+    image_max_pixels: int = _parameter(
+        25_000_000, "Larger images are refused before they are decoded.", ge=1, le=1 << 26
+    )
+    image_max_aspect: float = _parameter(
+        20.0, "Images are refused whose one side is longer than this times the other.", ge=1.0, le=10000.0
+    )
+    image_max_bytes: int = _parameter(
+        1 << 28, "Images are refused whose data, or decoded data, are longer than this.", ge=1, le=1 << 30
     )
     max_rate: float = _parameter(0.0, "Most predictions per second, 0 = as many as possible.", ge=0.0, le=1000.0)
     publish_depth: bool = _parameter(True, "Offer the depth topics.")
@@ -123,6 +133,11 @@ class CameraParameters(ParameterTable):
         if len(pose) not in (0, 6, 7) or (len(pose) == 7 and not math.hypot(*pose[3:]) > SHORTEST_QUATERNION):
             raise ValueError("give x y z roll pitch yaw, or x y z qx qy qz qw with a quaternion that is not 0")
         return pose
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What is accepted of an image."""
+        return ImageLimits(self.image_max_pixels, self.image_max_aspect, self.image_max_bytes)
 
     @model_validator(mode="after")
     def _depth_range(self) -> CameraParameters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -268,7 +267,21 @@ class PerceptionNode(ManagedNode):
 
     # Diagnostics
 
+    def _check_name(self) -> None:
+        """Services, parameters and logs of two nodes of one name cannot be told apart."""
+        own = (self.get_name(), self.get_namespace())
+        if self.get_node_names_and_namespaces().count(own) > 1:
+            name = self.get_fully_qualified_name()
+            self.problems.report(
+                Kind.NAME,
+                f"another node is called {name}, too: its services answer at random; start one of them with "
+                "-r __node:=OTHER_NAME, or in a namespace of its own",
+            )
+        else:
+            self.problems.clear(Kind.NAME)
+
     def _publish_diagnostics(self) -> None:
+        self._check_name()
         loading = self._loading
         snapshot = Snapshot(
             node=self.get_fully_qualified_name(),
@@ -305,10 +318,10 @@ def spin(node: PerceptionNode) -> int:
     return 0
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> None:
     """Entry point of the executable."""
-    return run_node("perception_node", PerceptionNode, spin, args)
+    run_node("perception_node", PerceptionNode, spin, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

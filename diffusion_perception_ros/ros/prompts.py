@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.image_encodings import ImageLimits
 from diffusion_perception_ros.inference.image_messages import color_of
 from diffusion_perception_ros.ros.problems import Kind, Problems
 
@@ -63,17 +64,18 @@ class PromptTopics:
             self._problems.report(Kind.PROMPT, reason)
         return np.array(rows) if rows else None
 
-    def mask(self, width: int, height: int) -> npt.NDArray[np.bool_] | None:
+    def mask(self, width: int, height: int, limits: ImageLimits) -> npt.NDArray[np.bool_] | None:
         """(H, W), where the object can be seen; None without one that can be used.
 
         Args:
             width: Of the image.
             height: Of the image.
+            limits: Of what is decoded.
         """
         if self._mask is None:
             return None
         try:
-            seen = color_of(self._mask)[..., 0] > 0
+            seen = color_of(self._mask, limits)[..., 0] > 0
         except InputError as error:
             self._problems.report(Kind.PROMPT, f"prompt_mask: {error}")
             return None

@@ -176,10 +176,10 @@ def record(node: Recorder) -> int:
     return 1 if node.missing else 0
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> None:
     """Entry point of the executable."""
-    return run_node("recorder", Recorder, record, args)
+    run_node("recorder", Recorder, record, args)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -30,9 +30,6 @@ ENDED, WRONG_INPUT, FAILED, FORCED = 0, 2, 3, 4
 """Exit codes."""
 GRACE = 2.5
 """Seconds after a signal until the process ends by force."""
-
-THREADS = ("fair-worker", "loading", "transition")
-"""Names of the threads that may hang in a library."""
 
 AnyNode = TypeVar("AnyNode", bound=Node)
 
@@ -54,21 +51,15 @@ class Ending:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._wait, name="ending", daemon=True).start()
 
-    def finish(self, code: int) -> int:
-        """The end is in order; gives the exit code back. A thread that hangs in a library does not hold it up."""
-        others = [thread for thread in threading.enumerate() if thread.name in THREADS]
-        deadline = time.monotonic() + 0.5
-        for thread in others:
-            thread.join(max(deadline - time.monotonic(), 0.0))
+    def finish(self, code: int) -> NoReturn:
+        """Ends the process, in order. Cleaning the interpreter up would take seconds, or never end, where libraries'
+        threads still work; nothing is left for it to do."""
         self._done.set()
-        if any(thread.is_alive() for thread in others):  # the interpreter would end under its feet
-            _exit(code)
-        return code
+        _exit(code)
 
     def _wait(self) -> None:
         self._signals.recv(1)
-        with contextlib.suppress(Exception):
-            rclpy.try_shutdown()
+        threading.Thread(target=_shut_down, name="shutdown", daemon=True).start()  # it may hang, too
         if not self._done.wait(self._grace):
             print(f"{self._name}: something hangs, ended by force {self._grace:g} s after the signal", file=sys.stderr)
             _exit(FORCED)
@@ -80,8 +71,8 @@ def run_node(
     work: Callable[[AnyNode], int],
     args: list[str] | None,
     grace: float = GRACE,
-) -> int:
-    """Makes a node, works with it until done or told to end, and destroys it.
+) -> NoReturn:
+    """Makes a node, works with it until done or told to end, destroys it, and ends the process with an exit code.
 
     Args:
         name: of the executable, for messages.
@@ -89,9 +80,6 @@ def run_node(
         work: returns the exit code.
         args: of the command line, None = those of the process.
         grace: seconds that an orderly end may take after a signal.
-
-    Returns:
-        The exit code, see the module.
     """
     ending = Ending(name, grace)
     node: AnyNode | None = None
@@ -116,9 +104,10 @@ def run_node(
             node.destroy_node()
     node = None
     gc.collect()  # a node that refused its parameters, half made, must be gone before the context is
+    _shut_down()
     with contextlib.suppress(Exception):
-        rclpy.try_shutdown()
-    return ending.finish(code)
+        rclpy.get_default_context().destroy()  # takes the participant out of DDS, and its shared memory away
+    ending.finish(code)
 
 
 def serve(node: Node, on_error: Callable[[Exception], None]) -> None:
@@ -138,7 +127,13 @@ def serve(node: Node, on_error: Callable[[Exception], None]) -> None:
             time.sleep(min(0.001 * 2 ** min(failures, 10), 1.0))  # what fails for ever must not take the processor
 
 
-def _exit(code: int) -> None:
+def _shut_down() -> None:
+    """Lets everything that waits for messages go on."""
+    with contextlib.suppress(Exception):
+        rclpy.try_shutdown()
+
+
+def _exit(code: int) -> NoReturn:
     """Ends the process at once, without the interpreter's clean-up."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):

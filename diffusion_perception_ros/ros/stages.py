@@ -91,7 +91,7 @@ class Stages:
         """
         start = time.perf_counter()
         settings = job.parameters = self._parameters()
-        job.rgb = color_of(job.message)
+        job.rgb = color_of(job.message, settings.image_limits)
         job.decode_time = time.perf_counter() - start
         height, width = job.rgb.shape[:2]
         self._find_camera(job, width, height)
@@ -105,7 +105,7 @@ class Stages:
             job.intrinsics,
             job.tasks.union(*(source.needs(job.tasks, settings) for source in self._sources)),
             self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
-            self.prompts.mask(width, height),
+            self.prompts.mask(width, height, settings.image_limits),
             stream=self._name,
         )
 
