@@ -13,11 +13,12 @@ SCENES = out/experiments
 RUNS ?= $(SCENES)/runs
 SET ?=
 
-.PHONY: help setup setup-test demo test lint bench experiments clean
+.PHONY: help setup setup-test demo test test-distros lint bench experiments clean
 
 help:
 	@echo "make demo [BAG=path] [MODEL=name]  publisher, perception node and recorder over DDS, then a report"
 	@echo "make test                          linters and the whole test suite"
+	@echo "make test-distros                  docs/on_your_robot.md word by word on stand-ins for Humble and Jazzy"
 	@echo "make bench                         benchmarks, to out/bench"
 	@echo "make experiments [RUNS=dir SET=key=value]  the papers' experiments: hours; goes on where it was cut"
 	@echo "make setup                         .venv and the built workspace, which all of these make first"
@@ -36,6 +37,10 @@ demo: setup
 
 test: lint
 	@if [ -f .venv/workspace.sh ]; then . .venv/workspace.sh; fi; .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+# Minutes, 1 GB; DISTRO=jazzy for one of them. LAUNCH_SOURCES=folder with checkouts of launch and launch_ros.
+test-distros:
+	@env -u PYTHONPATH $(PYTHON) scripts/distributions.py $(DISTRO)
 
 lint: setup-test
 	.venv/bin/ruff check .

@@ -5,51 +5,54 @@ ros2 launch diffusion_perception_ros perception.launch.py image_topic:=/camera/i
 multi_camera.launch.py is the one for several cameras.
 """
 
-import os
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction
 from launch_ros.actions import Node
+
+from diffusion_perception_ros.launching import (
+    Argument,
+    check_installation,
+    check_rviz,
+    declare,
+    is_true,
+    large_image_settings,
+    values_of,
+)
 
 
 SHARE = Path(__file__).resolve().parents[1]
 """The package's share folder, or the checkout: both hold `launch` and `config` side by side."""
 
 ARGUMENTS = {
-    "model": ("", "name or folder of the model, empty = as in params_file"),
-    "backend": ("", "auto, cpu, cuda or tensorrt, empty = as in params_file"),
-    "cameras": ("", "names of several cameras, as in front,left; {camera} stands for each in the topics below"),
-    "image_topic": ("", "the camera's image topic, without a transport's suffix such as /compressed; empty = image"),
-    "camera_info_topic": ("", "its camera_info, empty = the sibling of image_topic"),
-    "sparse_depth_topic": ("", "another sensor's depth, for models of relative depth; empty = sparse_depth"),
-    "image_transport": ("", "raw or compressed, empty = as in params_file"),
-    "namespace": ("", "namespace of the node and its topics"),
-    "params_file": (str(SHARE / "config" / "perception.yaml"), "YAML file with the node's parameters"),
-    "use_sim_time": ("false", "take the time from /clock"),
-    "autostart": ("", "true: configure and activate at once, false: wait for a lifecycle manager"),
-    "respawn": ("false", "start the node again when it dies"),
-    "log_level": ("info", "debug, info, warn, error or fatal"),
-    "rviz": ("false", "also start rviz2"),
-    "rviz_config": (str(SHARE / "config" / "perception.rviz"), "what rviz2 shows"),
-    "fixed_frame": ("", "fixed frame of rviz2, empty = as in rviz_config"),
+    "model": Argument("", "name or folder of the model, empty = as in params_file"),
+    "backend": Argument("", "auto, cpu, cuda or tensorrt, empty = as in params_file", "auto|cpu|cuda|tensorrt"),
+    "cameras": Argument(
+        "", "names of several cameras, as in front,left; {camera} stands for each in the topics below"
+    ),
+    "image_topic": Argument("", "image topic, without a transport's suffix such as /compressed; empty = image"),
+    "camera_info_topic": Argument("", "its camera_info, empty = the sibling of image_topic"),
+    "sparse_depth_topic": Argument("", "another sensor's depth, for models of relative depth; empty = sparse_depth"),
+    "image_transport": Argument("", "raw or compressed, empty = as in params_file", "raw|compressed"),
+    "namespace": Argument("", "namespace of the node and its topics"),
+    "params_file": Argument(str(SHARE / "config" / "perception.yaml"), "YAML file with the node's parameters", "file"),
+    "use_sim_time": Argument("false", "take the time from /clock", "bool"),
+    "autostart": Argument("", "true: configure and activate at once, false: wait for a lifecycle manager", "bool"),
+    "respawn": Argument("false", "start the node again when it dies", "bool"),
+    "log_level": Argument("info", "debug, info, warn, error or fatal", "debug|info|warn|error|fatal"),
+    "rviz": Argument("false", "also start rviz2", "bool"),
+    "rviz_config": Argument(str(SHARE / "config" / "perception.rviz"), "what rviz2 shows", "file"),
+    "fixed_frame": Argument("", "fixed frame of rviz2, empty = as in rviz_config"),
 }
-
-
-def large_image_settings() -> list[LaunchDescriptionEntity]:
-    """Fast DDS loses large images with its defaults; a profile that the user has chosen is left alone."""
-    old, new = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
-    if os.environ.get(old) or os.environ.get(new):
-        return []
-    name = old if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else new
-    return [SetEnvironmentVariable(name, str(SHARE / "config" / "fastdds_large_images.xml"))]
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The nodes, once the arguments are known."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    value = values_of(context, ARGUMENTS)
+    check_installation()
+    if is_true(value["rviz"]):
+        check_rviz()
     cameras = value["cameras"].strip("[] ").replace(",", " ").split()
     overrides: dict[str, str | bool | list[str]] = {
         name: value[name] for name in ("model", "backend", "image_transport") if value[name]
@@ -57,8 +60,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if cameras:
         overrides["cameras"] = cameras
     if value["autostart"]:
-        overrides["autostart"] = value["autostart"].lower() == "true"
-    use_sim_time = {"use_sim_time": value["use_sim_time"].lower() == "true"}
+        overrides["autostart"] = is_true(value["autostart"])
+    use_sim_time = {"use_sim_time": is_true(value["use_sim_time"])}
     remappings = [remapping for camera in cameras or [""] for remapping in camera_topics(value, camera)]
     node = Node(
         package="diffusion_perception_ros",
@@ -68,11 +71,12 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         parameters=[value["params_file"], overrides, use_sim_time],
         remappings=remappings,
         arguments=["--ros-args", "--log-level", value["log_level"]],
-        respawn=value["respawn"].lower() == "true",
+        respawn=is_true(value["respawn"]),
         respawn_delay=2.0,
         output="screen",
     )
-    return [node, *(rviz(value, camera, use_sim_time) for camera in cameras or [""])]
+    views = cameras or [""] if is_true(value["rviz"]) else []
+    return [node, *(rviz(value, camera, use_sim_time) for camera in views)]
 
 
 def camera_topics(value: dict[str, str], camera: str) -> list[tuple[str, str]]:
@@ -100,7 +104,6 @@ def rviz(value: dict[str, str], camera: str, use_sim_time: dict[str, bool]) -> N
         remappings=remappings,
         parameters=[use_sim_time],
         arguments=["-d", value["rviz_config"], *frame],
-        condition=IfCondition(value["rviz"]),
         output="screen",
     )
 
@@ -112,8 +115,5 @@ def absolute(root: str, topic: str) -> str:
 
 def generate_launch_description() -> LaunchDescription:
     """Called by `ros2 launch`."""
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, (default, description) in ARGUMENTS.items()
-    ]
-    return LaunchDescription([*arguments, *large_image_settings(), OpaqueFunction(function=nodes)])
+    profile = SHARE / "config" / "fastdds_large_images.xml"
+    return LaunchDescription([*declare(ARGUMENTS), *large_image_settings(profile), OpaqueFunction(function=nodes)])

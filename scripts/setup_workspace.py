@@ -173,7 +173,7 @@ def install_packages(setup: Setup, record: dict[str, str]) -> None:
             *pip, "-c", constraints, "--no-build-isolation", *build_tools, "--editable", setup.requirement
         )
     if not setup.ros:
-        repair_cmake_exports()
+        repair_cmake_exports(VENV, VENV / "bin" / "python")
     layers = ["packages", "test"] if setup.test else ["packages"]
     write_record({**record, **dict.fromkeys(layers, setup.packages_hash())})
 
@@ -214,13 +214,13 @@ def output_of(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, env=clean_environment()).stdout
 
 
-def repair_cmake_exports() -> None:
-    """The wheels' CMake files name include folders of the machine that built them; put ours there."""
+def repair_cmake_exports(prefix: Path, python: Path) -> None:
+    """The wheels' CMake files name include folders of the machine that built them; put those of a Python there."""
     probe = "import numpy, sysconfig; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
-    python_include, numpy_include = output_of([str(VENV / "bin" / "python"), "-c", probe]).splitlines()
-    for file in sorted((VENV / "share").glob("*/cmake/*Export*.cmake")):
+    python_include, numpy_include = output_of([str(python), "-c", probe]).splitlines()
+    for file in sorted((prefix / "share").glob("*/cmake/*Export*.cmake")):
         text = file.read_text()
-        repaired = re.sub(r'/opt/python/[^;"]*/numpy/_core/include', numpy_include, text)
+        repaired = re.sub(r'/opt/python/[^;"]*/numpy/(_)?core/include', numpy_include, text)
         repaired = re.sub(r'/opt/python/[^;"]*/include/python3\.\d+', python_include, repaired)
         if repaired != text:
             file.write_text(repaired)

@@ -235,3 +235,16 @@ class RecorderParameters(ParameterTable):
     wait_timeout: float = _parameter(
         0.0, "Seconds until topics that nobody publishes are given up, 0 = wait for ever.", "never", ge=0.0, le=1e6
     )
+
+
+class WaitParameters(ParameterTable):
+    """Parameters of `wait_until_active`."""
+
+    lifecycle_node: str = _parameter(
+        "perception_node", "Node, as seen from this one's namespace, to wait for.", "never"
+    )
+    topics: list[str] = _parameter([], "Topics that must have subscribers as well.", "never")
+    subscribers: int = _parameter(1, "Subscribers that each of them needs.", "never", ge=1, le=100)
+    timeout: float = _parameter(
+        1800.0, "Seconds to wait before giving up; building a TensorRT engine takes minutes.", "never", gt=0.0, le=1e6
+    )

@@ -1,0 +1,89 @@
+"""What does not fit is said in one sentence, with what was found, what is needed and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from diffusion_perception_ros import robot_environment
+from diffusion_perception_ros.robot_environment import VARIABLE
+
+
+def sentences(executables: Path, **environment: str) -> list[str]:
+    """What an executable prints instead of starting."""
+    command = [str(executables / "replay_plan"), "nowhere"]
+    answer = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert answer.returncode == 2, answer.stderr
+    assert "Traceback" not in answer.stderr
+    return answer.stderr.splitlines()
+
+
+def test_a_workspace_that_is_not_sourced(prefix: Path, executables: Path) -> None:
+    (sentence,) = sentences(executables, AMENT_PREFIX_PATH="/opt/ros/elsewhere", ROS_DISTRO="")
+    assert sentence == f"replay_plan: the workspace {prefix} is not sourced: source {prefix}/setup.bash"
+
+
+def test_a_workspace_of_another_distribution(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DISTRO", "noetic")
+    (sentence,) = robot_environment.workspace_problems(prefix, "humble")
+    assert sentence.startswith(f"ROS 2 noetic is sourced, but this workspace ({prefix}) was built for humble")
+
+
+def test_two_installations(prefix: Path, executables: Path, tmp_path: Path) -> None:
+    other = tmp_path / "share" / "diffusion_perception_ros"
+    other.mkdir(parents=True)
+    (other / "package.xml").touch()
+    (sentence,) = sentences(executables, AMENT_PREFIX_PATH=f"{tmp_path}:{os.environ['AMENT_PREFIX_PATH']}")
+    assert sentence.startswith(
+        f"replay_plan: two installations of diffusion_perception_ros are sourced and {tmp_path}"
+    )
+    assert sentence.endswith(f"source {prefix}/setup.bash")
+    (sentence,) = sentences(executables, AMENT_PREFIX_PATH=str(tmp_path))
+    assert f"but {tmp_path} is the one that is sourced" in sentence
+
+
+def test_packages_that_are_missing_or_too_old(executables: Path, tmp_path: Path) -> None:
+    if not robot_environment.package_problems():
+        pytest.skip("this Python has everything that the environment would bring")
+    said = sentences(executables, **{VARIABLE: str(tmp_path / "none")})
+    for sentence in said:
+        assert sentence.endswith((robot_environment.INSTALL_COMMAND, "apt install python3-opencv"))
+    assert any("onnxruntime was not found, 1.17 up to below 2 is needed" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [("1.10.14", False), ("2.6", True), ("2.14.3", True), ("2.0.0b1", False), ("3.0", False), ("2.6.0rc1", True)],
+)
+def test_versions(version: str, fits: bool) -> None:
+    numbers = robot_environment.numbers
+    assert (numbers("2.6") <= numbers(version) < numbers("3")) is fits
+
+
+def test_an_environment_is_made_once_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "environment"))
+    empty = tmp_path / "wheels"
+    empty.mkdir()
+    with pytest.raises(robot_environment.EnvironmentProblem, match="failed: check the network"):
+        robot_environment.make_environment("", str(empty))
+    assert robot_environment.environment_python() is None
+    assert not (tmp_path / "environment").exists()
+    mine = tmp_path / "environment" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.touch()
+    with pytest.raises(robot_environment.EnvironmentProblem, match="exists and is no virtual environment"):
+        robot_environment.make_environment("", str(empty))
+    assert mine.exists()
+
+
+def test_pins_are_those_of_make_setup() -> None:
+    constraints = Path(__file__).resolve().parents[2] / "constraints.txt"
+    known = {line.strip().lower() for line in constraints.read_text(encoding="utf-8").splitlines()}
+    only_numpy_1 = {"ml-dtypes==0.5.4", "numpy==1.26.4", "scipy==1.15.3"}
+    without_markers = {line.partition(";")[0] for line in known}
+    for major in ("1", "2"):
+        for line in robot_environment.pins(major):
+            assert line in known or line.partition(";")[0] in without_markers or line in only_numpy_1, line
