@@ -153,7 +153,7 @@ class StandIn:
             "GIT_CONFIG_KEY_1": "safe.directory",
             "GIT_CONFIG_VALUE_1": "*",
         }
-        shell = ["bash", "-e", "-o", "pipefail", "-x", "-c", script]
+        shell = ["bash", "-e", "-o", "pipefail", "-v", "-c", script]
         # The distribution's setup.bash and colcon's are not written for `set -u`.
         if subprocess.run(shell, cwd=home, env=environment, stdin=subprocess.DEVNULL).returncode:
             raise SetupError(f"{self.name}: a command of {page.name} failed, see above")
