@@ -364,7 +364,9 @@ def main(argv: list[str] | None = None, prefix: Path | None = None, built_for: s
     parser.add_argument(
         "--onnxruntime", default="", help="another ONNX Runtime: onnxruntime-gpu==…, or a wheel's path"
     )
-    parser.add_argument("--also", action="append", default=[], help="one more package, as cuda-bindings==…; repeatable")
+    parser.add_argument(
+        "--also", action="append", default=[], help="one more package, as cuda-bindings==…; repeatable"
+    )
     parser.add_argument("--wheels", default="", help="folder of wheels, for a robot without a network")
     parser.add_argument("--where", action="store_true", help="print the environment's folder and do nothing")
     parser.add_argument("--list", action="store_true", help="print the pinned packages, for pip download")

@@ -1,0 +1,1 @@
+"""The command diffusion-perception: one module per sub-command, which parses, calls and prints."""

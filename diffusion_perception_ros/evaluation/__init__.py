@@ -1,0 +1,1 @@
+"""Runs over recordings and data sets, their metrics and reports."""

@@ -1,0 +1,1 @@
+"""The nodes: topics in, predictions out; the only package that imports rclpy."""

@@ -1,0 +1,1 @@
+"""The synthetic world: scenes, materials, cameras and exact ground truth, rendered."""
