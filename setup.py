@@ -7,7 +7,7 @@ from setuptools import find_namespace_packages, setup
 
 PACKAGE = "diffusion_perception_ros"
 MODELS = f"{PACKAGE}.models"
-DATA_FILES = ["**/*.j2", "**/*.yaml", "**/*.frag", "**/*.vert", "**/*.jpg"]
+DATA_FILES = ["py.typed", "robot_requirements.txt", "**/*.j2", "**/*.yaml", "**/*.frag", "**/*.vert", "**/*.jpg"]
 
 model_files = [
     str(path.relative_to("models"))
