@@ -61,6 +61,14 @@ class SceneMixture(_Section):
     """A long plain table that fills the picture from 0.5–1.4 m, looking down 20–55°, a few things on it."""
     parcels: Weight = 0.0
     """Cardboard boxes on the floor from near: open, taped, tilted, stacked."""
+    bare_top: Weight = 0.0
+    """A large, mostly bright and empty table top from 0.35–1.6 m: nothing but its edges and what lies behind."""
+    arm: Weight = 0.0
+    """A table as the camera on a robot's wrist sees it, 15–60 cm from the things, the gripper in view."""
+    crowd: Weight = 0.0
+    """Stations, canteens and shopping centres with many people, rows of seats and counters."""
+    rough: Weight = 0.0
+    """Uneven ground from near: stones, steps, tufts of grass, logs, slopes, seen by a low robot looking down."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> SceneMixture:
@@ -81,7 +89,7 @@ class CameraConfig(_Section):
     roll_deg: Range = (-5.0, 5.0)
     """Rotation about the optical axis, degrees."""
     askew_share: Share = 0.0
-    """Pictures of a camera held askew in a hand, with this roll instead:"""
+    """Images of a camera held askew in a hand, with this roll instead:"""
     askew_roll_deg: Range = (-25.0, 25.0)
     """Rotation about the optical axis, degrees."""
     center_jitter: Share = 0.02
@@ -113,6 +121,15 @@ class RoomConfig(_Section):
     """Rooms with somebody in them."""
 
 
+class OutdoorConfig(_Section):
+    """Streets and nature."""
+
+    night_share: Share = 0.0
+    """Scenes without sun, lit by lamps along the way and by the robot's own light."""
+    hills_share: Share = 0.0
+    """Scenes with hills or house fronts far away, 120–450 m."""
+
+
 class LightConfig(_Section):
     """Lamps and sun; intensities are relative, as the simulated sensor sets its own exposure."""
 
@@ -130,7 +147,7 @@ class SensorConfig(_Section):
     exposure: Range = (0.10, 0.36)
     """Log-mean brightness that the automatic exposure aims at, 1 = saturation."""
     low_light_share: Share = 0.1
-    """Pictures exposed too short, four to eight times darker, with the noise of high gain."""
+    """Images exposed too short, four to eight times darker, with the noise of high gain."""
     white_balance: Range = (0.86, 1.14)
     """Gain error of each colour channel."""
     vignetting: Range = (0.0, 0.6)
@@ -140,7 +157,7 @@ class SensorConfig(_Section):
     blur_px: Range = (0.0, 0.9)
     """Standard deviation of the lens blur, pixels."""
     motion_blur_share: Share = 0.15
-    """Pictures blurred along a line."""
+    """Images blurred along a line."""
     motion_blur_px: Range = (1.5, 6.0)
     """Length of that line, pixels."""
     noise: Range = (0.0, 0.03)
@@ -148,17 +165,25 @@ class SensorConfig(_Section):
     gamma: Range = (1.9, 2.5)
     """Exponent of the transfer curve."""
     filmic_share: Share = 0.6
-    """Pictures whose highlights are rolled off instead of clipped."""
+    """Images whose highlights are rolled off instead of clipped."""
     filmic_white: Range = (1.0, 2.5)
     """Light that just saturates in those pictures."""
     contrast: Range = (0.8, 1.2)
     """Gain about middle grey after the transfer curve."""
     saturation: Range = (0.4, 1.3)
     """Colourfulness, 1 = as it is."""
+    glare_share: Share = 0.0
+    """Images veiled by stray light from a lamp or the sun in or beside the view."""
+    bayer_share: Share = 0.0
+    """Images read through a Bayer mosaic: colour fringes and soft detail, noise that is not independent."""
+    rolling_shutter_share: Share = 0.0
+    """Images whose rows are sheared by a turning camera, with their ground truth."""
+    rolling_shutter: Range = (-0.04, 0.04)
+    """Shift of the last row against the first, as a share of the width."""
     grey_share: Share = 0.03
-    """Pictures of monochrome cameras."""
+    """Images of monochrome cameras."""
     jpeg_share: Share = 0.5
-    """Pictures that went through JPEG."""
+    """Images that went through JPEG."""
     jpeg_quality: Annotated[tuple[int, int], AfterValidator(_ordered)] = (35, 95)
     """Quality of that JPEG."""
 
@@ -183,6 +208,7 @@ class WorldConfig(_Section):
     mixture: SceneMixture = SceneMixture()
     camera: CameraConfig = CameraConfig()
     room: RoomConfig = RoomConfig()
+    outdoor: OutdoorConfig = OutdoorConfig()
     light: LightConfig = LightConfig()
     sensor: SensorConfig = SensorConfig()
 

@@ -14,12 +14,13 @@ from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.items import makers
 from diffusion_perception_ros.world.scene import Camera, DirectionalLight, PointLight, Scene
 from diffusion_perception_ros.world.scenes import cameras, nearfield
-from diffusion_perception_ros.world.scenes.daylight import sun
+from diffusion_perception_ros.world.scenes.daylight import night, sun
 from diffusion_perception_ros.world.scenes.dining import build_dining
 from diffusion_perception_ros.world.scenes.furnish import THEMES, add_floor_clutter, furnish
-from diffusion_perception_ros.world.scenes.halls import build_corridor, build_hall
+from diffusion_perception_ros.world.scenes.halls import build_corridor, build_crowd, build_hall
 from diffusion_perception_ros.world.scenes.kitchens import build_kitchen
-from diffusion_perception_ros.world.scenes.nature import build_nature
+from diffusion_perception_ros.world.scenes.manipulation import build_arm, build_bare_top
+from diffusion_perception_ros.world.scenes.nature import add_hills, build_nature, build_rough
 from diffusion_perception_ros.world.scenes.parcels import build_parcels
 from diffusion_perception_ros.world.scenes.paths import drive_through
 from diffusion_perception_ros.world.scenes.rooms import (
@@ -42,10 +43,14 @@ _NEAR_FIELD = {
     "bin": nearfield.build_bin,
     "shelf": nearfield.build_shelf_front,
     "portrait": nearfield.build_portrait,
+    "arm": build_arm,
 }
+_LARGE = {"corridor": build_corridor, "hall": build_hall, "crowd": build_crowd}
+_OUTDOOR = {"street": build_street, "nature": build_nature, "rough": build_rough}
 _SETTINGS = {
     "kitchen": (build_kitchen, ("kitchen", "dining", "living")),
     "dining": (build_dining, ("dining", "living", "living")),
+    "bare_top": (build_bare_top, ("office", "office", "dining", "storage", "living", "mixed")),
     "desk": (nearfield.build_desk, ("office", "office", "storage", "mixed")),
     "parcels": (build_parcels, ("bedroom", "living", "storage", "office")),
 }
@@ -76,7 +81,7 @@ def sample_views(seed: int, config: WorldConfig, width: int, height: int, count:
     share = np.array(list(weights.values())) / sum(weights.values())
     kind = str(rng.choice(list(weights), p=share))
     builder = SceneBuilder(rng, load_assets(config), config, makers.make)
-    build = _outdoor if kind in ("street", "nature") else _indoor
+    build = _outdoor if kind in _OUTDOOR else _indoor
     scene, another_camera = build(builder, kind, width, height)
     scene.seed = seed
     scene.tags.insert(0, kind)
@@ -126,8 +131,8 @@ def _indoor(builder: SceneBuilder, kind: str, width: int, height: int) -> tuple[
     rng, config = builder.rng, builder.config.room
     is_dark = rng.random() < config.dark_share
     propose = None
-    if kind in ("corridor", "hall"):
-        room = build_corridor(builder, is_dark) if kind == "corridor" else build_hall(builder, is_dark)
+    if kind in _LARGE:
+        room = _LARGE[kind](builder, is_dark)
     elif kind in _NEAR_FIELD:
         room = _dressed_shell(builder, is_dark)
         propose = _NEAR_FIELD[kind](builder, room)
@@ -203,21 +208,26 @@ def _room_camera(builder: SceneBuilder, room: Room, kind: str, width: int, heigh
 
 
 def _outdoor(builder: SceneBuilder, kind: str, width: int, height: int) -> tuple[Scene, _Cameras]:
-    propose = build_street(builder) if kind == "street" else build_nature(builder)
+    rng, config = builder.rng, builder.config.outdoor
+    propose = _OUTDOOR[kind](builder)
+    if config.hills_share > 0 and rng.random() < config.hills_share:
+        add_hills(builder)
 
     def another_camera() -> Camera:
         return cameras.aim(builder, width, height, *propose())
 
     camera = another_camera()
-    light, ambient, sky, clouds = sun(builder)
+    is_night = config.night_share > 0 and rng.random() < config.night_share
+    lights, ambient, sky, clouds = night(builder, camera) if is_night else sun(builder)
     scene = Scene(
         builder.build(),
         builder.assets.textures,
-        [light],
+        lights,
         ambient,
         camera,
         sky_color=sky,
         clouds=clouds,
         is_outdoor=True,
+        tags=["night"] if is_night else [],
     )
     return scene, another_camera

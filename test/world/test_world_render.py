@@ -13,7 +13,7 @@ from diffusion_perception_ros.world.config import SensorConfig, WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID
 from diffusion_perception_ros.world.rendering.opengl import OpenGLRenderer
 from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
-from diffusion_perception_ros.world.rendering.sensor import develop
+from diffusion_perception_ros.world.rendering.sensor import capture, develop
 from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer
 from diffusion_perception_ros.world.sampling import sample_scene
 from diffusion_perception_ros.world.scene import Camera, DirectionalLight, PointLight, Scene, Triangles, look_at
@@ -316,3 +316,48 @@ def test_sensor_sets_its_own_exposure() -> None:
 def test_sensor_survives_any_light(value: float) -> None:
     picture = develop(np.full((16, 16, 3), value, np.float32), np.random.default_rng(0), SensorConfig())
     assert picture.shape == (16, 16, 3)
+
+
+def test_a_bayer_mosaic_keeps_colours_and_costs_detail() -> None:
+    """Flat colours come through; a pattern of single pixels does not."""
+    plain = SensorConfig(low_light_share=0.0, jpeg_share=0.0, motion_blur_share=0.0, noise=(0.0, 0.0), blur_px=(0, 0))
+    mosaic = plain.model_copy(update={"bayer_share": 1.0, "grey_share": 0.0})
+    plain = plain.model_copy(update={"bayer_share": 1e-9, "grey_share": 0.0})  # draws as often, never applies
+    light = np.full((48, 64, 3), 0.3, np.float32) * np.array([1.0, 0.6, 0.3], np.float32)
+    flat, through = (develop(light, np.random.default_rng(3), config).astype(int) for config in (plain, mosaic))
+    assert np.abs(flat - through)[4:-4, 4:-4].max() <= 2
+    light[::2, ::2] *= 0.2
+    fine, through = (develop(light, np.random.default_rng(3), config) for config in (plain, mosaic))
+    assert through[4:-4, 4:-4].std(axis=(0, 1)).mean() < 0.9 * fine[4:-4, 4:-4].std(axis=(0, 1)).mean()
+
+
+def test_a_rolling_shutter_shears_image_and_truth_alike() -> None:
+    radiance = np.zeros((40, 100, 3), np.float32) + 0.05
+    radiance[:, 50:] = 1.0
+    right = radiance[..., 0] > 0.5
+    image = RenderedImage(
+        radiance,
+        np.where(right, np.float32(2), np.float32(1)),
+        np.broadcast_to(np.float32([0, 0, -1]), radiance.shape),
+        right.astype(np.uint8),
+        right.astype(np.uint16),
+    )
+    still = SensorConfig(motion_blur_share=0.0, blur_px=(0, 0), jpeg_share=0.0, noise=(0, 0), low_light_share=0.0)
+    turning = still.model_copy(update={"rolling_shutter_share": 1.0, "rolling_shutter": (0.2, 0.2)})
+    sample = capture(image, INTRINSICS, np.random.default_rng(0), turning)
+    edge = (sample.depth == 2).argmax(axis=1)
+    assert edge.max() - edge.min() == pytest.approx(20, abs=1)
+    bright = sample.rgb.mean(axis=-1) > 0.5 * (float(sample.rgb.min()) + float(sample.rgb.max()))
+    np.testing.assert_array_equal(bright, sample.depth == 2)
+    np.testing.assert_array_equal(sample.semantic == 1, sample.depth == 2)
+
+
+def test_glare_costs_contrast() -> None:
+    radiance = np.random.default_rng(0).gamma(1.0, 0.4, (48, 64, 3)).astype(np.float32)
+    plain = SensorConfig(low_light_share=0.0, motion_blur_share=0.0, blur_px=(0, 0), noise=(0, 0), jpeg_share=0.0)
+    veiled = plain.model_copy(update={"glare_share": 1.0})
+    spread = []
+    for config in (plain, veiled):
+        images = [develop(radiance, np.random.default_rng(seed), config) for seed in range(8)]
+        spread.append(np.mean([image[20:28, 28:36].std() for image in images]))
+    assert spread[1] < 0.9 * spread[0]

@@ -15,7 +15,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import JOINTS
 from diffusion_perception_ros.world.assets import load_assets
 from diffusion_perception_ros.world.builder import SceneBuilder
-from diffusion_perception_ros.world.config import SceneMixture, WorldConfig, load_config
+from diffusion_perception_ros.world.config import OutdoorConfig, SceneMixture, WorldConfig, load_config
 from diffusion_perception_ros.world.items import makers
 from diffusion_perception_ros.world.items.kitchens import base_row, kitchen_style
 from diffusion_perception_ros.world.items.people import person
@@ -28,7 +28,7 @@ from diffusion_perception_ros.world.scenes.parcels import parcel
 
 
 KINDS = tuple(SceneMixture().weights())
-SEEDS_PER_KIND = 6
+SEEDS_PER_KIND = 3
 
 
 def only(kind: str, **changes: object) -> WorldConfig:
@@ -60,7 +60,7 @@ def test_scenes_of_every_kind_are_sound(kind: str) -> None:
         assert triangles.texture.min() >= -1
         assert triangles.texture.max() < len(scene.textures)
         assert 1 <= len(scene.lights) <= 4
-        assert scene.is_outdoor == (kind in ("street", "nature"))
+        assert scene.is_outdoor == (kind in ("street", "nature", "rough"))
         assert scene.camera.intrinsics.width == 64
 
 
@@ -153,6 +153,28 @@ def test_the_training_mixture_is_half_homes_seen_from_near() -> None:
     near = sum(weights[kind] for kind in ("kitchen", "dining", "desk", "parcels"))
     assert 0.45 < near / sum(weights.values()) < 0.6
     assert config.meshes is None
+
+
+def test_the_places_mixture_draws_every_kind_of_robot_scene() -> None:
+    config = load_config(Path(__file__).parents[2] / "config/world/places.yaml")
+    weights = config.mixture.weights()
+    assert {kind for kind, weight in weights.items() if weight == 0} == {"portrait"}
+    assert config.views_per_scene > 1
+    assert config.meshes is None
+
+
+def test_nights_are_dark_but_for_lamps_near_the_camera() -> None:
+    config = only("street", outdoor=OutdoorConfig(night_share=1.0, hills_share=1.0))
+    by_day = only("street")
+    for seed in range(3):
+        night, day = sample_scene(seed, config, 64, 48), sample_scene(seed, by_day, 64, 48)
+        assert "night" in night.tags
+        assert "night" not in day.tags
+        assert max(night.ambient) < min(day.ambient)
+        eye = night.camera.world_from_camera[:3, 3]
+        assert all(np.linalg.norm(np.subtract(light.position, eye)) < 50 for light in night.lights)
+        farthest = np.abs(night.triangles.positions).max()
+        assert farthest > 300 > np.abs(day.triangles.positions).max()
 
 
 def test_a_seed_gives_the_same_scene_and_another_seed_another() -> None:

@@ -35,8 +35,11 @@ def capture(
         rng: the only source of randomness.
         stamp: seconds.
     """
+    rgb = develop(image.radiance, rng, config)
+    if config.rolling_shutter_share > 0 and rng.random() < config.rolling_shutter_share:
+        rgb, image = _sheared(rgb, image, rng.uniform(*config.rolling_shutter))
     return Sample(
-        rgb=develop(image.radiance, rng, config),
+        rgb=rgb,
         depth=image.depth,
         normals=image.normals,
         semantic=image.semantic,
@@ -46,6 +49,16 @@ def capture(
         frame_id=frame_id,
         name=name,
     )
+
+
+def _sheared(rgb: UInt8Image, image: RenderedImage, share: float) -> tuple[UInt8Image, RenderedImage]:
+    """The rows of image and ground truth moved sideways, the more the lower; the edges are drawn out."""
+    height, width = image.depth.shape
+    shift = np.round(share * width * np.linspace(-0.5, 0.5, height)).astype(int)
+    columns = np.clip(np.arange(width) + shift[:, None], 0, width - 1)
+    rows = np.arange(height)[:, None]
+    moved = {name: getattr(image, name)[rows, columns] for name in RenderedImage.__dataclass_fields__}
+    return rgb[rows, columns], RenderedImage(**moved)
 
 
 def develop(radiance: FloatImage, rng: np.random.Generator, config: SensorConfig) -> UInt8Image:
@@ -62,6 +75,8 @@ def develop(radiance: FloatImage, rng: np.random.Generator, config: SensorConfig
     light = _through_the_lens(light, rng, config)
     light, noise = _expose(light, rng, config)
     light = _add_noise(light, noise, rng)
+    if config.bayer_share > 0 and rng.random() < config.bayer_share:
+        light = _through_a_mosaic(light)
     picture = np.round(np.clip(_transfer(light, rng, config), 0.0, 1.0) * 255.0).astype(np.uint8)
     if rng.random() < config.jpeg_share:
         picture = _compress(picture, int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1)))
@@ -84,6 +99,10 @@ def _through_the_lens(light: FloatImage, rng: np.random.Generator, config: Senso
         light = light + strength * cv2.GaussianBlur(bright, (0, 0), 6.0 * scale)
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
+    if config.glare_share > 0 and rng.random() < config.glare_share:
+        away = np.hypot(x - rng.uniform(-0.7, 0.7), y - rng.uniform(-0.8, 0.2))
+        veil = float(light.mean()) * rng.uniform(0.2, 3.0) * np.exp(-away / rng.uniform(0.1, 0.8))
+        light = light + (veil[..., None] * rng.uniform(0.8, 1.0, 3)).astype(np.float32)
     falloff = 1.0 - np.float32(rng.uniform(*config.vignetting)) * 2.0 * (x * x + y * y)
     return np.asarray(light * np.maximum(falloff, 0.0)[..., None])
 
@@ -117,6 +136,14 @@ def _add_noise(light: FloatImage, noise: float, rng: np.random.Generator) -> Flo
     grain = rng.standard_normal(light.shape, dtype=np.float32)
     spread = np.float32(noise) * np.sqrt(np.minimum(light, 1.0) + np.float32(0.02))
     return np.asarray(np.maximum(light + grain * spread, 0.0), np.float32)
+
+
+def _through_a_mosaic(light: FloatImage) -> FloatImage:
+    """One colour per pixel (rows of R G and G B), and the two others back from the neighbours, as cameras do it."""
+    raw = light[..., 1].copy()
+    raw[::2, ::2], raw[1::2, 1::2] = light[::2, ::2, 0], light[1::2, 1::2, 2]
+    counts = np.round(np.clip(raw, 0.0, 2.0) * 16383.0).astype(np.uint16)  # 14 bits and one of headroom
+    return np.asarray(cv2.cvtColor(counts, cv2.COLOR_BayerRGGB2RGB), np.float32) / np.float32(16383.0)
 
 
 def _transfer(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> FloatImage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffusion_perception_ros.world.builder import Material, SceneBuilder
+from diffusion_perception_ros.world.builder import Item, Material, Part, SceneBuilder
 from diffusion_perception_ros.world.items.objects import small_thing
 from diffusion_perception_ros.world.items.shapes import box, tube
 from diffusion_perception_ros.world.scenes.furnish import (
@@ -13,7 +13,7 @@ from diffusion_perception_ros.world.scenes.furnish import (
     add_people,
     add_wall_thing,
 )
-from diffusion_perception_ros.world.scenes.placement import scatter_on, top_of
+from diffusion_perception_ros.world.scenes.placement import Top, place_freely, scatter_on, top_of
 from diffusion_perception_ros.world.scenes.rooms import Room, add_door, add_pictures, build_shell, ceiling_panel
 
 
@@ -75,6 +75,53 @@ def build_hall(builder: SceneBuilder, is_dark: bool) -> Room:
     if rng.random() < 2 * builder.config.room.people_share:
         add_people(builder, room, int(rng.integers(1, 4)))
     return room
+
+
+def build_crowd(builder: SceneBuilder, is_dark: bool) -> Room:
+    """A station, canteen or shopping centre: counters, rows of seats, and people in groups, near and far."""
+    rng = builder.rng
+    room = build_shell(builder, rng.uniform(6, 18), rng.uniform(8, 24), rng.uniform(2.7, 6), is_dark)
+    if rng.random() < 0.6:
+        _add_columns(builder, room)
+    for _ in range(int(rng.integers(0, 4))):
+        _add_counter(builder, room)
+    if rng.random() < 0.6:
+        _add_rows(builder, room, builder.choice(("chair", "table", "shelf")))
+    for _ in range(int(rng.integers(2, 8))):
+        add_against_wall(builder, room, builder.choice(("shelf", "appliance", "cabinet", "chair", "plant", "screen")))
+    add_pictures(builder, room, int(rng.integers(2, 9)))
+    people = [builder.pick("person", "floor") for _ in range(int(rng.integers(3, 7)))]
+    spread = np.array([room.plan.width, room.plan.depth]) / 2
+    for _ in range(int(rng.integers(3, 10))):  # groups that stand together
+        center = rng.uniform(-0.9, 0.9, 2) * spread
+        for _ in range(int(rng.integers(1, 5))):
+            x, y = (float(value) for value in center + rng.normal(0, 0.6, 2))
+            somebody = people[int(rng.integers(len(people)))]
+            if somebody.size[2] < room.height and room.plan.is_free(x, y, 0.22, 0.22):
+                room.plan.take(x, y, 0.22, 0.22, somebody.size[2])
+                builder.place(somebody, (x, y, 0), rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.08))
+    add_floor_clutter(builder, room, int(rng.integers(0, 6)))
+    for y in np.arange(-room.plan.depth / 2 + 1, room.plan.depth / 2, rng.uniform(2, 5)).tolist():
+        panel = ceiling_panel(builder)
+        builder.place(panel, (rng.uniform(-0.3, 0.3) * room.plan.width, y, room.height - panel.size[2]))
+    return room
+
+
+def _add_counter(builder: SceneBuilder, room: Room) -> None:
+    """A counter, kiosk or desk of boxes somewhere on the floor, things on it."""
+    rng = builder.rng
+    length, depth, height = rng.uniform(1.2, 4.0), rng.uniform(0.5, 1.2), rng.uniform(0.85, 1.25)
+    item = Item("cabinet", (length, depth, height), [], height)
+    front = Material(
+        builder.color((0.2, 1), (0, 0.7)), builder.texture("wood", "plaster", "metal", "stripes", "cover")
+    )
+    top = Material(builder.color((0.3, 1), (0, 0.2)), builder.texture("marble", "wood", "plaster"), 0.4)
+    item.parts.append(Part(box((length, depth, height - 0.04), (0, 0, height / 2 - 0.02), 0.7), front))
+    item.parts.append(Part(box((length + 0.06, depth + 0.06, 0.04), (0, 0, height - 0.02), 0.7), top))
+    spot = place_freely(builder, room.plan, item)
+    if spot is not None:
+        surface = Top((spot[0], spot[1], height), spot[2], length * 0.47, depth * 0.44)
+        scatter_on(builder, surface, int(rng.integers(1, 9)), small_thing, stacking=0.2)
 
 
 def _add_columns(builder: SceneBuilder, room: Room) -> None:

@@ -26,7 +26,7 @@ from diffusion_perception_ros.world.scenes.placement import Top, half_extents, s
 from diffusion_perception_ros.world.scenes.rooms import Room
 
 
-_HEIGHTS = (1.1, 1.8)
+_HEIGHTS = (0.9, 2.2)
 """Of a camera held in the hand, metres."""
 
 

@@ -24,13 +24,13 @@ _MESH_SHARE = 0.35
 def build_tabletop(builder: SceneBuilder, room: Room) -> Proposal:
     """A table with little or much on it, seen obliquely from near, with or without chairs."""
     rng = builder.rng
-    top = _table(builder, room, (0.7, 2.2), (0.55, 1.2), (0.4, 1.0))
+    top = add_table(builder, room, (0.7, 2.2), (0.55, 1.2), (0.4, 1.0))
     few, some, many = (int(rng.integers(low, high)) for low, high in ((0, 4), (3, 10), (8, 26)))
     count = int(rng.choice([few, some, many], p=[0.35, 0.35, 0.3]))
     scatter_on(builder, top, count, _small_thing, stacking=0.25, lying=0.25)
     if top.center[2] > 0.6 and rng.random() < 0.5:
         _add_chairs(builder, room, top)
-    return lambda: _look_down(builder, room, top, (0.45, 2.0), (15.0, 82.0))
+    return lambda: look_down(builder, room, top, (0.45, 2.0), (15.0, 82.0))
 
 
 def build_desk(builder: SceneBuilder, room: Room) -> Proposal:
@@ -44,7 +44,7 @@ def build_desk(builder: SceneBuilder, room: Room) -> Proposal:
     x, y = float(at[0]), float(at[1])
     half_x, half_y = half_extents(Item("table", (width, depth, height)), yaw)
     room.plan.take(x, y, half_x, half_y, height)
-    _add_plain_table(builder, (x, y, height), width, depth, yaw)
+    add_plain_table(builder, (x, y, height), width, depth, yaw)
     top = Top((x, y, height), yaw, width * 0.48, depth * 0.47)
     count = int(rng.choice([rng.integers(1, 6), rng.integers(4, 14)], p=[0.6, 0.4]))
     scatter_on(builder, top, count, lambda b: small_thing(b, 0.15), stacking=0.35, lying=0.25)
@@ -53,7 +53,7 @@ def build_desk(builder: SceneBuilder, room: Room) -> Proposal:
 
     def propose() -> View:
         for _ in range(8):  # a wall may push the camera up to where it looks straight down
-            eye, target = _look_down(builder, room, top, (0.5, 1.5), (20.0, 55.0))
+            eye, target = look_down(builder, room, top, (0.5, 1.5), (20.0, 55.0))
             if eye[2] - target[2] < 1.5 * np.hypot(*(eye - target)[:2]):
                 break
         return eye, target
@@ -66,7 +66,7 @@ def build_bin(builder: SceneBuilder, room: Room) -> Proposal:
     rng = builder.rng
     width, depth, height = rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.6), rng.uniform(0.08, 0.4)
     if rng.random() < 0.5:
-        table = _table(builder, room, (0.9, 1.6), (0.7, 1.1), (0.3, 0.9))
+        table = add_table(builder, room, (0.9, 1.6), (0.7, 1.1), (0.3, 0.9))
         (x, y, base), yaw = table.center, table.yaw
     else:
         x, y = rng.uniform(-0.35, 0.35, 2) * (room.plan.width - width, room.plan.depth - width)
@@ -88,7 +88,7 @@ def build_bin(builder: SceneBuilder, room: Room) -> Proposal:
         inside = Top((x, y, base + 0.015 + layer * min(0.07, height / 3)), yaw, width * 0.46, depth * 0.45)
         scatter_on(builder, inside, int(rng.integers(4, 14)), _small_thing, lying=0.6)
     middle = Top((x, y, base + height / 2), yaw, width / 2, depth / 2)
-    return lambda: _look_down(builder, room, middle, (0.4, 1.2), (45.0, 89.0))
+    return lambda: look_down(builder, room, middle, (0.4, 1.2), (45.0, 89.0))
 
 
 def build_portrait(builder: SceneBuilder, room: Room) -> Proposal:
@@ -157,7 +157,7 @@ def _lower_than(builder: SceneBuilder, height: float) -> Item:
     return item
 
 
-def _table(builder: SceneBuilder, room: Room, widths: Range, depths: Range, heights: Range) -> Top:
+def add_table(builder: SceneBuilder, room: Room, widths: Range, depths: Range, heights: Range) -> Top:
     """A table somewhere in the room: one of the furniture's, or a plain one of any size and surface."""
     rng = builder.rng
     if rng.random() < 0.25:
@@ -172,19 +172,25 @@ def _table(builder: SceneBuilder, room: Room, widths: Range, depths: Range, heig
     slack = np.maximum(np.array([room.plan.width / 2 - half_x, room.plan.depth / 2 - half_y]), 0)
     x, y = (float(value) for value in rng.uniform(-slack, slack))
     room.plan.take(x, y, half_x, half_y, height)
-    _add_plain_table(builder, (x, y, height), width, depth, yaw)
+    add_plain_table(builder, (x, y, height), width, depth, yaw)
     return Top((x, y, height), yaw, width * 0.48, depth * 0.47)
 
 
-def _add_plain_table(
-    builder: SceneBuilder, center: tuple[float, float, float], width: float, depth: float, yaw: float
+def add_plain_table(
+    builder: SceneBuilder,
+    center: tuple[float, float, float],
+    width: float,
+    depth: float,
+    yaw: float,
+    surface: Material | None = None,
 ) -> None:
+    """A plate on four legs, its top at `center`; without a `surface`, of wood, laminate, stone, cloth or metal."""
     rng = builder.rng
     tag = builder.tag("table")
     thick, under = rng.uniform(0.015, 0.06), np.array([0, 0, center[2]])
     kinds = ("wood", "wood", "wood", "plaster", "plaster", "marble", "fabric", "speckle", "tiles", "metal", "stripes")
     color = builder.color((0.55, 1), (0, 0.2)) if rng.random() < 0.7 else builder.color((0.1, 0.8), (0, 0.8))
-    surface = Material(color, builder.texture(*kinds), rng.choice([0, rng.uniform(0, 0.4)]))
+    surface = surface or Material(color, builder.texture(*kinds), rng.choice([0, rng.uniform(0, 0.4)]))
     frame = Material(builder.color((0.05, 0.8), (0, 0.4)), -1, 0.4)
     tiling, leg = rng.uniform(0.5, 2), rng.uniform(0.03, 0.09)
     is_round = rng.random() < 0.15
@@ -218,7 +224,7 @@ def _add_chairs(builder: SceneBuilder, room: Room, top: Top) -> None:
             room.plan.take(x, y, 0.2, 0.2, chair.size[2])
 
 
-def _look_down(builder: SceneBuilder, room: Room, top: Top, distances: Range, elevations_deg: Range) -> View:
+def look_down(builder: SceneBuilder, room: Room, top: Top, distances: Range, elevations_deg: Range) -> View:
     """A view of a surface from a distance and an angle above it, kept inside the room."""
     rng = builder.rng
     near, far = distances
