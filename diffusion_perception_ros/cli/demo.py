@@ -170,14 +170,14 @@ def _print(result: LiveRun) -> None:
 
 def _verdict(result: LiveRun) -> int:
     """What went wrong, on stderr; the exit code."""
-    complaints = [f"{problem.name}: {problem.reason}" for problem in result.problems]
+    lines = [f"{problem.name}: {problem.reason}" for problem in result.problems]
     if result.header_mismatches:
-        complaints.append(f"{result.header_mismatches} messages carry a stamp or frame that no image had")
+        lines.append(f"{result.header_mismatches} messages carry a stamp or frame that no image had")
     if result.received < NEEDED_SHARE * result.published:
-        complaints.append(
+        lines.append(
             f"only {result.received} of {result.published} images arrived at the node: "
             "this machine is too busy, or DDS loses images (see 'diffusion-perception doctor')"
         )
-    for complaint in complaints:
-        print(f"diffusion-perception demo: {complaint}", file=sys.stderr)
-    return 1 if complaints else 0
+    for line in lines:
+        print(f"diffusion-perception demo: {line}", file=sys.stderr)
+    return 1 if lines else 0

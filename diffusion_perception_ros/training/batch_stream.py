@@ -108,7 +108,7 @@ class BatchStream:
         raise InputError(f"{MOST_UNREADABLE} training samples in a row cannot be read, the last because {reasons[-1]}")
 
 
-class Ahead(Iterator[Any]):
+class Prefetcher(Iterator[Any]):
     """Runs an iterator in a thread, up to `depth` items ahead; its exceptions come out here. Close it when done."""
 
     def __init__(self, source: Iterator[Any], depth: int = 4) -> None:

@@ -44,7 +44,7 @@ class Learner(Protocol):
 
 
 @runtime_checkable
-class Follower(Protocol):
+class EmaTeacher(Protocol):
     """A learner that also learns from what the averaged network says."""
 
     def follow(self, averaged: Callable[..., Tensor]) -> None:

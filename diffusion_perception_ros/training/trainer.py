@@ -16,12 +16,12 @@ from torch import Tensor
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training import checkpoint as checkpoints
-from diffusion_perception_ros.training.batch_stream import Ahead, BatchStream, Position
+from diffusion_perception_ros.training.batch_stream import BatchStream, Position, Prefetcher
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.engine import Engine
 from diffusion_perception_ros.training.evaluator import Evaluator
-from diffusion_perception_ros.training.learner import Follower, make_learner
+from diffusion_perception_ros.training.learner import EmaTeacher, make_learner
 from diffusion_perception_ros.training.monitor import Monitor
 from diffusion_perception_ros.training.onestep.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
@@ -61,7 +61,7 @@ class Trainer:
         self._learner = make_learner(config, self._class_weights)
         self._learner.to(self._engine.device)
         self._engine.start(self._learner.network, self._resume())
-        if isinstance(self._learner, Follower):
+        if isinstance(self._learner, EmaTeacher):
             self._learner.follow(self._engine.averaged)
         self._evaluator = self._make_evaluator(self._validation_data, self._validation_indices)
         self._real = self._make_real_evaluator()
@@ -109,7 +109,7 @@ class Trainer:
         started = time.monotonic() - self.seconds
         last_checkpoint = last_validation = self.seconds
         batches = self.batches()
-        source = Ahead(iter(batches))
+        source = Prefetcher(iter(batches))
         smoothed: dict[str, float] = {}
         rate_from = (self.step, time.monotonic())
         with self._monitor, self._stop.listening():
@@ -158,7 +158,7 @@ class Trainer:
             self._engine.accelerator.num_processes,
         )
 
-    def optimiser_step(self, source: Ahead) -> dict[str, float]:
+    def optimiser_step(self, source: Prefetcher) -> dict[str, float]:
         """One update of the weights from `accumulation` batches; losses of the last one."""
         while True:
             batch, position = next(source)

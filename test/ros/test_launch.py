@@ -85,13 +85,13 @@ def test_rviz_shows_topics_that_exist_with_displays_that_can() -> None:
 
 
 def test_fast_dds_accepts_the_profile(tmp_path: Path) -> None:
-    assert complaints(PROFILE) == ""
+    assert problems(PROFILE) == ""
     broken = tmp_path / "broken.xml"
     broken.write_text(PROFILE.read_text().replace("large_shared_memory</transport_id>\n        <type>SHM", "x</y>"))
-    assert "XMLPARSER" in complaints(broken)
+    assert "XMLPARSER" in problems(broken)
 
 
-def complaints(profile: Path) -> str:
+def problems(profile: Path) -> str:
     """What a participant with this profile prints."""
     program = "import rclpy; rclpy.init(domain_id=101); rclpy.create_node('reader').destroy_node(); rclpy.shutdown()"
     variable = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"

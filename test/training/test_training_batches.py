@@ -21,7 +21,7 @@ from diffusion_perception_ros.datasets.augment import (
 from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.sample import Sample
-from diffusion_perception_ros.training.batch_stream import Ahead, BatchStream, Position
+from diffusion_perception_ros.training.batch_stream import BatchStream, Position, Prefetcher
 from diffusion_perception_ros.training.batches import collate, instance_offsets
 
 
@@ -159,8 +159,8 @@ def test_what_breaks_in_the_thread_comes_out() -> None:
         yield 1
         raise OSError("disk gone")
 
-    ahead = Ahead(failing())
-    assert next(ahead) == 1
+    prefetcher = Prefetcher(failing())
+    assert next(prefetcher) == 1
     with pytest.raises(OSError, match="disk gone"):
-        next(ahead)
-    ahead.close()
+        next(prefetcher)
+    prefetcher.close()

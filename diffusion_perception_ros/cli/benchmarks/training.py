@@ -10,7 +10,7 @@ import torch
 
 from diffusion_perception_ros.cli.benchmarks.comparison import Comparison, take_turns
 from diffusion_perception_ros.datasets.shard_rendering import render_shards
-from diffusion_perception_ros.training.batch_stream import Ahead
+from diffusion_perception_ros.training.batch_stream import Prefetcher
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.onestep.losses import multi_task_losses
@@ -50,7 +50,7 @@ def training(seconds: float) -> list[Comparison]:
             }
         )
         trainer = Trainer(config, Path(folder) / "run")
-        theirs, ours = Ahead(iter(trainer.batches())), Ahead(iter(trainer.batches()))
+        theirs, ours = Prefetcher(iter(trainer.batches())), Prefetcher(iter(trainer.batches()))
         plain = _PlainLoop(config)
         try:
             times = take_turns(

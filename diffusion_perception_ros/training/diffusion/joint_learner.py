@@ -75,7 +75,7 @@ class JointLearner:
         self.codec.to(device)
 
     def follow(self, averaged: Network) -> None:
-        """See `learner.Follower`: the averaged network is the creation copy."""
+        """See `learner.EmaTeacher`: the averaged network is the creation copy."""
         self._creation_copy = averaged
 
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
