@@ -12,11 +12,9 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
-from diffusion_perception_ros.datasets.annotated import open_annotated
 from diffusion_perception_ros.datasets.augment import resize_sample
 from diffusion_perception_ros.datasets.drawn_shapes import AnnotatedDataset
-from diffusion_perception_ros.datasets.folder import MANIFEST, FolderDataset
-from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.scoring import ground_truth_normals
@@ -42,20 +40,18 @@ class Split(NamedTuple):
 def open_images(
     data: Path, tasks: Collection[str], background: str | None, image_topic: str | None, depth_topic: str | None
 ) -> EvaluationDataset:
-    """A bag, a folder in the package's format, or, for classes, one with drawn masks.
+    """What `open_dataset` opens; for classes annotations come before plain folders.
 
     Raises:
         InputError: none of them, or one that cannot have labels of the tasks.
     """
-    if is_recording(data):
-        if "semantic" in tasks:
-            raise InputError(f"{data} is a bag, which has no classes: draw masks on some of its images, see the docs")
-        return BagDataset(data, image_topic, depth_topic)
-    if "semantic" in tasks and not (data / MANIFEST).is_file():
-        if len(tasks) > 1:
-            raise InputError(f"drawn masks have labels for 'semantic' only: adapt to {', '.join(tasks)} one by one")
-        return open_annotated(data, background)
-    return FolderDataset(data)
+    semantic = "semantic" in tasks
+    if semantic and is_recording(data):
+        raise InputError(f"{data} is a bag, which has no classes: draw masks on some of its images, see the docs")
+    dataset = open_dataset(data, None, image_topic, depth_topic, background=background, classes_only=semantic)
+    if isinstance(dataset, AnnotatedDataset) and len(tasks) > 1:
+        raise InputError(f"drawn masks have labels for 'semantic' only: adapt to {', '.join(tasks)} one by one")
+    return dataset
 
 
 def split_in_time(name: str, count: int, images: int, held_out: float) -> Split:

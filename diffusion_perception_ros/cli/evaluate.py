@@ -8,10 +8,7 @@ from pathlib import Path
 
 from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
-from diffusion_perception_ros.datasets.folder import FolderDataset
-from diffusion_perception_ros.datasets.rendered import RenderedDataset
-from diffusion_perception_ros.datasets.rosbag import BagDataset
-from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
+from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import SparseSetting, compare
 from diffusion_perception_ros.evaluation.environment import environment
@@ -25,7 +22,6 @@ from diffusion_perception_ros.files import write_json
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.temporal.filter import TIME_CONSTANT
 from diffusion_perception_ros.metrics.sparse_patterns import RANDOM, rows_of
-from diffusion_perception_ros.recordings.recording import is_recording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         type=Path,
-        help="folder with ground truth, rendered shards, or a bag with a depth topic",
+        help="data set as published, folder with ground truth, annotations, shards, or a bag with a depth topic",
     )
     add_model_argument(parser)
     add_backend_arguments(parser)
     parser.add_argument("--group", action="append", metavar="NAME", help="only this group of the data (repeatable)")
     parser.add_argument("--image-topic", help="bags: colour topic (default: the first that has depth)")
     parser.add_argument("--depth-topic", help="bags: depth topic, registered to the colour image")
+    parser.add_argument(
+        "--depth-scale", type=float, metavar="METRES", help="bags: metres per unit of integer depth (default: 0.001)"
+    )
     parser.add_argument(
         "--sparse",
         type=_share,
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("several shares or patterns of sparse depth can only be compared: add --compare")
     if args.temporal is not None and settings:
         raise InputError("--temporal scores the model's own depth as a video: leave out --sparse, or --temporal")
-    dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic)
+    dataset = open_dataset(args.data, args.group, args.image_topic, args.depth_topic, args.depth_scale)
     estimator = Estimator.load(args.model, args.backend, args.threads)
     if args.temporal is not None:
         return _run_temporal(args, dataset, estimator)
@@ -173,21 +172,6 @@ def _compare(
     if args.report:
         print(write_comparison_report(args.report, result, dataset.name, estimator.card, facts), file=sys.stderr)
     return _report_problems(len(dataset) - len(result.skipped), result.skipped, result.failed)
-
-
-def open_dataset(
-    data: Path, groups: list[str] | None, image_topic: str | None = None, depth_topic: str | None = None
-) -> EvaluationDataset:
-    """Rendered shards, a bag or a folder, whichever `data` is.
-
-    Raises:
-        InputError: neither, or nothing in it that can be scored.
-    """
-    if any(next(data.glob(pattern), None) for pattern in (MANIFEST, f"*/{MANIFEST}")):
-        return RenderedDataset(str(data), ShardDataset(data))
-    if is_recording(data):
-        return BagDataset(data, image_topic, depth_topic)
-    return FolderDataset(data, groups)
 
 
 def _evaluate_with_progress(

@@ -10,7 +10,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from diffusion_perception_ros.datasets import EvaluationDataset
 from diffusion_perception_ros.datasets.bag_topics import IMAGE_TYPES, Cameras, ImageTopics, stamp_of
+from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, color_of, kind_of
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
@@ -64,12 +66,42 @@ def open_frames(path: Path, image_topic: str | None = None) -> Frames:
         return BagFrames(path, image_topic)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
-        if not files:
-            raise InputError(f"{path} has no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) and is not a bag")
-        return PictureFrames(files)
+        return PictureFrames(files) if files else _frames_of_dataset(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return PictureFrames([path])
     return VideoFrames(path)
+
+
+def _frames_of_dataset(path: Path) -> Frames:
+    try:
+        return DatasetFrames(open_dataset(path))
+    except InputError as error:
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise InputError(
+            f"{path} has no pictures ({suffixes}) and is neither a bag nor a data set: {error}"
+        ) from error
+
+
+class DatasetFrames:
+    """The images of a data set, with its cameras and without its ground truth."""
+
+    def __init__(self, dataset: EvaluationDataset) -> None:
+        self._dataset = dataset
+        self.notes = dataset.notes
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(len(self._dataset)):
+            name = self._dataset.name_of(index)
+            stem = name.replace("/", "_")
+            try:
+                sample = self._dataset[index]
+            except InputError as error:
+                yield Frame(name, stem, problem=str(error))
+            else:
+                yield Frame(name, stem, sample.rgb, intrinsics=sample.intrinsics)
 
 
 class PictureFrames:

@@ -12,10 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from torch import Tensor
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample
-from diffusion_perception_ros.datasets.folder import FolderDataset
 from diffusion_perception_ros.datasets.hypersim import HypersimDataset
 from diffusion_perception_ros.datasets.mixture import Mixture
-from diffusion_perception_ros.datasets.rosbag import BagDataset
+from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.datasets.shards import ShardDataset
 from diffusion_perception_ros.datasets.taught import TaughtImages
 from diffusion_perception_ros.datasets.vkitti2 import VirtualKitti2Dataset
@@ -165,9 +164,9 @@ def _open(source: Any) -> Sequence[Sample]:
             config = load_config(source.config) if source.config else WorldConfig()
             return WorldDataset(config, source.size, source.count, source.seed)
         case Folder():
-            return _Measured(FolderDataset(source.path, source.groups))
+            return _Measured(open_dataset(source.path, source.groups))
         case Bag():
-            return _Measured(BagDataset(source.path, source.image_topic, source.depth_topic))
+            return _Measured(open_dataset(source.path, None, source.image_topic, source.depth_topic))
         case Hypersim():
             return HypersimDataset(source.path, source.split)
         case VirtualKitti2():

@@ -13,10 +13,9 @@ from typing import Any
 from rich.table import Table
 
 from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, progress_bar
-from diffusion_perception_ros.cli.evaluate import open_dataset
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
+from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.datasets.rendered import RenderedDataset
-from diffusion_perception_ros.datasets.shards import MANIFEST, ShardDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.run import spread
@@ -136,10 +135,7 @@ def open_data(data: str, groups: list[str] | None, images: int) -> EvaluationDat
         from diffusion_perception_ros.world.config import WorldConfig
 
         return RenderedDataset(data, WorldDataset(WorldConfig(), WORLD_SIZE, images, int(seed or 0)))
-    folder = Path(data)
-    if any(next(folder.glob(pattern), None) for pattern in (MANIFEST, f"*/{MANIFEST}")):
-        return RenderedDataset(data, ShardDataset(folder))
-    return open_dataset(folder, groups)
+    return open_dataset(Path(data), groups)
 
 
 def read_samples(dataset: EvaluationDataset, most: int) -> tuple[list[EvaluationSample], list[Skipped]]:
