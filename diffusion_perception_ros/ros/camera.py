@@ -111,7 +111,7 @@ class Camera:
                 self._subscribe("imu", Imu, topic, self.stages.ground.gravity.add, SPARSE_DEPTH_QOS)
         self._subscribe_to_prompts(self.outputs.card, self.stages.prompts)
         topics = {name: subscription.topic_name for name, subscription in self.inputs.items()}
-        self._log.info(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
+        self._log.event(f"images from {topics['image']}, camera_info from {topics['camera_info']}")
 
     def deactivate(self) -> None:
         """Lets go of the inputs; what is still in work is not published."""

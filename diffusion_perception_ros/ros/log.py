@@ -60,11 +60,14 @@ class LogBudget:
         self._all = [(seconds, deque[float](maxlen=lines)) for seconds, lines in limits]
         self._left_out = 0
 
-    def admits(self, text: str, subject: str = "") -> str | None:
-        """What to add to a line that may be logged, None if it may not; without a subject only the others limit it."""
+    def admits(self, text: str, subject: str = "", again: bool = False) -> str | None:
+        """What to add to a line that may be logged, None if it may not.
+
+        `subject`: what it is about; without one only the other limits hold. `again`: the same words are something new.
+        """
         now, wording = time.monotonic(), re.sub(r"\d+", "", text[:LONGEST])
         with self._lock:
-            if now - self._last.get(wording, -math.inf) < self._repeat:
+            if not again and now - self._last.get(wording, -math.inf) < self._repeat:
                 return None
             limits = list(self._all)
             if subject:
@@ -104,6 +107,10 @@ class Log:
         """The log of a part of the node, with the same budget."""
         return Log(self._logger.get_child(name), self.budget) if name else self
 
+    def event(self, text: str) -> None:
+        """Something that happened to the node, such as a transition: the same words are a new event."""
+        self.write(Severity.INFO, text, again=True)
+
     def info(self, text: str) -> None:
         """Something that is as it should be."""
         self.write(Severity.INFO, text)
@@ -116,11 +123,11 @@ class Log:
         """Something that does not work."""
         self.write(Severity.ERROR, text)
 
-    def write(self, severity: Severity, text: str, subject: str = "") -> None:
+    def write(self, severity: Severity, text: str, subject: str = "", again: bool = False) -> None:
         """Logs a line about a subject if the budget admits it."""
         with contextlib.suppress(Exception):  # a log that fails must not take the node with it
             text = shortened(text)
-            note = self.budget.admits(text, subject)
+            note = self.budget.admits(text, subject, again)
             if note is not None:
                 self._write(severity, text + note)
 

@@ -156,7 +156,7 @@ class PerceptionNode(ManagedNode):
         if licence:
             self.log.warning(licence)
         tasks = ", ".join(estimator.card.tasks)
-        self.log.info(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
+        self.log.event(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
 
     def _offer_topics(self, estimator: Estimator) -> None:
         self._network = Network(estimator, self.problems)
@@ -208,7 +208,7 @@ class PerceptionNode(ManagedNode):
         elif self._recover_at and time.monotonic() >= self._recover_at and not self.is_changing:
             self._recover_at = 0.0
             if self.state == "unconfigured":
-                self.log.info("starting again after the network hung")
+                self.log.event("starting again after the network hung")
                 self.autostart()
 
     def _give_up(self, worker: FairWorker[Job], pipeline: Pipeline, seconds: float, items: Any) -> None:
