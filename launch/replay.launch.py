@@ -75,17 +75,21 @@ ARGUMENTS = {
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """All processes, once the arguments are known and the bag has been looked into."""
     value = values_of(context, ARGUMENTS)
+    if value["record"] and Path(value["record"]).expanduser().exists():
+        raise RuntimeError(f"record:={value['record']} exists already and is not overwritten: give another folder")
     plan = json.loads(answer_of(plan_command(value)))
     player = play(value, plan)
     waiter = wait(value, plan)
     begin = [player] if player_is_ours(value) else [resume()]
     waiting = [] if player_is_ours(value) else [player]
+    recorder = [record(value, plan)] if value["record"] else []
     return [
         perception(value, plan),
-        *([record(value, plan)] if value["record"] else []),
+        *recorder,
         *waiting,
         waiter,
         when_ended(waiter, lambda code: begin if code == 0 else end("perception_node did not become active")),
+        *(when_ended(process, lambda code: end("the recorder has ended")) for process in recorder),
         when_ended(player, lambda code: end("the bag has ended")),
         when_ended(
             is_perception_node, lambda code: [] if is_true(value["respawn"]) else end("perception_node has ended")
@@ -133,13 +137,10 @@ def subscribers(value: dict[str, str]) -> int:
 
 
 def wait(value: dict[str, str], plan: dict[str, Any]) -> Node:
-    """Ends when the node is active and everybody has subscribed."""
-    parameters = {
-        "lifecycle_node": "perception_node",
-        "topics": [plan["topic"]],
-        "subscribers": subscribers(value),
-        "timeout": float(value["wait_timeout"]),
-    }
+    """Ends when the node is active; for `ros2 bag play`, which cannot look itself, also everybody has subscribed."""
+    parameters: dict[str, Any] = {"lifecycle_node": "perception_node", "timeout": float(value["wait_timeout"])}
+    if not player_is_ours(value):
+        parameters |= {"topics": [plan["topic"]], "subscribers": subscribers(value)}
     return Node(
         package=PACKAGE,
         executable="wait_until_active",

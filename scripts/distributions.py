@@ -38,7 +38,7 @@ SETUP = """\
 export ROS_DISTRO={name} ROS_VERSION=2 ROS_PYTHON_VERSION=3
 export AMENT_PREFIX_PATH={ros}${{AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}} CMAKE_PREFIX_PATH={ros}
 export PYTHONPATH={packages}${{PYTHONPATH:+:$PYTHONPATH}}
-export LD_LIBRARY_PATH={ros}/lib:{ros}/lib64${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}
+export LD_LIBRARY_PATH={libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}
 export PATH={ros}/bin:$PATH
 """
 ROS2 = """\
@@ -79,15 +79,25 @@ class StandIn:
     def origin(self) -> str:
         """Changes when the stand-in has to be made anew."""
         digest = hashlib.sha256(os.environ.get("LAUNCH_SOURCES", "").encode())
-        for file in (PINS / f"{self.name}.txt", PINS / "ros.txt", Path(__file__)):
+        for file in (PINS / f"{self.name}.txt", PINS / "ros.txt"):
             digest.update(file.read_bytes())
         return digest.hexdigest()
 
     def make(self) -> None:
         """Make it, or find that it is there."""
         record = self.folder / "origin"
-        if record.is_file() and record.read_text() == self.origin():
-            return
+        if not record.is_file() or record.read_text() != self.origin():
+            self.install()
+            record.write_text(self.origin())
+        libraries = ":".join(map(str, [self.ros / "lib", *sorted(self.packages.glob("ros_*.libs"))]))
+        text = SETUP.format(name=self.name, ros=self.ros, packages=self.packages, libraries=libraries)
+        (self.ros / "setup.bash").write_text(text)
+        write_program(self.ros / "bin" / "ros2", ROS2.format(python=self.python))
+        for name in ("sudo", "rosdep"):
+            write_program(self.ros / "bin" / name, NOTHING)
+
+    def install(self) -> None:
+        """Python, apt's packages, ROS 2 and colcon."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         make_tools()
@@ -97,14 +107,8 @@ class StandIn:
         call([*pip, "--no-deps", "--ignore-installed", "--prefix", str(self.ros), "-r", str(PINS / "ros.txt")])
         repair_cmake_exports(self.ros, self.python)
         self.add_launch()
-        text = SETUP.format(name=self.name, ros=self.ros, packages=self.packages)
-        (self.ros / "setup.bash").write_text(text)
-        write_program(self.ros / "bin" / "ros2", ROS2.format(python=self.python))
-        for name in ("sudo", "rosdep"):
-            write_program(self.ros / "bin" / name, NOTHING)
         for name in ("colcon", "cmake", "ctest"):
             (self.ros / "bin" / name).symlink_to(TOOLS / "bin" / name)
-        record.write_text(self.origin())
 
     def add_launch(self) -> None:
         """launch and launch_ros of this distribution, from their repositories."""
@@ -128,7 +132,7 @@ class StandIn:
         stub = self.packages / "composition_interfaces"
         stub.mkdir()
         (stub / "__init__.py").touch()
-        (stub / "srv.py").write_text("class LoadNode:\n    pass\n")
+        (stub / "srv.py").write_text("class LoadNode:\n    Request = Response = object\n")
 
     def follow(self, page: Path) -> None:
         """Run the commands of this distribution's section in a shell, in a home of its own that was empty."""

@@ -72,10 +72,11 @@ _BGR8 = _Packing(cv2.COLOR_BGR2RGB, 3)
 _UYVY = _Packing(cv2.COLOR_YUV2RGB_UYVY, 2, even=True)
 _YUYV = _Packing(cv2.COLOR_YUV2RGB_YUY2, 2, even=True)
 _BAYER = {
-    "rggb": cv2.COLOR_BayerRGGB2RGB,
-    "bggr": cv2.COLOR_BayerBGGR2RGB,
-    "gbrg": cv2.COLOR_BayerGBRG2RGB,
-    "grbg": cv2.COLOR_BayerGRBG2RGB,
+    # OpenCV before 4.5.5 knows Bayer patterns by their second row only: BG is RGGB, and so on.
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
 }
 
 _ENCODINGS: dict[str, _Packing] = {

@@ -18,7 +18,12 @@ from harness import Ros
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.parameter import parameter_value_to_python
 
-from diffusion_perception_ros.ros.parameters import PerceptionParameters, PlayerParameters, RecorderParameters
+from diffusion_perception_ros.ros.parameters import (
+    PerceptionParameters,
+    PlayerParameters,
+    RecorderParameters,
+    WaitParameters,
+)
 from diffusion_perception_ros.ros.publishers import OUTPUTS
 
 
@@ -47,6 +52,7 @@ def test_parameter_file_is_what_the_node_has_without_it(ros: Ros) -> None:
         ("perception", "nodes", [PerceptionParameters]),
         ("replay", "play", [PlayerParameters]),
         ("replay", "record", [RecorderParameters]),
+        ("replay", "wait", [WaitParameters]),
     ],
 )
 def test_launch_files_set_parameters_that_exist(file: str, function: str, tables: list[Any]) -> None:
