@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,9 @@ def _add_family(family: argparse.ArgumentParser) -> None:
     family.add_argument("--task", required=True, help="what the checkpoint predicts; a wrong one lists the right ones")
     family.add_argument(
         "--size",
-        default="768x576",
         metavar="WxH",
-        help="of the graph's picture, or 'dynamic' for all (default 768x576)",
+        help="of the graph's image, or 'dynamic' for one graph that keeps the aspect of every image (default: dynamic "
+        "where the family keeps the aspect, its only size elsewhere)",
     )
     family.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     family.add_argument("--steps", type=int, default=1, help="denoising steps; 1 gives one fused graph (default 1)")
@@ -131,13 +132,13 @@ def _run_family(args: argparse.Namespace) -> int:
 
     module = family_module(args.family)  # imports torch and diffusers: only when it is needed
     from diffusion_perception_ros.export.exporter import export_family
-    from diffusion_perception_ros.export.options import ExportOptions, check_options
+    from diffusion_perception_ros.export.options import ExportOptions, check_options, default_size
     from diffusion_perception_ros.families.recipe import LoadOptions, recipes_of_task
 
     options = ExportOptions(
         name=args.name or args.output.name,
         checkpoint=args.published_as or _checkpoint_name(args),
-        size=parse_size(args.size),
+        size=parse_size(args.size) if args.size else None,
         precision=args.precision,
         steps=args.steps,
         ensemble=args.ensemble,
@@ -153,12 +154,16 @@ def _run_family(args: argparse.Namespace) -> int:
     if args.check_pictures < fewest:
         raise InputError(f"--check-pictures must be at least {fewest}, got {args.check_pictures}")
     replaced = replaced_model(args.output, args.overwrite)
-    recipes = recipes_of_task(module.RECIPES, args.checkpoint, args.task)
-    if recipes[0].fixed_size is None:  # otherwise the checkpoint's own config says which size it is
-        check_options(recipes[0], options)  # before gigabytes are downloaded and loaded
+    recipe = recipes_of_task(module.RECIPES, args.checkpoint, args.task)[0]
+    if recipe.fixed_size is None:  # otherwise the checkpoint's own config says which size it is
+        if not args.size:
+            options = replace(options, size=default_size(recipe))
+        check_options(recipe, options)  # before gigabytes are downloaded and loaded
     load_options = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
     with Console(file=sys.stderr).status(f"loading {args.checkpoint}") as status:
         model = module.load(args.checkpoint, args.task, load_options)
+        if not args.size:
+            options = replace(options, size=default_size(model.recipe))
         status.update(f"exporting {args.checkpoint} and comparing it with PyTorch")
         card = export_family(model, args.output, check_pictures(args.check_pictures), options)
     _say_replaced(args.output, replaced)
@@ -175,8 +180,9 @@ def _command(args: argparse.Namespace) -> str:
     """The options that made a folder, for its card; folders of this machine are named without their parents."""
     checkpoint = args.published_as or _without_parents(args.checkpoint)
     words = ["diffusion-perception", "export", args.family, "--checkpoint", checkpoint]
-    words += ["--task", args.task, "--size", args.size, "--precision", args.precision, "--steps", str(args.steps)]
+    words += ["--task", args.task, "--precision", args.precision, "--steps", str(args.steps)]
     optional = {
+        "--size": args.size,
         "--revision": args.revision,
         "--base": args.base and _without_parents(args.base),
         "--noise": args.noise,

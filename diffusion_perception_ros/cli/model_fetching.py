@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", help="branch, tag or commit of the checkpoint (default: its newest)")
     parser.add_argument("--download-only", action="store_true", help="do not export; say where the checkpoint is")
-    parser.add_argument("--size", metavar="WxH", help="image of the graph, or 'dynamic' (default: the catalogue's)")
+    parser.add_argument("--size", metavar="WxH", help="image of the graph, or 'dynamic' (default: the family's own)")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the catalogue's)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model folder, and nothing else")
@@ -82,8 +82,8 @@ def export_arguments(
         folders: The checkpoint and, if it has one, its base.
         label: `owner/name@commit` of the checkpoint.
     """
-    size = args.size or f"{entry.size[0]}x{entry.size[1]}"
-    words = [entry.family, "--checkpoint", str(folders[0]), "--task", entry.task, "--size", size]
+    words = [entry.family, "--checkpoint", str(folders[0]), "--task", entry.task]
+    words += ["--size", args.size] if args.size else []
     words += ["--precision", args.precision, "--steps", str(args.steps or entry.steps), "-o", str(output)]
     words += ["--published-as", label]
     if len(folders) > 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.graphs import CLEAN_LATENT, OPSET, Graph, graph_files
-from diffusion_perception_ros.export.options import ExportOptions, Noise
+from diffusion_perception_ros.export.options import ExportOptions, Noise, dynamic_unit
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
 from diffusion_perception_ros.inference.card import (
     NOISY_LATENT,
@@ -47,6 +47,7 @@ def model_card(
     """The card for graphs that are written in `folder`, with the hashes of their files."""
     recipe = model.recipe
     files = [file for graph in graphs for file in graph_files(folder / graph.file)]
+    size = _size_rule(recipe, options, noise, has_conditions=bool(model.card_inputs()))
     graph_fields: dict[str, Any] = {"graph": graphs[0].file}
     if sampler is not None:
         graph_fields = {"graphs": {graph.name: graph.file for graph in graphs}, "sampler": sampler}
@@ -60,7 +61,7 @@ def model_card(
         source=Source(checkpoint=options.checkpoint, training_data=recipe.training_data, command=options.command),
         opset=OPSET,
         precision=options.precision,
-        input=ImageInput(tensor="image", size=_size_rule(recipe, options), mean=recipe.mean, std=recipe.std),
+        input=ImageInput(tensor="image", size=size, mean=recipe.mean, std=recipe.std),
         noise=_noise_input(recipe, options, noise),
         outputs=model.card_outputs(),
         parity=parity,
@@ -70,15 +71,23 @@ def model_card(
     )
 
 
-def _size_rule(recipe: Recipe, options: ExportOptions) -> InputSize:
+def _size_rule(recipe: Recipe, options: ExportOptions, noise: Noise, has_conditions: bool) -> InputSize:
+    """As the publisher resizes; to a fixed size of another aspect as little as can be: with a border, if need be."""
+    fields: dict[str, Any] = {"interpolation": recipe.interpolation}
+    if recipe.interpolation == "bilinear_antialias" and recipe.resize_dtype == "float32":
+        fields["round_pixels"] = False
+    if options.vae != "none":  # its maps are an eighth of the image's size
+        fields["restore"] = recipe.restore
     if options.size is not None:
         width, height = options.size
-        return InputSize(rule="fixed", width=width, height=height, interpolation=recipe.interpolation)
+        keeps_aspect = recipe.keep_aspect and recipe.fixed_size is None and not has_conditions
+        return InputSize(rule="fixed", width=width, height=height, fit="pad" if keeps_aspect else "stretch", **fields)
     return InputSize(
         rule="longest_side",
         longest_side=recipe.resolution,
-        multiple_of=recipe.dynamic_multiple_of,
-        interpolation=recipe.interpolation,
+        multiple_of=dynamic_unit(recipe, options.is_fused, noise),
+        rounding="down" if recipe.any_size else "nearest",
+        **fields,
     )
 
 

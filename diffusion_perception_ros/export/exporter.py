@@ -26,7 +26,13 @@ from diffusion_perception_ros.export.graphs import (
 )
 from diffusion_perception_ros.export.model_folder import new_model_folder
 from diffusion_perception_ros.export.onnx_check import Feed, compare_graph, run_module
-from diffusion_perception_ros.export.options import ExportOptions, Noise, check_options, choose_noise
+from diffusion_perception_ros.export.options import (
+    ExportOptions,
+    Noise,
+    check_options,
+    choose_noise,
+    dynamic_unit,
+)
 from diffusion_perception_ros.export.readme import model_readme
 from diffusion_perception_ros.export.smaller_vae import use_linear_decoder, use_tiny_vae
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
@@ -68,8 +74,9 @@ def export_family(
     check_options(model.recipe, options)
     noise = choose_noise(model.recipe, options)
     sampler = None if options.is_fused else sampler_fields(model, options, noise)
-    width, height = options.size or _default_size(model.recipe)
-    sizes = Sizes(model, width, height, dynamic=options.size is None)
+    unit = None if options.size is not None else dynamic_unit(model.recipe, options.is_fused, noise)
+    width, height = options.size or _example_size(model.recipe, unit or 1)
+    sizes = Sizes(model, width, height, unit)
     with new_model_folder(output, options.overwrite) as folder:
         feeds = _feeds(model, pictures, width, height, with_noise=noise.kind != "none")
         parity = _exchange_vae(model, options, feeds)
@@ -97,10 +104,9 @@ def standard_noise(shape: Sequence[int], seed: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32))
 
 
-def _default_size(recipe: Recipe) -> tuple[int, int]:
-    """To trace and compare with when the graph is for all sizes."""
-    unit = recipe.dynamic_multiple_of
-    return 4 * unit, 3 * unit
+def _example_size(recipe: Recipe, unit: int) -> tuple[int, int]:
+    """To trace and compare with when the graph is for all sizes; where any is allowed, one that halves badly."""
+    return (216 // unit * unit, 152 // unit * unit) if recipe.any_size else (4 * unit, 3 * unit)
 
 
 def _feeds(

@@ -24,6 +24,8 @@ from diffusion_perception_ros.families.recipe import FamilyModel
 OPSET = 18
 EXTERNAL_DATA_BYTES = 1_500_000_000
 """Larger graphs keep their weights in a second file: an ONNX file itself ends at 2 GB."""
+_LEAST_FREE_SIDE = 72
+"""Smallest side of graphs for sizes that are no multiple of anything; `inference.card.InputSize` never gives less."""
 MOST_MEMBERS = 63
 """Largest batch that the exporter reckons with. diffusers' U-Nets upsample 64 and more in another way (`Upsample2D`),
 and a range that reaches into both makes it trace the network twice. The graph itself takes a batch of any size."""
@@ -104,9 +106,14 @@ class _Decode(_Stage):
 
 
 class Sizes:
-    """Shapes of a family's tensors: of one picture size, or of all that are multiples of `unit`."""
+    """Shapes of a family's tensors: of one image size, or of all that are multiples of a unit."""
 
-    def __init__(self, model: FamilyModel, width: int, height: int, dynamic: bool) -> None:
+    def __init__(self, model: FamilyModel, width: int, height: int, unit: int | None) -> None:
+        """
+        Args:
+            width, height: Of the image, or of an example.
+            unit: What both sides of every image are a multiple of, None = no other image than this.
+        """
         recipe = model.recipe
         self.image = torch.zeros(1, 3, height, width)
         self.downscale, self.channels = recipe.latent_downscale, recipe.latent_channels
@@ -114,12 +121,13 @@ class Sizes:
         self.image_latent = torch.zeros(1, model.image_latent_channels, *self.latent.shape[2:])
         self.image_shape: Shape = {}
         self.latent_shape: Shape = {}
-        if dynamic:
-            unit = recipe.dynamic_multiple_of
-            rows, columns = Dim("rows", min=1, max=MAX_SIDE // unit), Dim("columns", min=1, max=MAX_SIDE // unit)
-            self.image_shape = {2: unit * rows, 3: unit * columns}
-            cells = unit // self.downscale
-            self.latent_shape = {2: cells * rows, 3: cells * columns}
+        if unit is not None:
+            # Less than this would be one cell somewhere, which the exporter takes for a size of its own.
+            least = _LEAST_FREE_SIDE // unit if recipe.any_size else 1
+            rows, columns = (Dim(name, min=least, max=MAX_SIDE // unit) for name in ("rows", "columns"))
+            self.image_shape = {2: rows, 3: columns} if unit == 1 else {2: unit * rows, 3: unit * columns}
+            if cells := unit // self.downscale:  # none: latents are no inputs of such a graph
+                self.latent_shape = {2: rows, 3: columns} if cells == 1 else {2: cells * rows, 3: cells * columns}
 
     def condition_shapes(self, conditions: Mapping[str, Tensor]) -> dict[str, Shape]:
         """Further pictures and masks are as large as the picture, everything else has a fixed shape."""

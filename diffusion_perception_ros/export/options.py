@@ -80,6 +80,23 @@ def check_options(recipe: Recipe, options: ExportOptions) -> None:
         )
 
 
+def default_size(recipe: Recipe) -> tuple[int, int] | None:
+    """The size that a family is exported with unless another is asked for; None = one graph that keeps the aspect."""
+    if recipe.fixed_size is not None or recipe.keep_aspect:
+        return recipe.fixed_size
+    return recipe.resolution, recipe.resolution
+
+
+def dynamic_unit(recipe: Recipe, is_fused: bool, noise: Noise) -> int:
+    """What the sides of a graph for all sizes are multiples of.
+
+    One pixel where the network takes any size. Where noise is an input, its size has to follow from the image's.
+    """
+    if not recipe.any_size:
+        return recipe.dynamic_multiple_of
+    return 1 if is_fused and noise.kind in ("none", "zeros") else recipe.latent_downscale
+
+
 def choose_noise(recipe: Recipe, options: ExportOptions) -> Noise:
     """What the graphs start from.
 

@@ -60,8 +60,6 @@ class CatalogueEntry(_Strict):
     """Gives the parts that the checkpoint lacks."""
     gigabytes: float = Field(gt=0)
     """About; the hub gives the exact size before the download begins."""
-    size: tuple[int, int]
-    """Width and height of the graph that `fetch` exports unless told otherwise."""
     steps: int = Field(default=1, ge=1)
     settings: dict[str, str] = Field(default_factory=dict)
     """The family's own settings."""

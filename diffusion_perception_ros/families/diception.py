@@ -105,6 +105,7 @@ def _recipe(task: str, output: Output, data: str) -> Recipe:
         caveat=_CAVEATS.get(task, ""),
         resolution=768,
         keep_aspect=False,
+        interpolation="bilinear_antialias",
         multiple_of=16,
         latent_statistic="sample",
         latent_channels=16,

@@ -133,6 +133,9 @@ def _recipe(task: str, repository: str, training_data: str, output: Output, vari
         caveat=_NORMALS_CAVEAT if task == "normals" else "",
         base=BASE,
         resize_dtype="uint8",
+        interpolation="bilinear_antialias",
+        restore="bilinear_antialias",
+        any_size=variant != "dpt",
         multiple_of=32 if variant == "dpt" else 8,  # the head doubles the U-Net's features, which are halved twice
         network_inputs=("image",),
         timestep=1,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.autoencoder import Autoencoder
@@ -42,6 +44,8 @@ class LatentUNet(FamilyModel):
         self.class_labels: Tensor | None
         self.register_buffer("text", text)
         self.register_buffer("class_labels", class_labels)
+        meet_at_any_size(unet)
+        replace_upsamplers(autoencoder)
 
     @property
     def image_latent_channels(self) -> int:
@@ -65,6 +69,42 @@ class LatentUNet(FamilyModel):
             return_dict=False,
         )
         return output[0]  # type: ignore[no-any-return]
+
+
+_NEVER_EVEN = 20
+"""Halvings after which no latent could be enlarged again without a remainder: diffusers then tells every level of the
+U-Net the size that it has to meet."""
+
+
+class _Enlarge(nn.Module):
+    """diffusers' `Upsample2D` without the comparisons of sizes, each of which would bind an exported graph to some."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, hidden_states: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(B, C, h, w) → (B, C', H, W), H and W the `output_size`, by default twice as large."""
+        if output_size is None:
+            enlarged = F.interpolate(hidden_states, scale_factor=2.0, mode="nearest")
+        else:
+            enlarged = F.interpolate(hidden_states, size=output_size, mode="nearest")
+        return self.conv(enlarged)  # type: ignore[no-any-return]
+
+
+def meet_at_any_size(unet: UNet2DConditionModel) -> None:
+    """Lets a U-Net, and one graph of it, take latents of any size, as diffusers does for each size by itself."""
+    unet.num_upsamplers = _NEVER_EVEN
+    replace_upsamplers(unet)
+
+
+def replace_upsamplers(network: nn.Module) -> None:
+    """Changes a network of diffusers in place; its numbers and the names of its weights stay the same."""
+    for module in network.modules():
+        upsamplers = getattr(module, "upsamplers", None)
+        for number, upsampler in enumerate(upsamplers or ()):
+            if isinstance(upsampler, Upsample2D) and upsampler.name == "conv" and upsampler.interpolate:
+                upsamplers[number] = _Enlarge(upsampler.conv)
 
 
 def unet_channels(recipe: Recipe) -> dict[str, int]:

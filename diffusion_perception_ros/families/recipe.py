@@ -48,14 +48,18 @@ class Recipe:
     """False: the publisher stretches every picture to `resolution` x `resolution`."""
     resize_dtype: Literal["float32", "uint8"] = "float32"
     """Type of the picture while the publisher's code resizes it: `uint8` rounds the resized pixels."""
-    interpolation: Literal["linear", "area", "cubic", "lanczos"] = "area"
-    """How our runtime resizes (`inference.card.InputSize`); the publishers' bilinear filter is antialiased."""
+    interpolation: Literal["linear", "area", "cubic", "lanczos", "bilinear_antialias", "nearest_exact"] = "area"
+    """How the publisher resizes images (`inference.card.InputSize`)."""
+    restore: Literal["linear", "bilinear_antialias", "nearest_exact"] = "linear"
+    """How the publisher gives the maps the image's size again."""
     multiple_of: int = 8
     """Sides that the network can take at all: those of the latent are whole numbers."""
     largest_side: int | None = None
     """Where the network's positions end, None = nowhere."""
     dynamic_multiple_of: int = 64
     """Sides for which one graph serves all sizes: every level of the U-Net halves without a remainder."""
+    any_size: bool = False
+    """The levels of the network meet at every size: one graph takes the very sizes that the publisher's code makes."""
 
     latent_statistic: Literal["mean", "sample"] = "mean"
     """What the published code takes from the VAE's posterior. We always take the mean: it needs no random number."""

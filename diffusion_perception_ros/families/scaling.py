@@ -87,7 +87,7 @@ def _recipe(task: str, training_data: str, output: Output) -> Recipe:
         outputs=(output,),
         resolution=512,
         fixed_size=(512, 512),
-        interpolation="linear",
+        interpolation="nearest_exact",
         multiple_of=16,
         latent_channels=_VAE_CHANNELS * len(LABELS[task]),
         latents=len(LABELS[task]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -22,12 +22,14 @@ from diffusion_perception_ros.inference.card import (
     NormalsOutput,
     Output,
     PictureOutput,
+    Placement,
     SemanticOutput,
 )
 from diffusion_perception_ros.inference.map_maker import MapMaker
 from diffusion_perception_ros.inference.native import Native
 from diffusion_perception_ros.inference.output_memory import OutputMemory
 from diffusion_perception_ros.inference.postprocess import ClassScores, Size, flow_map, unit_range_map
+from diffusion_perception_ros.inference.resampling import resample
 from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
@@ -48,6 +50,7 @@ class Decoder:
             native: Does the per-pixel work; None = NumPy and OpenCV do.
         """
         self._maps = MapMaker(card, native)
+        self._input = card.input.size
         self._labels = card.labels
         self._depth = _output(card, DepthOutput)
         self._normals = _output(card, NormalsOutput)
@@ -81,7 +84,6 @@ class Decoder:
         tensors: Mapping[str, FloatTensor],
         tasks: Set[str],
         size: Size,
-        input_size: Size,
         intrinsics: Intrinsics | None,
         confidence: Mapping[str, FloatImage] | None = None,
         memory: OutputMemory | None = None,
@@ -92,14 +94,16 @@ class Decoder:
             tensors: What `tensors_for(tasks)` named, (C, h, w) each.
             tasks: What to put into the prediction.
             size: Width and height of the image, and of every map of the prediction.
-            input_size: Width and height of the graph's input.
             intrinsics: Of the image, if known.
             confidence: (h, w) in [0, 1] by task, from the samples of an ensemble. A model's own comes first.
             memory: Where the maps are written, None = new memory.
         """
         prediction = Prediction()
         memory = memory or OutputMemory()
-        spread = confidence or {}
+        placed = self._input.placement(*size)
+        input_size = min(placed.graph[0], placed.image[0]), min(placed.graph[1], placed.image[1])
+        tensors = {name: self._restored(tensor, placed, size) for name, tensor in tensors.items()}
+        spread = {task: cut_to_image(values, placed) for task, values in (confidence or {}).items()}
         scores = None
         if self._semantic and self._semantic.tensor in tensors:
             scores = self._maps.scores(self._logits(self._semantic, tensors))
@@ -134,6 +138,14 @@ class Decoder:
             if output.task in tasks:
                 setattr(prediction, output.task, _decoded(output, tensors[output.tensor], size, input_size))
         return prediction
+
+    def _restored(self, tensor: FloatTensor, placed: Placement, size: Size) -> FloatTensor:
+        """(C, h, w) of the whole graph's input → of the image alone, in its size where the publisher does it first."""
+        tensor = cut_to_image(tensor, placed)
+        if self._input.restore == "linear" or tensor.shape[:0:-1] == size:
+            return tensor
+        planes = cast(FloatImage, tensor.transpose(1, 2, 0))
+        return np.ascontiguousarray(resample(planes, *size, self._input.restore).transpose(2, 0, 1))
 
     def _logits(self, semantic: SemanticOutput, tensors: Mapping[str, FloatTensor]) -> FloatTensor:
         tensor = tensors[semantic.tensor]
@@ -170,6 +182,16 @@ class Decoder:
 
     def _sky_mask(self, scores: ClassScores, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         return np.isin(_resize_nearest(scores.winner, shape[1], shape[0]), list(self._sky))
+
+
+def cut_to_image(values: FloatTensor, placed: Placement) -> FloatTensor:
+    """(..., h, w) of the graph's input → the part that the image has of it."""
+    if placed.image[0] >= placed.graph[0] and placed.image[1] >= placed.graph[1]:
+        return values
+    height, width = values.shape[-2:]
+    columns = max(1, round(width * placed.image[0] / placed.graph[0])) if placed.image[0] < placed.graph[0] else width
+    rows = max(1, round(height * placed.image[1] / placed.graph[1])) if placed.image[1] < placed.graph[1] else height
+    return values[..., :rows, :columns]
 
 
 def _output(card: ModelCard, kind: type[_Output]) -> _Output | None:

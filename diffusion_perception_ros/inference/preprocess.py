@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import ImageInput
+from diffusion_perception_ros.inference.card import ImageInput, InputSize
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.inference.native import Native
+from diffusion_perception_ros.inference.resampling import resample
 from diffusion_perception_ros.inference.tensor import FloatTensor
-from diffusion_perception_ros.sample import UInt8Image
+from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
 _INTERPOLATION = {
@@ -61,22 +62,23 @@ class Preprocessor:
 
     def __call__(self, rgb: UInt8Image) -> FloatTensor:
         """(H, W, 3) uint8 → (1, 3, h, w) float32, (pixel / 255 - mean) / std."""
-        height, width = rgb.shape[:2]
-        out_width, out_height = self._size.size_for(width, height)
-        interpolation = _INTERPOLATION[self._size.interpolation]
-        if interpolation == cv2.INTER_AREA and (out_width > width or out_height > height):
-            interpolation = cv2.INTER_LINEAR
+        (out_width, out_height), size = self._size.placement(rgb.shape[1], rgb.shape[0])
         if self._tensor.shape[2:] != (out_height, out_width):
             self._tensor = np.empty((1, 3, out_height, out_width), np.float32)
-        if self._native is not None and interpolation == cv2.INTER_AREA and _is_native(rgb, out_width, out_height):
+        is_whole = size == (out_width, out_height) and self._size.interpolation == "area"
+        if self._native is not None and is_whole and _is_native(rgb, out_width, out_height):
             self._native.shrink_image(rgb, self._scale, self._shift, self._tensor[0])
             return self._tensor
-        if (out_width, out_height) != (width, height):
-            rgb = cast(UInt8Image, cv2.resize(rgb, (out_width, out_height), interpolation=interpolation))
-        for channel, plane in enumerate(cv2.split(rgb)):
-            target = self._tensor[0, channel]
+        image = _resized(rgb, size, self._size)[:out_height, :out_width]
+        rows, columns = image.shape[:2]
+        for channel, plane in enumerate(cv2.split(image)):
+            target = self._tensor[0, channel, :rows, :columns]
             np.multiply(plane, self._scale[channel], out=target)
             np.add(target, self._shift[channel], out=target)
+        if columns < out_width:
+            self._tensor[..., :rows, columns:] = self._tensor[..., :rows, columns - 1 : columns]
+        if rows < out_height:
+            self._tensor[..., rows:, :] = self._tensor[..., rows - 1 : rows, :]
         return self._tensor
 
 
@@ -85,3 +87,20 @@ def _is_native(rgb: UInt8Image, out_width: int, out_height: int) -> bool:
     height, width = rgb.shape[:2]
     is_whole = width % out_width == 0 and height % out_height == 0
     return rgb.strides[1:] == (3, 1) and not is_whole and out_width < width and out_height < height
+
+
+def _resized(rgb: UInt8Image, size: tuple[int, int], rule: InputSize) -> UInt8Image | FloatImage:
+    """The image with `size` (width, height): bytes, or floats of 0 to 255 where they are not to be rounded."""
+    height, width = rgb.shape[:2]
+    if size == (width, height):
+        return rgb
+    if rule.interpolation == "bilinear_antialias" or rule.interpolation == "nearest_exact":
+        resized = resample(rgb, *size, rule.interpolation)
+        return np.rint(resized, out=resized) if rule.round_pixels else resized
+    interpolation = _INTERPOLATION[rule.interpolation]
+    if interpolation == cv2.INTER_AREA and (size[0] > width or size[1] > height):
+        # OpenCV's area is not one where a side grows: first shrink the other side, then enlarge this one.
+        smaller = min(size[0], width), min(size[1], height)
+        rgb = cast(UInt8Image, cv2.resize(rgb, smaller, interpolation=cv2.INTER_AREA))
+        interpolation = cv2.INTER_LINEAR
+    return cast(UInt8Image, cv2.resize(rgb, size, interpolation=interpolation))

@@ -85,7 +85,7 @@ class ModelRunner:
         tensors, confidence, latents = self._infer(inputs, input_size, request, view.latents)
         inferred = time.perf_counter()
         size = view.rgb.shape[1], view.rgb.shape[0]
-        prediction = self._decoder(tensors, request.tasks, size, input_size, view.intrinsics, confidence, view.memory)
+        prediction = self._decoder(tensors, request.tasks, size, view.intrinsics, confidence, view.memory)
         prediction.timings = {
             "preprocess": preprocessed - start,
             "inference": inferred - preprocessed,
@@ -111,7 +111,6 @@ class ModelRunner:
         inputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         preprocessed = time.perf_counter()
         names = self._decoder.tensors_for(set().union(*(request.tasks for _, request in pairs)))
-        image = inputs[self._card.input.tensor]
         tensors = self._network.sample(inputs, None, names)[0] if names else {}
         for name, tensor in tensors.items():
             self._check_shape(name, tensor, len(pairs))
@@ -121,8 +120,7 @@ class ModelRunner:
             decoding = time.perf_counter()
             own = {name: tensors[name][index] for name in self._decoder.tensors_for(request.tasks)}
             size = view.rgb.shape[1], view.rgb.shape[0]
-            input_size = image.shape[3], image.shape[2]
-            prediction = self._decoder(own, request.tasks, size, input_size, view.intrinsics, memory=view.memory)
+            prediction = self._decoder(own, request.tasks, size, view.intrinsics, memory=view.memory)
             prediction.timings = {
                 "preprocess": (preprocessed - start) / len(pairs),
                 "inference": inferred - preprocessed,

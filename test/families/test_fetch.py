@@ -18,7 +18,7 @@ from hub_server import COMMIT, TOKEN, Hub, Repo, running_hub
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.export.exporter import ExportOptions, check_options
+from diffusion_perception_ros.export.options import ExportOptions, check_options, default_size
 from diffusion_perception_ros.families import family_module
 from diffusion_perception_ros.families.catalogue import find_entry, read_catalogue
 from diffusion_perception_ros.inference.backends.mixed_precision import convert_precision, overflowing_nodes
@@ -111,7 +111,7 @@ def test_the_catalogue_says_what_the_recipes_say(name: str) -> None:
         recipe.licence.gated,
     )
     assert entry.quantity == recipe.outputs[0].quantity
-    check_options(recipe, ExportOptions(name, entry.checkpoint.id, size=entry.size, steps=entry.steps))
+    check_options(recipe, ExportOptions(name, entry.checkpoint.id, size=default_size(recipe), steps=entry.steps))
 
 
 def test_list_available(capsys: pytest.CaptureFixture[str]) -> None:
