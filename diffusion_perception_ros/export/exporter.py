@@ -72,6 +72,8 @@ def export_family(
             graph disagrees with PyTorch.
     """
     check_options(model.recipe, options)
+    if options.is_fused:
+        model.check_fused()
     noise = choose_noise(model.recipe, options)
     sampler = None if options.is_fused else sampler_fields(model, options, noise)
     unit = None if options.size is not None else dynamic_unit(model.recipe, options.is_fused, noise)

@@ -184,6 +184,13 @@ class FamilyModel(nn.Module, ABC):
         """The fused single step: picture → outputs."""
         return self.with_latent(image, noise, **conditions)[0]
 
+    def check_fused(self) -> None:
+        """Whether a single step gives something.
+
+        Raises:
+            InputError: it does not.
+        """
+
     def example_conditions(self, width: int, height: int) -> dict[str, Tensor]:
         """Further inputs of the stages and of `forward`, by name, with an example for a picture of this size."""
         return {}

@@ -138,7 +138,7 @@ def test_tasks_do_not_share_their_noise(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("objective", "scheduler"),
     [
-        ({"kind": "multi_step", "prediction_type": "epsilon", "num_inference_steps": 3}, "ddim"),
+        ({"kind": "multi_step", "prediction_type": "v_prediction", "num_inference_steps": 3}, "ddim"),
         ({"kind": "flow_matching", "num_inference_steps": 2}, "euler_flow"),
     ],
 )
@@ -160,6 +160,15 @@ def test_several_steps_become_three_graphs(tmp_path: Path, objective: dict[str, 
     image = np.ascontiguousarray(collate([sample]).image.numpy())
     (depth,) = session.run(["depth"], {"image": image, "noise": np.ascontiguousarray(noise)})
     np.testing.assert_allclose(one.depth_relative, np.clip((depth[0, 0] + 1) / 2, 0, 1), atol=1e-3)
+
+
+def test_one_step_of_a_noise_prediction_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = write_backbone_checkpoint(
+        tmp_path / "checkpoint", ["depth"], kind="multi_step", prediction_type="epsilon"
+    )
+    arguments = ["export", "native", "--checkpoint", str(checkpoint), "-o", str(tmp_path / "model"), "--steps", "1"]
+    assert main(arguments) == 2
+    assert "which in a single step from pure noise leaves nothing of the annotation" in capsys.readouterr().err
 
 
 def test_contradictions_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

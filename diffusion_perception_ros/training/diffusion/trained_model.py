@@ -41,6 +41,8 @@ from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, MOS
 
 CONDITIONS = {"flow": "second_image", "mask": "points", "amodal": "prompt_mask"}
 """Task → the graph's input that it is shown besides the picture; also the field of the card."""
+_LEAST_SIGNAL = 0.01
+"""Share of the clean latent that the noisiest one must have for a prediction of the noise to say something of it."""
 _PICTURE_RANGE = (-1.0, 1.0)
 _COLOURS = ("semantic", "entity", "pose")
 """Tasks whose outputs are RGB in [0, 1]."""
@@ -142,6 +144,14 @@ class TrainedModel(NativeModel):
         elif self.recipe.prediction_type == "epsilon":
             clean = (noisy_latent - math.sqrt(1 - self._signal**2) * prediction) / self._signal
         return clean.clamp(-1.0, 1.0) if self._objective.scheduler.config.clip_sample else clean
+
+    def check_fused(self) -> None:
+        """See `FamilyModel`."""
+        if self.recipe.prediction_type == "epsilon" and self._signal < _LEAST_SIGNAL:
+            raise InputError(
+                "this network predicts the noise, which in a single step from pure noise leaves nothing of the "
+                "annotation: give more --steps, or train with 'prediction_type: v_prediction' or 'sample'"
+            )
 
     def decode(self, latent: Tensor) -> tuple[Tensor, ...]:
         """See `FamilyModel`."""
