@@ -17,13 +17,20 @@ class Mixture(Sequence[Sample]):
 
     Args:
         parts: the datasets, each with at least one sample.
+        sizes: (width, height) that the samples of each are to be resized to; None where it does not matter.
         weights: share of each in an epoch, in any unit; None for a part's own length. An epoch always has as many
             samples as all parts together: parts with less weight than length are seen in part, the others several
             times.
     """
 
-    def __init__(self, parts: Sequence[Sequence[Sample]], weights: Sequence[float | None] | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Sequence[Sample]],
+        weights: Sequence[float | None] | None = None,
+        sizes: Sequence[tuple[int, int] | None] | None = None,
+    ) -> None:
         self.parts = list(parts)
+        self.sizes = list(sizes or [None] * len(self.parts))
         self._weights = list(weights or [None] * len(self.parts))
         self._ends = list(itertools.accumulate(len(part) for part in self.parts))
 
@@ -31,20 +38,30 @@ class Mixture(Sequence[Sample]):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        number = self._part_of(index)
+        return self.parts[number][index - self._ends[number] + len(self.parts[number])]
+
+    def size_of(self, index: int) -> tuple[int, int] | None:
+        """The size of the part that a sample belongs to."""
+        return self.sizes[self._part_of(index)]
+
+    def _part_of(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"the mixture has {len(self)} samples, asked for number {index}")
-        number = bisect.bisect_right(self._ends, index)
-        return self.parts[number][index - self._ends[number] + len(self.parts[number])]
+        return bisect.bisect_right(self._ends, index)
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Samples of every part."""
         return tuple(len(part) for part in self.parts)
 
-    def order(self, rng: np.random.Generator, lengths: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+    def order(
+        self, rng: np.random.Generator, lengths: Sequence[int] | None = None, run: int = 1
+    ) -> npt.NDArray[np.int64]:
         """Indices of one epoch.
 
         Args:
+            run: so many after each other are of one part, where parts have sizes of their own: a batch has one size.
             rng: the order follows from its state alone.
             lengths: how many samples of each part to draw from, for an epoch that began when there were fewer.
         """
@@ -54,7 +71,13 @@ class Mixture(Sequence[Sample]):
         picks = [
             start + _cycled(rng, length, count) for start, length, count in zip(starts, lengths, counts, strict=True)
         ]
-        return rng.permutation(np.concatenate(picks))
+        if run == 1 or not any(self.sizes):
+            return rng.permutation(np.concatenate(picks))
+        runs = [part[: len(part) // run * run].reshape(-1, run) for part in picks]
+        together = np.concatenate(runs)
+        if not len(together):  # less than one batch of every part
+            return rng.permutation(np.concatenate(picks))
+        return np.concatenate(list(rng.permutation(together)))
 
     def _counts(self, lengths: Sequence[int]) -> list[int]:
         """Samples of every part in an epoch, by largest remainder."""

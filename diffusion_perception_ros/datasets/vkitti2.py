@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from diffusion_perception_ros.datasets.augment import crop_sample
 from diffusion_perception_ros.datasets.class_names import vkitti2_semantic
 from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.datasets.folder import read_depth
@@ -26,6 +27,8 @@ from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample
 
 
 CENTIMETRE = 0.01
+BENCHMARK_SIZE = (1216, 352)
+"""Width and height of KITTI's benchmark images."""
 SKY = 65534.5 * CENTIMETRE
 """Metres, from which on it is sky: the highest value that 16 bits hold."""
 
@@ -37,15 +40,23 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         root: folder that holds `Scene01` …
         scenes: only these, such as `Scene01`; Lotus validates on Scene01 and trains on the others.
         variations: only these, such as `clone` or `rain`.
+        benchmark_crop: the 1216 x 352 pixels in the middle of the lower edge, which the papers and KITTI's benchmark
+            take.
+        far: metres from which on everything counts as sky (+Inf), as the papers do with 80.
 
     Raises:
         InputError: no pictures there, or none of these scenes and variations.
     """
 
     def __init__(
-        self, root: Path | str, scenes: Sequence[str] | None = None, variations: Sequence[str] | None = None
+        self,
+        root: Path | str,
+        scenes: Sequence[str] | None = None,
+        variations: Sequence[str] | None = None,
+        benchmark_crop: bool = False,
+        far: float | None = None,
     ) -> None:
-        self.root = Path(root)
+        self.root, self._benchmark_crop, self._far = Path(root), benchmark_crop, far
         frames = sorted(self.root.glob("Scene*/*/frames/rgb/Camera_*/rgb_*.jpg"))
         self._frames = [
             frame
@@ -77,6 +88,8 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         is_sky = stored >= SKY
         surfaces = np.where(is_sky, np.float32(np.nan), stored)
         depth = check_depth(surfaces, rgb.shape, str(_sibling(frame, "depth", "depth")))
+        if self._far is not None:
+            is_sky = is_sky | (depth >= self._far)
         sample.depth = np.where(is_sky, np.float32(np.inf), depth)
         classes = _sibling(frame, "classSegmentation", "classgt")
         if classes.is_file():
@@ -87,7 +100,7 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         if instances.is_file():
             sample.instances = read_mask(instances, rgb.shape).astype(np.uint16)
         self._add_flow(sample, frame)
-        return sample
+        return _benchmark_crop(sample) if self._benchmark_crop else sample
 
     def _add_flow(self, sample: Sample, frame: Path) -> None:
         """With the picture before, where both are there."""
@@ -106,6 +119,13 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         key = int(frame.stem.split("_")[1]), int(frame.parent.name.split("_")[1])
         values = self._cameras[path].get(key)
         return None if values is None else Intrinsics(shape[1], shape[0], *values)
+
+
+def _benchmark_crop(sample: Sample) -> Sample:
+    """The lower middle of an image; all of it where it is smaller."""
+    height, width = sample.rgb.shape[:2]
+    columns, rows = min(BENCHMARK_SIZE[0], width), min(BENCHMARK_SIZE[1], height)
+    return crop_sample(sample, (width - columns) // 2, height - rows, columns, rows)
 
 
 def read_flow(path: Path) -> FloatImage:

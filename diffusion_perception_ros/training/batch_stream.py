@@ -47,7 +47,7 @@ class BatchStream:
     Args:
         open_dataset: opens the samples; called again at every epoch, so that new data is found.
         batch_size: samples per batch of this process.
-        sizes: (width, height) choices; every batch draws one.
+        sizes: (width, height) choices; every batch draws one, unless it is of a source with a size of its own.
         rank, world: this process takes every `world`-th sample of the common order.
     """
 
@@ -75,9 +75,10 @@ class BatchStream:
         lengths = tuple(self._position.lengths) or dataset.lengths
         stride = self._batch_size * self._world
         while True:
-            order = dataset.order(np.random.default_rng([self._seed, epoch]), lengths)
+            order = dataset.order(np.random.default_rng([self._seed, epoch]), lengths, run=stride)
             while start + stride <= max(len(order), stride):
-                size = self._sizes[int(np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes)))]
+                number = int(np.random.default_rng([self._seed, epoch, start]).integers(len(self._sizes)))
+                size = dataset.size_of(int(order[start % len(order)])) or self._sizes[number]
                 picks = start + self._rank + np.arange(self._batch_size) * self._world
                 samples = [self._augmented(dataset, order, epoch, int(pick), size) for pick in picks]
                 start += stride

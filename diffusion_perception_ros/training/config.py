@@ -56,7 +56,7 @@ class DataConfig(_Strict):
 
 
 class OptimiserConfig(_Strict):
-    """Linear warm-up and cosine decay."""
+    """Linear warm-up, then decay."""
 
     kind: Literal["adamw", "muon"] = "adamw"
     """`muon`: see `training/muon.py`; learns more from the same pictures, at some percent more time per step."""
@@ -65,11 +65,17 @@ class OptimiserConfig(_Strict):
     betas: tuple[float, float] = (0.9, 0.98)
     """Of AdamW, which `muon` uses for biases and norms."""
     warmup_steps: int = Field(default=100, ge=0)
+    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    """Of the learning rate: `cosine` to nearly nothing at the end of the budget, `exponential` to a hundredth,
+    `constant`: none."""
+    decay_steps: int | None = Field(default=None, gt=0)
+    """Of `exponential`: steps after which the hundredth is reached and kept; default: at the end."""
     clip_norm: float = Field(default=3.0, gt=0)
     accumulation: int = Field(default=1, gt=0)
     """Batches per optimiser step."""
     ema: float = Field(default=0.998, ge=0, lt=1)
-    """Decay of the averaged weights, which are the ones that are validated and exported."""
+    """Decay of the averaged weights, which are the ones that are validated and exported. 0: no average, those of the
+    last step."""
     rates: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Beginning of parameter names → factor of the learning rate; the longest beginning that fits counts. 0: frozen.
     Those of a pre-trained encoder begin with `pretrained.stages.N`, N from 0 (stem) to 7."""
@@ -92,7 +98,8 @@ class RunConfig(_Strict):
     compile: bool = False
     """`torch.compile` the network, once per size of picture: minutes at the start, a quarter less time afterwards."""
     fully_shard: bool = False
-    """Several processes share one copy of parameters, gradients and moments (FSDP2), for full-size networks."""
+    """Several processes share one copy of parameters, gradients and moments (FSDP2), for full-size networks. One
+    process has all of them, and this changes nothing."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 = all cores."""
     checkpoint_minutes: float = Field(default=3.0, gt=0)
@@ -141,6 +148,8 @@ class DiffusionNetwork(_Strict):
     the features of a U-Net of four blocks, from random weights (GenPercept, arXiv:2403.06090, Sec. 3.4)."""
     head_width: int = Field(default=256, ge=4, multiple_of=2)
     """Channels of the `dpt` head."""
+    posterior: Literal["mean", "sample"] = "mean"
+    """With `pretrained`, in training: what is taken of the autoencoder's posterior; `sample` as Lotus does."""
     gradient_checkpointing: bool = False
     """Less memory for more time."""
 

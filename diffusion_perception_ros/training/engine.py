@@ -12,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
-from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.config import OptimiserConfig, TrainingConfig
 from diffusion_perception_ros.training.muon import Muon
@@ -47,7 +46,7 @@ class Engine:
         """Takes up a network, with the weights and the optimiser's moments of a checkpoint folder if there is one.
 
         Raises:
-            InputError: a checkpoint that is damaged or of another network; shards asked for in a single process.
+            InputError: a checkpoint that is damaged or of another network.
         """
         self.scored = copy.deepcopy(network).to(self.device).requires_grad_(False).eval()
         if checkpoint is not None:
@@ -56,7 +55,7 @@ class Engine:
         self._averaged = self.scored
         if self._run.compile:
             network.compile(dynamic=False)  # the copy to be scored stays as it is: it sees pictures of any size
-        if self._run.fully_shard:
+        if self._run.fully_shard and self.accelerator.num_processes > 1:
             self._shard(network)
         else:
             self.network, self.optimiser = self.accelerator.prepare(network, _optimiser(network, self._settings))
@@ -66,8 +65,6 @@ class Engine:
 
     def _shard(self, network: nn.Module) -> None:
         """The averaged weights are sharded like the trained ones, and scored in a whole copy."""
-        if self.accelerator.num_processes == 1:
-            raise InputError("run.fully_shard needs several processes: start them with torchrun, or leave it out")
         self._averaged = copy.deepcopy(self.scored)
         for copied in (network.to(self.device), self._averaged):
             shard(copied, self.bf16)

@@ -14,11 +14,13 @@ from diffusion_perception_ros.training.config import OptimiserConfig, RunConfig
 
 _FINAL_RATE = 0.005
 """Share of the learning rate that is left at the end of the cosine."""
+_EXPONENTIAL_RATE = 0.01
+"""The same of the exponential decay: `final_ratio` of Marigold, GenPercept and E2E-FT."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up over steps, cosine decay over the budget, be it steps or minutes."""
+    """Linear warm-up over steps, decay over the budget, be it steps or minutes."""
 
     run: RunConfig
     optimiser: OptimiserConfig
@@ -32,8 +34,19 @@ class Schedule:
     def learning_rate(self, step: int, seconds: float) -> float:
         """For the step that comes after `step` steps."""
         warm_up = min(1.0, (step + 1) / max(1, self.optimiser.warmup_steps))
+        return self.optimiser.learning_rate * warm_up * self._decay(step, seconds)
+
+    def _decay(self, step: int, seconds: float) -> float:
+        """Share of the learning rate that is left."""
+        match self.optimiser.decay:
+            case "constant":
+                return 1.0
+            case "exponential":
+                steps = self.optimiser.decay_steps
+                used = self.progress(step, seconds) if steps is None else min(1.0, step / steps)
+                return float(_EXPONENTIAL_RATE**used)
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
-        return self.optimiser.learning_rate * warm_up * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
+        return _FINAL_RATE + (1 - _FINAL_RATE) * cosine
 
     def average_decay(self, step: int) -> float:
         """Decay of the averaged weights; short at the start, so that they do not remember the initial ones."""

@@ -33,6 +33,8 @@ class _Source(BaseModel):
 
     weight: float | None = Field(default=None, gt=0)
     """Share of the samples of an epoch, next to the other sources' weights; default: the number of its samples."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the network's input for this source, in place of `data.sizes`; its batches are its own."""
 
 
 class Shards(_Source):
@@ -88,6 +90,10 @@ class VirtualKitti2(_Source):
     path: Path
     scenes: tuple[str, ...] | None = None
     variations: tuple[str, ...] | None = None
+    benchmark_crop: bool = False
+    """Only the 1216 x 352 pixels in the middle of the lower edge."""
+    far: float | None = Field(default=None, gt=0)
+    """Metres from which on everything counts as sky."""
 
 
 class Images(_Source):
@@ -133,7 +139,9 @@ def open_sources(sources: Sequence[Any], classes: int = UNLABELLED) -> Mixture:
         InputError: one of them is missing, empty or unreadable; the message names it.
     """
     return Mixture(
-        [_KnownClasses(_open(source), classes) for source in sources], [source.weight for source in sources]
+        [_KnownClasses(_open(source), classes) for source in sources],
+        [source.weight for source in sources],
+        [source.size for source in sources],
     )
 
 
@@ -170,7 +178,9 @@ def _open(source: Any) -> Sequence[Sample]:
         case Hypersim():
             return HypersimDataset(source.path, source.split)
         case VirtualKitti2():
-            return VirtualKitti2Dataset(source.path, source.scenes, source.variations)
+            return VirtualKitti2Dataset(
+                source.path, source.scenes, source.variations, source.benchmark_crop, source.far
+            )
         case Images():
             return TaughtImages(source.path, source.teacher, source.mirror)
     raise InputError(f"{source!r} is no source of samples")

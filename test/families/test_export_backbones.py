@@ -163,9 +163,8 @@ def test_several_steps_become_three_graphs(tmp_path: Path, objective: dict[str, 
 
 
 def test_one_step_of_a_noise_prediction_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = write_backbone_checkpoint(
-        tmp_path / "checkpoint", ["depth"], kind="multi_step", prediction_type="epsilon"
-    )
+    checkpoint = tmp_path / "checkpoint"
+    write_backbone_checkpoint(checkpoint, ["depth"], kind="multi_step", prediction_type="epsilon")
     arguments = ["export", "native", "--checkpoint", str(checkpoint), "-o", str(tmp_path / "model"), "--steps", "1"]
     assert main(arguments) == 2
     assert "which in a single step from pure noise leaves nothing of the annotation" in capsys.readouterr().err

@@ -19,8 +19,8 @@ class PixelCodec(nn.Module):
         super().__init__()
         self.downscale, self.channels = factor, 3 * factor**2
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] → (N, 3 factor², H / factor, W / factor)."""
+    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → (N, 3 factor², H / factor, W / factor). There is nothing random about it."""
         return F.pixel_unshuffle(pictures, self.downscale)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -29,7 +29,8 @@ class PixelCodec(nn.Module):
 
 
 class VaeCodec(nn.Module):
-    """A frozen Stable Diffusion autoencoder. Encoding takes the mean, so that the same picture is the same latent."""
+    """A frozen Stable Diffusion autoencoder. Encoding takes the mean, so that the same image is the same latent,
+    unless it is told to draw a sample."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
@@ -43,9 +44,17 @@ class VaeCodec(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] → (N, channels, H / downscale, W / downscale)."""
-        latents: Tensor = self.vae.encode(pictures).latent_dist.mode()
+    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] → (N, channels, H / downscale, W / downscale).
+
+        Args:
+            generator: Draws a sample of the posterior; None = its mean.
+        """
+        posterior = self.vae.encode(pictures).latent_dist
+        latents: Tensor = posterior.mode()
+        if generator is not None:  # on the CPU: the same numbers on every device
+            noise = torch.randn(latents.shape, generator=generator).to(latents.device, latents.dtype)
+            latents = latents + posterior.std * noise
         return (latents - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:

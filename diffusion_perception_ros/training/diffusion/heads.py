@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -81,9 +82,9 @@ class HeadCodec(nn.Module):
             )
         self.inner, self.downscale, self.channels = codec, codec.downscale, codec.channels
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, pictures: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(N, 3, H, W) in [-1, 1] → (N, channels, H / downscale, W / downscale)."""
-        return self.inner.encode(pictures)
+        return self.inner.encode(pictures, generator)
 
     def decode(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), as they are."""

@@ -42,6 +42,10 @@ from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.lora import add_lora, merge_lora, plan_adapter
 
 
+_NOT_OF_THE_NETWORK = {"gradient_checkpointing", "experts", "head", "head_width", "posterior"}
+"""Settings that say how it is trained, or that its identity names in another way."""
+
+
 class DiffusionLearner:
     """See `learner.Learner`. Every picture of a batch trains one of the tasks, drawn at random."""
 
@@ -67,7 +71,7 @@ class DiffusionLearner:
         if settings.gradient_checkpointing:
             backbone.denoiser.enable_gradient_checkpointing()
         self.identity: dict[str, Any] = {
-            **settings.model_dump(mode="json", exclude={"gradient_checkpointing", "experts", "head", "head_width"}),
+            **settings.model_dump(mode="json", exclude=_NOT_OF_THE_NETWORK),
             "sees_noise": self.objective.sees_noise,
         }
         if settings.experts is not None:
@@ -106,7 +110,8 @@ class DiffusionLearner:
         """See `Learner`. Every picture of the batch gets a task of its own: no step forgets the others."""
         tasks = self._draw_tasks(batch, generator)
         annotation, conditions = self._annotated(batch, tasks, generator)
-        picture, target = self.codec.encode(batch.image), self.codec.encode(annotation.picture)
+        drawn = generator if self._settings.posterior == "sample" else None
+        picture, target = self.codec.encode(batch.image, drawn), self.codec.encode(annotation.picture, drawn)
         example = self.objective.noised(picture, target, generator)
         shown = [self.codec.encode(conditions.picture) * conditions.known] if self._conditioned else []
         said = network(torch.cat([example.inputs, *shown], 1), example.timesteps, tasks.to(picture.device))
@@ -118,7 +123,8 @@ class DiffusionLearner:
         if self._reconstructs:
             nothing = [torch.zeros_like(latent) for latent in shown]
             copied = network(torch.cat([example.inputs, *nothing], 1), example.timesteps, len(self.tasks))
-            terms["reconstruction"] = latent_loss(copied, picture, torch.ones_like(annotation.known))
+            original = picture if drawn is None else self.codec.encode(batch.image, drawn)  # another sample of it
+            terms["reconstruction"] = latent_loss(copied, original, torch.ones_like(annotation.known))
         return terms
 
     def _annotated(self, batch: Batch, tasks: Tensor, generator: torch.Generator) -> tuple[Annotation, Annotation]:
