@@ -11,16 +11,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from diffusion_perception_ros.datasets.augment import AugmentationConfig
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.safe_files import parse_yaml, read_yaml
-from diffusion_perception_ros.training.diffusion.annotations import Task
-from diffusion_perception_ros.training.diffusion.experts import ExpertsConfig
-from diffusion_perception_ros.training.diffusion.joint import TASKS as PAIR_TASKS
-from diffusion_perception_ros.training.objectives import ObjectiveConfig
-from diffusion_perception_ros.training.onestep.adaptation import AdaptationConfig
-from diffusion_perception_ros.training.onestep.encoder import EncoderName
-from diffusion_perception_ros.training.onestep.losses import LossWeights
-from diffusion_perception_ros.training.onestep.network import MULTIPLE
 from diffusion_perception_ros.training.self_improvement import SelfImprovementConfig
-from diffusion_perception_ros.training.sources import Sources
+from diffusion_perception_ros.training.settings.names import MULTIPLE, PAIR_TASKS, EncoderName, Task
+from diffusion_perception_ros.training.settings.objective import ObjectiveConfig
+from diffusion_perception_ros.training.settings.parts import AdaptationConfig, ExpertsConfig, LossWeights
+from diffusion_perception_ros.training.settings.sources import Sources
 from diffusion_perception_ros.world.labels import CLASS_ID
 
 

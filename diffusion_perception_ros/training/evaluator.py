@@ -14,8 +14,8 @@ from diffusion_perception_ros.training.batches import Batch, whole_images
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.learner import Learner
-from diffusion_perception_ros.training.onestep.network import MULTIPLE
 from diffusion_perception_ros.training.pictures import prediction_sheet
+from diffusion_perception_ros.training.settings.names import MULTIPLE
 from diffusion_perception_ros.training.validation import validate
 
 

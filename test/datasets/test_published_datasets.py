@@ -21,7 +21,8 @@ from diffusion_perception_ros.datasets.mixture import Mixture
 from diffusion_perception_ros.datasets.vkitti2 import VirtualKitti2Dataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import UNLABELLED
-from diffusion_perception_ros.training.sources import Sources, label_counts, open_sources
+from diffusion_perception_ros.training.settings.sources import Sources
+from diffusion_perception_ros.training.sources import label_counts, open_sources
 from diffusion_perception_ros.world.labels import CLASS_ID
 
 

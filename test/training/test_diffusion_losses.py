@@ -20,7 +20,7 @@ from diffusion_perception_ros.training.diffusion.objectives import (
     make_diffusion_objective,
     multi_resolution_noise,
 )
-from diffusion_perception_ros.training.objectives import ObjectiveConfig
+from diffusion_perception_ros.training.settings.objective import ObjectiveConfig
 
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -22,18 +22,13 @@ from diffusion_perception_ros.metrics.objects import alpha_scores, keypoint_scor
 from diffusion_perception_ros.sample import JOINTS, Sample
 from diffusion_perception_ros.training.batches import Batch, collate
 from diffusion_perception_ros.training.config import load_config
-from diffusion_perception_ros.training.diffusion.annotations import (
-    FLOW_LIMIT,
-    TASKS,
-    annotate,
-    emphasis,
-    estimates_of,
-)
+from diffusion_perception_ros.training.diffusion.annotations import FLOW_LIMIT, annotate, emphasis, estimates_of
 from diffusion_perception_ros.training.diffusion.drawings import JOINT_COLOURS, joints_of
 from diffusion_perception_ros.training.diffusion.learner import DiffusionLearner
 from diffusion_perception_ros.training.diffusion.losses import latent_loss
 from diffusion_perception_ros.training.diffusion.prompts import condition, draw_prompts, point_map, visible_part
 from diffusion_perception_ros.training.estimates import Estimates
+from diffusion_perception_ros.training.settings.names import TASKS
 from diffusion_perception_ros.training.trainer import Trainer
 from diffusion_perception_ros.training.validation import mean_error, validate
 from diffusion_perception_ros.world.config import TARGETS, SceneMixture, WorldConfig

@@ -11,13 +11,13 @@ from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.batches import Batch, collate
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.onestep.losses import (
-    LossWeights,
     inverse_frequency_weights,
     log_depth_target,
     multi_task_losses,
     surface_loss,
 )
 from diffusion_perception_ros.training.onestep.network import Outputs
+from diffusion_perception_ros.training.settings.parts import LossWeights
 from diffusion_perception_ros.training.validation import validate
 from diffusion_perception_ros.world.labels import LABELS
 

@@ -13,7 +13,7 @@ Every annotation is a picture (N, 3, H, W) in [-1, 1]:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +34,6 @@ from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.world.labels import LABELS
 
 
-Task = Literal["depth", "disparity", "normals", "semantic", "entity", "mask", "alpha", "pose", "flow", "amodal"]
-TASKS: tuple[str, ...] = get_args(Task)
 DRAWN = frozenset({"entity", "mask", "alpha", "pose", "flow", "amodal"})
 """Tasks whose annotations are shown as they are."""
 FLOW_LIMIT = 75 / 512

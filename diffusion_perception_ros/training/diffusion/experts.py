@@ -10,34 +10,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 
 from diffusers import DiTTransformer2DModel
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from diffusion_perception_ros.mixture_of_experts import MixtureOfExperts
-
-
-class ExpertsConfig(BaseModel):
-    """How many experts, and what they start from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    count: int = Field(default=8, ge=2)
-    """Experts in every block."""
-    per_token: int = Field(default=2, ge=1)
-    """Experts that a token uses."""
-    upcycle_from: Path | None = None
-    """Weights of the same network without experts: a safetensors file, such as `ema.safetensors` of a checkpoint."""
-    balance: float = Field(default=0.01, ge=0)
-    """Weight of the loss that keeps the experts in use (`MixtureOfExperts.imbalance`)."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> ExpertsConfig:
-        if self.per_token > self.count:
-            raise ValueError(f"per_token {self.per_token} is more than the {self.count} experts that there are")
-        return self
+from diffusion_perception_ros.training.settings.parts import ExpertsConfig
 
 
 def add_experts(transformer: DiTTransformer2DModel, settings: ExpertsConfig) -> None:

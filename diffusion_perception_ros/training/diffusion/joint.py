@@ -27,9 +27,10 @@ from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.diffusion.annotations import Annotation, annotate
 from diffusion_perception_ros.training.diffusion.codec import Codec, PixelCodec
 from diffusion_perception_ros.training.diffusion.objectives import TRAIN_STEPS
+from diffusion_perception_ros.training.settings.names import PAIR_TASKS
 
 
-TASKS = ("depth", "normals", "semantic")
+TASKS = PAIR_TASKS
 """Annotations that a labelled pair can have."""
 NEAREST, FARTHEST = 0.1, 100.0
 """Metres that the darkest and the brightest finite depth stand for, of a camera whose focal length is the width of its

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from diffusion_perception_ros.training.objectives import ObjectiveConfig
+from diffusion_perception_ros.training.settings.objective import ObjectiveConfig
 
 
 TRAIN_STEPS = 1000

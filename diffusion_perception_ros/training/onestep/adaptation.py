@@ -7,19 +7,19 @@ picture (Z. Li and D. Hoiem, "Learning without Forgetting", 2016, arXiv:1606.092
 from __future__ import annotations
 
 import copy
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from diffusion_perception_ros.training.lora import Adapter, add_lora, plan_adapter
-from diffusion_perception_ros.training.onestep.losses import LossWeights, normals_loss
+from diffusion_perception_ros.training.onestep.losses import normals_loss
 from diffusion_perception_ros.training.onestep.network import OneStepNet, Outputs
+from diffusion_perception_ros.training.settings.names import AdaptedTask
+from diffusion_perception_ros.training.settings.parts import AdaptationConfig, LossWeights
 
 
-AdaptedTask = Literal["depth", "normals", "semantic", "instances"]
 TASKS: tuple[AdaptedTask, ...] = get_args(AdaptedTask)
 
 _TERMS: dict[str, tuple[str, ...]] = {
@@ -31,20 +31,6 @@ _TERMS: dict[str, tuple[str, ...]] = {
 """Task → its terms of `LossWeights`."""
 _CLASS_ROWS = "labelling.out"
 """The layer that has a row per class (and sub-pixel)."""
-
-
-class AdaptationConfig(BaseModel):
-    """LoRA instead of all weights. The network starts from `init_from`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    share: float = Field(default=0.01, gt=0, le=1)
-    """Of the network's parameters that may be learnt."""
-    tasks: tuple[AdaptedTask, ...] = ()
-    """Of the onestep network: what the data has labels for; the other tasks stay as they were. A diffusion network
-    learns `network.tasks`."""
-    new_classes: bool = False
-    """Of the onestep network: its classes are not those that it was trained for, so their rows are learnt whole."""
 
 
 class Adaptation:

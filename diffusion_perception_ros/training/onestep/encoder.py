@@ -12,16 +12,14 @@ import importlib.util
 import math
 import pickle
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_perception_ros.errors import InputError
-
-
-EncoderName = Literal["efficientnet-lite0", "efficientnet-lite2"]
+from diffusion_perception_ros.training.settings.names import EncoderName
 
 
 class Variant(NamedTuple):

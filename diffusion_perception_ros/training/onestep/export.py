@@ -39,7 +39,6 @@ from diffusion_perception_ros.training.onestep import weights as weights_file
 from diffusion_perception_ros.training.onestep.encoder import origin
 from diffusion_perception_ros.training.onestep.network import (
     FOCAL_SCALE,
-    MULTIPLE,
     OFFSET_SCALE,
     UNSHUFFLE,
     DeployedNet,
@@ -48,6 +47,7 @@ from diffusion_perception_ros.training.onestep.network import (
 )
 from diffusion_perception_ros.training.onestep.quantisation import fold_padding, quantise
 from diffusion_perception_ros.training.readme import model_readme
+from diffusion_perception_ros.training.settings.names import MULTIPLE
 
 
 OPSET = 18

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.onestep.network import Outputs
+from diffusion_perception_ros.training.settings.parts import LossWeights
 
 
 MAX_DEPTH = 80.0
@@ -26,22 +26,6 @@ _COPLANAR = 0.01
 _MAX_STEP = 3.0
 """Log depth ratio of neighbours beyond which an untrained network's surface is cut off, against overflow."""
 _GRADIENT_STRIDES = (1, 2, 4, 8, 16)
-
-
-class LossWeights(BaseModel):
-    """Weights of the terms; a weight of 0 switches a term off."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scale_invariant: float = Field(default=1.0, ge=0)
-    metric: float = Field(default=0.3, ge=0)
-    gradient: float = Field(default=0.6, ge=0)
-    surface: float = Field(default=0.5, ge=0)
-    """Angle between the true normals and those of the predicted depth: keeps planes plane."""
-    confidence: float = Field(default=0.1, ge=0)
-    normals: float = Field(default=1.0, ge=0)
-    semantic: float = Field(default=0.35, ge=0)
-    instances: float = Field(default=0.25, ge=0)
 
 
 def multi_task_losses(

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from diffusion_perception_ros.training.onestep.encoder import EfficientNetLite, EncoderName
+from diffusion_perception_ros.training.onestep.encoder import EfficientNetLite
+from diffusion_perception_ros.training.settings.names import EncoderName
 
 
 UNSHUFFLE = 4
 """Pixels of the picture per pixel of the first level."""
-MULTIPLE = 32
 """Both sides of a picture must be multiples of this."""
 OFFSET_SCALE = 32.0
 """Pixels of the network input per unit of the instance offsets."""

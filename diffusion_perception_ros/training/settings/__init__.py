@@ -1,0 +1,1 @@
+"""Settings of a training run, as data: nothing here imports torch, diffusers or what runs with them."""
