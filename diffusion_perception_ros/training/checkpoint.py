@@ -1,11 +1,12 @@
-"""Checkpoints: a folder of safetensors and one JSON file, there as a whole or not at all."""
+"""Checkpoints: a folder of safetensors, one JSON file and their checksums, there as a whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from diffusion_perception_ros.training.sharding import like
 
 
 STATE = "checkpoint.json"
+CHECKSUMS = "SHA256SUMS"
+"""In the format of `sha256sum --check`. Checkpoints of version 0.1 before 2026-12 lack it and are not compared."""
 WEIGHTS, AVERAGED, OPTIMISER = "network.safetensors", "ema.safetensors", "optimiser.safetensors"
 ADAPTER = "adapter"
 """Key in the identity of an adapted network: its `lora.Adapter`."""
@@ -85,6 +88,8 @@ def write_checkpoint(
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
         fields = {"network": identity, **state}
         (temporary / STATE).write_text(json.dumps(fields, indent=1), encoding="utf-8")
+        sums = "".join(f"{_sha256(temporary / name)}  {name}\n" for name in (STATE, *files))
+        (temporary / CHECKSUMS).write_text(sums, encoding="utf-8")
         replaced = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(replaced, ignore_errors=True)
         if folder.exists():
@@ -101,10 +106,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Reads the state of a checkpoint folder, not yet its tensors.
 
     Raises:
-        InputError: it is not a checkpoint.
+        InputError: it is not a checkpoint, or a damaged one.
     """
     path = folder / STATE
     try:
+        compare_checksum(path)
         state = json.loads(path.read_text(encoding="utf-8"))
         return Checkpoint(folder, dict(state.pop("network")), state)
     except FileNotFoundError:
@@ -146,16 +152,49 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or damaged.
     """
+    compare_checksum(path)
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of a run folder."""
-    found = sorted((run / "checkpoints").glob(f"step_*/{STATE}"))
-    return found[-1].parent if found else None
+def compare_checksum(path: Path) -> None:
+    """Compares a file with the checksums beside it, if there are any.
+
+    Raises:
+        InputError: it is missing, or other bytes than were written.
+    """
+    try:
+        lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path.parent / CHECKSUMS} cannot be read: {error.strerror}") from error
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}.get(path.name)
+    try:
+        actual = _sha256(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if actual != expected:
+        raise InputError(f"{path} is damaged: its checksum is not that of {CHECKSUMS}")
+
+
+def latest_checkpoint(run: Path, damaged: Callable[[Path, str], None] | None = None) -> Path | None:
+    """The newest checkpoint of a run folder that is whole; `damaged` is told of newer ones, with the reason."""
+    for folder in sorted((run / "checkpoints").glob("step_*"), reverse=True):
+        try:
+            read_checkpoint(folder)
+            for name in (WEIGHTS, AVERAGED, OPTIMISER):
+                compare_checksum(folder / name)
+                with safetensors.safe_open(folder / name, framework="pt"):
+                    pass  # only its header, for checkpoints without checksums
+        except (InputError, OSError, safetensors.SafetensorError) as error:
+            if damaged:
+                damaged(folder, str(error))
+            continue
+        return folder
+    return None
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -163,10 +202,19 @@ def step_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 
 
-def prune_checkpoints(run: Path) -> None:
-    """Deletes all but the newest checkpoints."""
-    for path in sorted((run / "checkpoints").glob("step_*"))[:-_KEPT]:
+def prune_checkpoints(run: Path, damaged: Collection[Path] = ()) -> None:
+    """Deletes the damaged checkpoints, and of the others all but the newest."""
+    whole = [path for path in sorted((run / "checkpoints").glob("step_*")) if path not in damaged]
+    for path in [*damaged, *whole[:-_KEPT]]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -52,6 +52,8 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self._position = Position()
         self._best = math.inf
+        self._smoothed: dict[str, float] = {}
+        self._damaged: dict[Path, str] = {}
         self._validation_data = self._open(config.data.validation)
         self._validation_indices = evenly(len(self._validation_data), config.run.validation_samples)
         dataset = self._open_training_data()
@@ -110,9 +112,10 @@ class Trainer:
         last_checkpoint = last_validation = self.seconds
         batches = self.batches()
         source = Prefetcher(iter(batches))
-        smoothed: dict[str, float] = {}
         rate_from = (self.step, time.monotonic())
         with self._monitor, self._stop.listening():
+            for folder, reason in self._damaged.items():
+                self._monitor.say(f"{folder} is left out, an older checkpoint takes its place: {reason}")
             self._monitor.say(self._describe())
             if self.step == 0 and self.config.init_from is not None:
                 self._evaluate()  # what it starts from
@@ -126,9 +129,9 @@ class Trainer:
                         self._save()
                     losses = self.optimiser_step(source)
                     self.step += 1
-                    smoothed = {k: _SMOOTHING * smoothed.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
+                    self._smooth(losses)
                     if self.step % self.config.run.log_steps == 0:
-                        self._report(smoothed, rate_from)
+                        self._report(self._smoothed, rate_from)
                         rate_from = (self.step, time.monotonic())
             finally:
                 source.close()
@@ -143,6 +146,11 @@ class Trainer:
             if self._real is not None:
                 self._report_unreadable("real", self._real.unreadable)
         return not stop
+
+    def _smooth(self, losses: dict[str, float]) -> None:
+        """Takes the losses of a step into the running means that are logged."""
+        before = self._smoothed
+        self._smoothed = {k: _SMOOTHING * before.get(k, v) + (1 - _SMOOTHING) * v for k, v in losses.items()}
 
     def batches(self) -> BatchStream:
         """This process's training batches, from where the newest checkpoint stands."""
@@ -249,8 +257,10 @@ class Trainer:
         files = self._engine.files()
         if self._engine.accelerator.is_main_process:
             best = {"best": self._best if math.isfinite(self._best) else None}
-            if self._write(checkpoints.step_folder(self.folder, self.step), best, files):
-                checkpoints.prune_checkpoints(self.folder)
+            folder = checkpoints.step_folder(self.folder, self.step)
+            if self._write(folder, best, files):
+                checkpoints.prune_checkpoints(self.folder, self._damaged.keys() - {folder})
+                self._damaged.clear()
         self._engine.accelerator.wait_for_everyone()
 
     def _write(self, folder: Path, extra: dict[str, Any], files: dict[str, dict[str, Tensor]]) -> bool:
@@ -261,6 +271,7 @@ class Trainer:
             "seconds": self.seconds,
             "samples": self._samples_seen,
             "position": self._position.as_dict(),
+            "losses": self._smoothed,
             "class_weights": self._class_weights.tolist(),
             "validation_indices": self._validation_indices,
             "config": self.config.model_dump(mode="json"),
@@ -274,9 +285,15 @@ class Trainer:
         return True
 
     def _resume(self) -> Path | None:
-        """Takes up the state of the newest checkpoint, if there is one; the tensors are the engine's."""
-        latest = checkpoints.latest_checkpoint(self.folder)
+        """Takes up the state of the newest whole checkpoint, if there is one; the tensors are the engine's."""
+        latest = checkpoints.latest_checkpoint(self.folder, self._damaged.__setitem__)
         if latest is None:
+            if self._damaged:
+                folder, reason = next(iter(self._damaged.items()))
+                raise InputError(
+                    f"no checkpoint of {self.folder} is whole, the newest ({folder.name}) because {reason}: remove "
+                    f"{folder.parent} to start anew"
+                )
             return None
         checkpoint = checkpoints.read_checkpoint(latest)
         if checkpoint.identity != self._learner.identity:
@@ -284,15 +301,23 @@ class Trainer:
                 f"{latest} holds another network ({checkpoint.identity}) than the config asks for "
                 f"({self._learner.identity}): choose another output folder"
             )
-        state = checkpoint.state
+        try:
+            self._restore(checkpoint.state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{latest} cannot be continued: its {checkpoints.STATE} lacks or has a wrong {error}"
+            ) from error
+        return latest
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
         self._position = Position(**state["position"])
         self._best = math.inf if state["best"] is None else state["best"]
+        self._smoothed = dict(state.get("losses", {}))
         self._class_weights.copy_(torch.tensor(state["class_weights"]))  # in place: the learner holds it, too
         self._validation_indices = [
             index for index in state["validation_indices"] if index < len(self._validation_data)
         ]
-        return latest
 
     def _describe(self) -> str:
         engine = self._engine

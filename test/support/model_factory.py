@@ -5,6 +5,7 @@ The graph undoes the normalisation and then computes, from pixel values r, g, b 
 | output | value |
 |---|---|
 | `depth` | `depth="row"`: (row + 0.5) / height; `"brightness"`: mean of r, g, b; `"holes"`: that, NaN where black |
+| `depth` | `"broken"`: it fails; `"nan white"`, `"broken white"`, `"huge white"`, `"hanging white"`: see `_spoiled` |
 | `depth_confidence` | g |
 | `normals` | the constant vector `normal`, in the card's `axes` |
 | `semantic` | at half resolution, highest for the label of `LABELS` whose colour is nearest |
@@ -13,7 +14,7 @@ The graph undoes the normalisation and then computes, from pixel values r, g, b 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,34 @@ def free_the_batch(folder: Path) -> Path:
     return folder
 
 
+def _spoiled(op: Callable[..., str], kind: str, value: str, is_white: str) -> str:
+    """The same tensor, but a white image becomes NaN, makes the graph fail, ask for 256 TiB, or loop for years."""
+
+    def chosen(white: int, others: int) -> str:
+        return op("Where", [is_white, np.array([white], np.int64), np.array([others], np.int64)])
+
+    if kind == "nan":
+        return op("Where", [is_white, np.array(np.nan, np.float32), value])
+    if kind == "broken":
+        return op("Gather", [value, chosen(1 << 20, 0)], axis=1)
+    if kind == "huge":
+        memory = op("ReduceSum", [op("ConstantOfShape", [chosen(1 << 46, 1)])], keepdims=0)
+        return op("Add", [value, memory])
+    info = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["goes_on"], ["still"]), helper.make_node("Neg", ["before"], ["after"])],
+        "body",
+        [
+            info("round", TensorProto.INT64, []),
+            info("goes_on", TensorProto.BOOL, []),
+            info("before", TensorProto.FLOAT, None),
+        ],
+        [info("still", TensorProto.BOOL, []), info("after", TensorProto.FLOAT, None)],
+    )
+    trips = op("Squeeze", [chosen(1 << 50, 2)])
+    return op("Loop", [trips, "", value], body=body)
+
+
 def _graph(
     tasks: Sequence[str], depth: str, normal: Sequence[float], labels: Sequence[Label], noise: dict[str, Any] | None
 ) -> onnx.ModelProto:
@@ -166,6 +195,9 @@ def _graph(
         elif depth == "holes":
             rounded = op("Div", [op("Round", [op("Mul", [brightness, floats([1e4])])]), floats([1e4])])
             value = op("Div", [op("Mul", [rounded, rounded]), rounded])
+        elif depth.endswith(" white"):
+            is_white = op("Greater", [op("ReduceMean", [rgb], keepdims=0), np.array(0.99, np.float32)])
+            value = _spoiled(op, depth.removesuffix(" white"), brightness, is_white)
         elif depth == "broken":
             value = op("Reshape", [brightness, np.array([1, 1, 7, 7], np.int64)])
         else:

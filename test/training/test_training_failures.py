@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_rooms import toy_room, write_toy_shard
 from toy_runs import IN_TWO_PROCESSES, environment, evaluations, train_command, write_config
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.shards import ShardWriter
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.training.checkpoint import latest_checkpoint, load_weights
+from diffusion_perception_ros.training.checkpoint import latest_checkpoint, load_weights, write_checkpoint
 from diffusion_perception_ros.training.config import load_config
 from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.trainer import BEST, Trainer
@@ -112,6 +113,49 @@ def test_a_full_disk_costs_what_could_not_be_written(tmp_path: Path, data: Path)
     assert trainer.step == 1
     assert trainer.train()
     assert [record["step"] for record in evaluations(run)] == [1, 2]
+
+
+def test_a_damaged_checkpoint_costs_what_came_after_the_one_before(
+    tmp_path: Path, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And the step that is taken once more is logged with the same loss, a running mean over all steps."""
+    run = tmp_path / "run"
+    config = load_config(write_config(tmp_path / "toy.yaml", data, max_steps=4, checkpoint_minutes=1e-6))
+    Trainer(config, run).train()
+    newest = latest_checkpoint(run)
+    assert newest is not None
+    assert newest.name == "step_00000004"
+    weights = newest / "optimiser.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert Trainer(config, run).train()
+    assert re.search(r"step_00000004 is left out.*optimiser\.safetensors is damaged", capfd.readouterr().err)
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    first, second = (event.value for event in events.Scalars("loss/total") if event.step == 4)
+    assert first == second
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000003", "step_00000004"]
+
+    for folder in (run / "checkpoints").iterdir():
+        (folder / "checkpoint.json").write_text("{}")
+    with pytest.raises(InputError, match=r"no checkpoint of .* is whole, the newest \(step_00000004\)"):
+        Trainer(config, run)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", "network.safetensors", "ema.safetensors", "SHA256SUMS"])
+def test_every_flipped_bit_of_a_checkpoint_is_noticed(tmp_path: Path, name: str) -> None:
+    tensors = {"w": torch.arange(6.0)}
+    files = dict.fromkeys(("network.safetensors", "ema.safetensors", "optimiser.safetensors"), tensors)
+    write_checkpoint(tmp_path / "checkpoints" / "step_1", {"kind": "toy"}, {"step": 1}, files)
+    path = tmp_path / "checkpoints" / "step_1" / name
+    whole = path.read_bytes()
+    assert latest_checkpoint(tmp_path) == path.parent
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        assert latest_checkpoint(tmp_path) is None
+    path.write_bytes(whole[:-1])
+    assert latest_checkpoint(tmp_path) is None
 
 
 def start_in_two_processes(config: Path, run: Path) -> subprocess.Popen[str]:
