@@ -13,13 +13,16 @@ SCENES = out/experiments
 RUNS ?= $(SCENES)/runs
 SET ?=
 
-.PHONY: help setup setup-test demo test test-distros lint bench experiments clean
+.PHONY: help setup setup-test demo test test-distros lint bench faults fuzz soak experiments clean
 
 help:
 	@echo "make demo [BAG=path] [MODEL=name]  publisher, perception node and recorder over DDS, then a report"
 	@echo "make test                          linters and the whole test suite"
 	@echo "make test-distros                  docs/on_your_robot.md word by word on stand-ins for Humble and Jazzy"
 	@echo "make bench                         benchmarks, to out/bench"
+	@echo "make faults [ROWS=words]           the fault campaign, to out/faults and docs/reliability.md"
+	@echo "make fuzz [MINUTES=10 TARGETS=words]  random input for every reader of foreign bytes, to out/fuzz"
+	@echo "make soak [MINUTES=60]             one node watched for an hour, to out/soak"
 	@echo "make experiments [RUNS=dir SET=key=value]  the papers' experiments: hours; goes on where it was cut"
 	@echo "make setup                         .venv and the built workspace, which all of these make first"
 	@echo "make setup-test                    the same with PyTorch and the test tools"
@@ -49,6 +52,17 @@ lint: setup-test
 
 bench: setup
 	@.venv/bin/diffusion-perception bench
+
+# These three run the checkout's code and leave their results in out/.
+IN_TESTS = $(WORKSPACE); PYTHONPATH=test:$$PYTHONPATH .venv/bin/python -m
+faults: setup-test
+	@$(IN_TESTS) faults $(if $(ROWS),--rows '$(ROWS)',--table docs/reliability.md)
+
+fuzz: setup-test
+	@$(IN_TESTS) fuzz --minutes $(or $(MINUTES),10) $(if $(TARGETS),--targets '$(TARGETS)')
+
+soak: setup
+	@$(IN_TESTS) faults.soak --minutes $(or $(MINUTES),60)
 
 # Renders the scenes, then trains what is missing. Figures and charts are part of the repository. With more time:
 #   make experiments RUNS=runs/long SET=run.max_steps=2500

@@ -84,7 +84,10 @@ def image_intrinsics(info: Any, width: int, height: int, rectified: bool = False
         distortion_of(info)
     window = image_window(info, width, height)
     camera = Intrinsics(int(info.width) or width, int(info.height) or height, fx, fy, cx, cy)
-    return camera.cropped(*window).resized(width, height)
+    try:
+        return camera.cropped(*window).resized(width, height)
+    except ValueError as error:  # numbers that are no longer finite or positive in the image's size
+        raise InputError(f"camera_info of '{info.header.frame_id}': {error}") from error
 
 
 def image_window(info: Any, width: int, height: int) -> Window:

@@ -74,10 +74,10 @@ def decode_rvl(data: Any, name: str) -> npt.NDArray[np.uint16]:
     deltas, places = [], []
     number, pixel = 0, 0
     while pixel < count and number < len(numbers):
-        pixel += int(numbers[number])  # so many pixels without a measurement
+        pixel += max(0, int(numbers[number]))  # so many pixels without a measurement
         length = int(numbers[number + 1]) if number + 1 < len(numbers) else 0
         number += 2
-        if pixel + length > count:
+        if not 0 <= length <= count - pixel:  # also where a number does not fit into 64 bits
             raise InputError(f"{name} is damaged: its RVL data hold more than {width}x{height} pixels")
         deltas.append(numbers[number : number + length])
         places.append(np.arange(pixel, pixel + len(deltas[-1])))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "test" / "ros"), str(REPOSITORY / "test")]
+sys.path[:0] = [str(REPOSITORY / "test" / folder) for folder in ("", "ros", "support")]
 VENDOR = "FASTRTPS" if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy") else "FASTDDS"
 os.environ.setdefault(f"{VENDOR}_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds_large_images.xml"))
 

@@ -120,9 +120,9 @@ def _tests(*arguments: str) -> str:
 )
 def training(bench: Bench) -> str:
     words = "damaged or flipped or disk or processes_that"
-    return _tests("test/test_training_failures.py", "-k", words)
+    return _tests("test/training/test_training_failures.py", "-k", words)
 
 
 @row("model folders: merge bombs, nesting, pipes, devices, NaN, unlisted weights", "refused in a sentence", NO_NODE)
 def model_folders(bench: Bench) -> str:
-    return _tests("test/test_untrusted_files.py")
+    return _tests("test/inference/test_untrusted_files.py")

@@ -6,14 +6,15 @@ import itertools
 from typing import Any
 
 import numpy as np
-from harness import RELIABLE, camera_info, rgb_image
+from harness import LATCHED, RELIABLE, camera_info, compressed_image, header, rgb_image
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from faults.bench import HEIGHT, INFO_TOPIC, RGB, TOPIC, WIDTH, Bench
 from faults.campaign import row
-from faults.messages import COMPRESSED, IMAGES, INFOS, changed_image, mutated
+from faults.messages import COMPRESSED, IMAGES, INFOS, changed_image, mutated, png_bomb
 
 
 COMPRESSED_NODE = {"model": "plain", "image_transport": "compressed"}
@@ -34,18 +35,12 @@ def bad_image_then_qos(bench: Bench) -> str:
     said = bench.said("images", "data")
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     other = bench.ros.node.create_publisher(Image, TOPIC, best_effort)
-    readers = [bench.ros.node.create_subscription(Image, "/depth_relative/image", print, _transient_local())]
+    readers = [bench.ros.node.create_subscription(Image, "/depth_relative/image", print, LATCHED)]
     bench.recover()
     for reader in readers:
         bench.ros.node.destroy_subscription(reader)
     bench.ros.node.destroy_publisher(other)
     return said
-
-
-def _transient_local() -> QoSProfile:
-    from harness import LATCHED
-
-    return LATCHED
 
 
 def _pairs(kinds: dict[str, Any], most: int) -> list[tuple[str, str]]:
@@ -86,9 +81,18 @@ def bad_compressed(bench: Bench) -> str:
     return _send_pairs(bench, kinds, bench.compressed, 40)
 
 
+@row("a PNG of 190 kB that becomes 190 MB", "predicted or refused; its memory is given back", COMPRESSED_NODE)
+def png_of_many_pixels(bench: Bench) -> str:
+    bomb = compressed_image(png_bomb(8000, 8000), "png", 0.0)
+    for _ in range(5):
+        bomb.header = header(bench.stamp())
+        bench.compressed.publish(bomb)
+        bench.recover()
+    return f"five of them, {len(bomb.data) // 1000} kB each"
+
+
 def _constant(message: Any) -> Any:
     """The same message with the stamp that is asked for: a bomb is made once."""
-    from harness import header
 
     def with_stamp(stamp: float) -> Any:
         message.header = header(stamp)
@@ -229,9 +233,6 @@ def infos_before_jumps(bench: Bench) -> str:
 
 @row("simulated time starts again", "predicted on", {"model": "plain", "use_sim_time": True})
 def sim_time(bench: Bench) -> str:
-    from harness import header
-    from rosgraph_msgs.msg import Clock
-
     clock = bench.ros.node.create_publisher(Clock, "/clock", RELIABLE)
     for start in (5000.0, 10.0, 1e9, 0.0):
         for step in range(10):

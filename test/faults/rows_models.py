@@ -137,7 +137,7 @@ def network_out_of_memory(bench: Bench) -> str:
 
 @row("the network gives only NaN on an image", "said, not passed on as OK", {"model": "nan white"}, quick=True)
 def network_nan(bench: Bench) -> str:
-    return _white(bench, "nan")
+    return _white(bench, "not a number")
 
 
 HANGING = {"model": "hanging white", "watchdog_seconds": 2.0}

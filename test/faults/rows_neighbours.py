@@ -26,7 +26,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @contextlib.contextmanager
 def reader(bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     """A reliable subscriber in a process of its own, matched with the node."""
-    path = os.pathsep.join([str(TESTS), str(TESTS / "ros"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([*(str(TESTS / folder) for folder in ("", "ros")), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "faults.reader", str(bench.ros.domain), OUTPUT]
     before = bench.ros.node.count_subscribers(OUTPUT)
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
