@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from diffusion_perception_ros.datasets import EvaluationSample
-from diffusion_perception_ros.datasets.drawn_shapes import (
-    AnnotatedDataset,
-    DrawnShape,
-    Mask,
-    check_classes,
-    check_size,
-    paint,
-    polygon_mask,
-)
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape, find_image
+from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_compressed
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -44,59 +37,63 @@ class _Shape(BaseModel):
 
 
 class _File(BaseModel):
-    shapes: list[_Shape]
+    shapes: list[Any]
     image_path: str = Field(alias="imagePath")
     image_data: str | None = Field(default=None, alias="imageData")
     width: int | None = Field(default=None, alias="imageWidth")
     height: int | None = Field(default=None, alias="imageHeight")
 
 
-class LabelMeDataset(AnnotatedDataset):
-    """Pictures annotated with LabelMe. Shapes lie over each other in the order in which they were drawn.
+def open_labelme(root: Path, files: Sequence[Path], background: str | None = None) -> DrawnDataset:
+    """Images annotated with LabelMe or X-AnyLabeling. Shapes lie over each other in the order in which they were
+    drawn.
 
     Args:
         root: the folder.
-        files: its JSON files.
+        files: its JSON files; those that cannot be read cost their image.
         background: class of the pixels outside of all shapes; without it they count as unlabelled.
 
     Raises:
-        InputError: a file that is not LabelMe's.
+        InputError: not one file can be read.
     """
+    drawings, broken, problems = [], [], list[str]()
+    for path in sorted(files):
+        try:
+            drawings.append(_drawing(root, path, _read(path), problems))
+        except InputError as error:
+            broken.append((f"{root.name}/{path.stem}", str(error)))
+    if not drawings:
+        raise InputError(broken[0][1] if broken else f"{root} has no annotation")
+    labels = {shape.label for drawing in drawings for shape in drawing.shapes} - {IGNORE}
+    dataset = DrawnDataset(root, drawings, sorted(labels), background)
+    dataset.things = frozenset(labels)
+    for name, reason in broken:
+        dataset.lose(name, reason)
+    for problem in problems:
+        dataset.leave_out(problem)
+    return dataset
 
-    def __init__(self, root: Path, files: Sequence[Path], background: str | None = None) -> None:
-        super().__init__(root)
-        self._files, self._background = sorted(files), background
-        labels = {shape.label for path in self._files for shape in _read(path).shapes} - {IGNORE}
-        self.classes = check_classes(root, sorted(labels), background)
-        self.colors, self.things = {}, frozenset(labels)
 
-    def __len__(self) -> int:
-        return len(self._files)
+def _drawing(root: Path, path: Path, content: _File, problems: list[str]) -> Drawing:
+    shapes = []
+    for place, fields in enumerate(content.shapes):
+        try:
+            shape = _Shape.model_validate(fields)
+        except ValidationError as error:
+            field = ".".join(str(part) for part in error.errors()[0]["loc"])
+            problems.append(f"shape {place} of {path} cannot be read: {field}: {error.errors()[0]['msg']}")
+            continue
+        name = f"a shape '{shape.label}' of {path}"
+        draw = functools.partial(_draw, shape, name)
+        shapes.append(Shape(shape.label, draw, _object_of(shape, place)))
+    if content.shapes and not shapes:
+        raise InputError(f"{path} has no object that can be used: {problems[-1]}")
+    size = (content.width, content.height) if content.width and content.height else None
+    return Drawing(f"{root.name}/{path.stem}", functools.partial(_picture, path, content), shapes, size)
 
-    def name_of(self, index: int) -> str:
-        return f"{self.path.name}/{self._files[index].stem}"
 
-    def __getitem__(self, index: int) -> EvaluationSample:
-        path = self._files[index]
-        content = _read(path)
-        rgb = _picture(path, content)
-        if content.width is not None and content.height is not None:
-            check_size(str(path), (content.width, content.height), rgb.shape)
-        objects = [_object_of(shape, place) for place, shape in enumerate(content.shapes)]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(objects), start=1)}
-        shapes = [
-            DrawnShape(shape.label, _mask(shape, rgb.shape, f"a shape '{shape.label}' of {path}"), numbers[key])
-            for shape, key in zip(content.shapes, objects, strict=True)
-        ]
-        semantic, instances = paint(shapes, rgb.shape, self.classes, self._background)
-        return EvaluationSample(
-            rgb=rgb,
-            semantic=semantic,
-            instances=instances,
-            classes=self.classes,
-            name=self.name_of(index),
-            group=self.group_of(index),
-        )
+def _draw(shape: _Shape, name: str, size: tuple[int, int]) -> Mask:
+    return _mask(shape, size, name)
 
 
 def _object_of(shape: _Shape, place: int) -> tuple[str, int | None, int]:
@@ -119,9 +116,11 @@ def _read(path: Path) -> _File:
 
 def _picture(path: Path, content: _File) -> UInt8Image:
     """The picture file, else the copy inside the annotation."""
-    named = path.parent / PureWindowsPath(content.image_path).as_posix()  # either kind of slash
-    if named.is_file() or not content.image_data:
-        return read_picture(named)
+    try:
+        return read_picture(find_image(path, content.image_path))
+    except InputError:
+        if not content.image_data:
+            raise
     try:
         return decode_compressed(base64.b64decode(content.image_data, validate=True), "jpeg")
     except (binascii.Error, InputError) as error:
@@ -131,7 +130,7 @@ def _picture(path: Path, content: _File) -> UInt8Image:
 def _mask(shape: _Shape, size: tuple[int, ...], name: str) -> Mask:
     height, width = size[:2]
     points = shape.points
-    if shape.shape_type == "polygon":
+    if shape.shape_type in ("polygon", "rotation", "quadrilateral"):
         return polygon_mask([[value for point in points for value in point]], width, height, name)
     if shape.shape_type == "rectangle" and len(points) >= 2:
         xs, ys = zip(*points, strict=True)

@@ -149,7 +149,7 @@ def test_a_labelme_file_may_hold_its_picture(tmp_path: Path) -> None:
     (sample,) = open_annotated(tmp_path)
     assert sample.rgb.shape == (HEIGHT, WIDTH, 3)
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"gone\.png cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.png of .* is missing"):
         open_annotated(tmp_path)[0]
 
 
@@ -158,7 +158,7 @@ def test_labelme_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'door' of .*a\.json is a 'line': only polygon, rectangle, circle and mask"):
         open_annotated(tmp_path / "line")[0]
     write_labelme(tmp_path / "size", "a", [shape("door", "rectangle", (5, 4), (25, 14))], imageWidth=9, imageHeight=9)
-    with pytest.raises(InputError, match=r"a\.json is for 9x9 pixels"):
+    with pytest.raises(InputError, match="size/a of .* is for 9x9 pixels"):
         open_annotated(tmp_path / "size")[0]
     _, stored = cv2.imencode(".png", np.full((3, 4), 255, np.uint8))
     outside = shape("door", "mask", (38, 1), (41, 3), mask=base64.b64encode(stored.tobytes()).decode())
@@ -167,7 +167,7 @@ def test_labelme_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         open_annotated(tmp_path / "outside")[0]
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.json").write_text('{"shapes": [{"points": []}], "imagePath": "a.png"}')
-    with pytest.raises(InputError, match=r"not an annotation file of LabelMe: shapes\.0\.label"):
+    with pytest.raises(InputError, match=r"a\.json has no object that can be used: shape 0 .* label: Field required"):
         open_annotated(tmp_path / "broken")
 
 
@@ -211,3 +211,171 @@ def test_folders_without_masks_say_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"images": [], "annotations": []}')
     with pytest.raises(InputError, match=r"has 2 COCO files \(a\.json, b\.json\)"):
         open_annotated(tmp_path)
+
+
+def test_one_bad_object_costs_that_object(tmp_path: Path) -> None:
+    path = write_coco(tmp_path, [BOX], [[1, 2, 3, 4], [float(value) for value in BOX]], [], [[1, 2]], None)
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": "9", "name": "wall", "color": "#a60f2f", "supercategory": None, "metadata": {}}]
+    content["annotations"] += [
+        {"id": 20, "image_id": 3, "category_id": 44, "segmentation": [BOX]},
+        {"id": 21, "image_id": 99, "category_id": 7, "segmentation": [BOX]},
+        {"id": 22, "image_id": "3", "category_id": 9, "segmentation": BOX, "bbox": None, "color": "#1f2fd9"},
+        {"id": 23, "image_id": 3, "category_id": 7, "segmentation": {"size": [1, 1], "counts": "x"}},
+        {"id": 24, "image_id": 3, "category_id": 7, "segmentation": {"counts": 5}},
+        7,
+    ]
+    for entry in content["images"]:
+        entry |= {"file_name": "images\\a.png", "license": None, "date_captured": 5, "path": "/datasets/a.png"}
+    path.write_text(json.dumps(content))
+    dataset = open_annotated(path)
+    (sample,) = dataset
+    assert dataset.skipped == []
+    assert dataset.colors == {"door": (1, 2, 3), "wall": (166, 15, 47)}
+    assert (sample.semantic != UNLABELLED).sum() == drawn_box().sum()
+    assert len(set(np.unique(sample.instances)) - {UNKNOWN_INSTANCE}) == 1  # three lie on each other
+    (note,) = dataset.notes
+    assert note.startswith("8 object(s) of ")
+
+
+COLORS = {
+    "#A60F2F": (166, 15, 47),
+    "a60f2f": (166, 15, 47),
+    "#abc": (170, 187, 204),
+    "#a60f2fff": (166, 15, 47),
+    "rgb(166, 15, 47)": (166, 15, 47),
+    "red": (255, 0, 0),
+    "": None,
+    "colourful": None,
+    5: None,
+    (1, 2, 300): None,
+    (0.5, 0.0, 1.0): (128, 0, 255),
+    (1, 2, 3, 255): (1, 2, 3),
+}
+
+
+@pytest.mark.parametrize("value", COLORS)
+def test_colours_in_every_spelling(tmp_path: Path, value: Any) -> None:
+    path = write_coco(tmp_path, [BOX])
+    content = json.loads(path.read_text())
+    content["categories"][0]["color"] = value
+    path.write_text(json.dumps(content))
+    dataset = open_annotated(path)
+    assert len(list(dataset)) == 1
+    assert dataset.colors.get("door") == COLORS[value]
+
+
+def test_coco_panoptic(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "a.png")
+    ids = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    ids[drawn_box() == 1] = (0, 2, 1)  # BGR of 1 + 256 * 2
+    ids[20:] = (0, 0, 9)
+    (tmp_path / "panoptic_val").mkdir()
+    cv2.imwrite(str(tmp_path / "panoptic_val" / "a.png"), ids)
+    segments = [{"id": 513, "category_id": 1, "iscrowd": 0}, {"id": 9, "category_id": 2}, {"id": 5, "category_id": 77}]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "door", "isthing": 1}, {"id": 2, "name": "floor", "isthing": 0}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+    }
+    (tmp_path / "panoptic_val.json").write_text(json.dumps(content))
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    np.testing.assert_array_equal(sample.semantic == 0, drawn_box() == 1)
+    assert sample.semantic[25, 3] == 1
+    assert (sample.instances[8, 8], sample.instances[25, 3]) == (1, UNKNOWN_INSTANCE)
+    assert dataset.things == {"door"}
+    assert "category 77" in dataset.notes[0]
+
+
+def test_cvat(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "a b.png")
+    mask = "<mask label='sign' rle='1,2,2,1' left='30' top='20' width='3' height='2' z_order='0'/>"
+    (tmp_path / "annotations.xml").write_text(
+        f"""<annotations><version>1.1</version><meta><task><labels>
+        <label><name>door</name><color>#a60f2f</color></label></labels></task></meta>
+        <image id="0" name="a b.png" width="{WIDTH}" height="{HEIGHT}">
+        <polygon label="sign" points="10,6;15,6;15,10;10,10" z_order="3"><attribute name="x">1</attribute></polygon>
+        <box label="door" xtl="5" ytl="4" xbr="25" ybr="14" z_order="1"/>
+        <ellipse label="pole" cx="33" cy="10" rx="3" ry="2"/>
+        <polyline label="door" points="1,1;2,2"/><points label="door" points="1,1"/>{mask}<tag label="indoor"/>
+        <polygon label="door" points="broken"/></image><image id="1" name="unseen.png"/></annotations>"""
+    )
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    names = [sample.classes[sample.semantic[place]] for place in ((12, 20), (8, 12), (10, 33), (20, 31), (21, 32))]
+    assert names == ["door", "sign", "pole", "sign", "sign"]
+    assert dataset.colors == {"door": (166, 15, 47)}
+    assert dataset.notes[0].startswith("3 object(s)")
+
+
+def brush(mask: np.ndarray) -> list[int]:
+    """Label Studio's runs and literals of the four channels."""
+    values = np.repeat(mask.reshape(-1) * 255, 4)
+    bits = f"{values.size:032b}" + f"{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    place = 0
+    while place < values.size:
+        end = place + int(np.argmax(np.append(values[place:] != values[place], True)))
+        if end - place > 4:
+            bits += f"1{3:02b}{end - place - 1:016b}{values[place]:08b}"
+        else:
+            bits += f"0{0:02b}{end - place - 1:03b}" + "".join(f"{value:08b}" for value in values[place:end])
+        place = end
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]
+
+
+def test_label_studio(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "a.png")
+    box = {"x": 12.5, "y": 100 * 4 / 30, "width": 50, "height": 100 / 3, "rotation": 0}
+    corners = [[25, 20], [37.5, 20], [37.5, 100 / 3], [25, 100 / 3]]
+    small = np.zeros((HEIGHT, WIDTH), np.uint8)
+    small[22:26, 30:36] = 1
+    results = [
+        {"id": "a", "type": "rectanglelabels", "value": box | {"rectanglelabels": ["door"]}},
+        {"id": "b", "type": "polygonlabels", "value": {"points": corners, "polygonlabels": ["sign"]}},
+        {"id": "c", "type": "brushlabels", "value": {"format": "rle", "rle": brush(small), "brushlabels": ["pole"]}},
+        {"id": "d", "type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["door"]}},
+        {"id": "e", "type": "brushlabels", "value": {"rle": brush(small)[:9], "brushlabels": ["pole"]}},
+        {"id": "f", "type": "polygonlabels", "value": {"points": [[1, 1]], "polygonlabels": ["door"]}},
+    ]
+    task = {"id": 3, "data": {"image": "/data/upload/1/0a1b2c3d-a.png"}, "annotations": [{"result": results}]}
+    (tmp_path / "project.json").write_text(
+        json.dumps([task, {"id": 4, "data": {"image": "b.png"}, "annotations": []}])
+    )
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    assert [sample.classes[sample.semantic[p]] for p in ((12, 20), (8, 12), (24, 33))] == ["door", "sign", "pole"]
+    np.testing.assert_array_equal(sample.semantic == sample.classes.index("pole"), small == 1)
+    assert dataset.notes[0].startswith("3 object(s)")
+
+
+def test_yolo(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_picture(tmp_path / "images" / "train" / f"{name}.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    line = " ".join(str(value / (WIDTH if place % 2 == 0 else HEIGHT)) for place, value in enumerate(BOX))
+    (tmp_path / "labels" / "train" / "a.txt").write_text(f"1 {line}\n\n0 0.5 0.5 0.1 0.1\n7 {line}\n0 x y\n")
+    (tmp_path / "data.yaml").write_text("names: {0: sign, 1: door}\n")
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    np.testing.assert_array_equal(sample.semantic == 1, drawn_box() == 1)
+    assert dataset.notes[0].startswith("3 object(s)")
+
+
+def test_x_anylabeling(tmp_path: Path) -> None:
+    extra = {"flags": {}, "description": None, "difficult": False, "attributes": {}, "kie_linking": [], "score": None}
+    shapes = [
+        shape("door", "rectangle", (5, 4), (25, 4), (25, 14), (5, 14), **extra),
+        shape("sign", "rotation", (30, 20), (35, 20), (35, 25), (30, 25), direction=0.0, **extra),
+        shape("sign", "point", (1, 1), **extra),
+        {"label": None, "points": []},
+    ]
+    write_labelme(tmp_path, "a", shapes, version="2.4.0", imageWidth=WIDTH, imageHeight=HEIGHT)
+    (tmp_path / "b.json").write_text('{"shapes": 5}')
+    dataset = open_annotated(tmp_path)
+    (sample,) = dataset
+    np.testing.assert_array_equal(sample.semantic == 0, drawn_box() == 1)
+    assert sample.semantic[22, 32] == 1
+    assert dataset.notes[0].startswith("2 object(s)")
+    assert "b.json" in dataset.skipped[0].reason
