@@ -158,7 +158,7 @@ def test_labelme_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'door' of .*a\.json is a 'line': only polygon, rectangle, circle and mask"):
         open_annotated(tmp_path / "line")[0]
     write_labelme(tmp_path / "size", "a", [shape("door", "rectangle", (5, 4), (25, 14))], imageWidth=9, imageHeight=9)
-    with pytest.raises(InputError, match="size/a of .* is for 9x9 pixels"):
+    with pytest.raises(InputError, match=r"size/a of .* is for 9x9 pixels"):
         open_annotated(tmp_path / "size")[0]
     _, stored = cv2.imencode(".png", np.full((3, 4), 255, np.uint8))
     outside = shape("door", "mask", (38, 1), (41, 3), mask=base64.b64encode(stored.tobytes()).decode())
