@@ -10,7 +10,7 @@ namespace {
 const float kNan = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
 FOR_EACH_PROCESSOR
-void limit(const float* ALONE depth, float low, float high, float* ALONE target, int64_t count) {
+void limit(const float* depth, float low, float high, float* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const float value = depth[i] > high ? kInfinity : depth[i];
     target[i] = value < low ? kNan : value;

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from diffusion_perception_ros.cli.benchmarks import cameras, flicker, live, messages, metric_scale, prediction
 from diffusion_perception_ros.cli.benchmarks.comparison import Comparison
+from diffusion_perception_ros.cli.benchmarks.goals import as_markdown, ratios
 from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument
 from diffusion_perception_ros.cli.processes import ChildError
 from diffusion_perception_ros.errors import InputError
@@ -20,7 +24,23 @@ from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.files import write_json
 
 
-SECTIONS = ("decoding", "encoding", "estimator", "models", "scale", "live", "cameras", "flicker", "world", "training")
+SECTIONS = (
+    "around",
+    "decoding",
+    "encoding",
+    "estimator",
+    "models",
+    "scale",
+    "live",
+    "cameras",
+    "flicker",
+    "world",
+    "training",
+)
+
+
+ROUNDS = 3
+"""Of the section `around`, whose variants take turns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser, threads=False)
     parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section (repeatable)")
     parser.add_argument("--seconds", type=float, default=1.5, help="measuring time per variant (default: %(default)s)")
+    parser.add_argument(
+        "--docs", type=Path, metavar="FILE", help="write the goals and figures of the section 'around' as Markdown"
+    )
     parser.add_argument(
         "--json", type=Path, default=Path("out/bench/bench.json"), metavar="FILE", help="default: %(default)s"
     )
@@ -46,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         "training": functools.partial(_training_side, "training", args.seconds),
         "flicker": functools.partial(flicker.flicker, args.model, args.backend, args.seconds),
     }
+    around: dict[str, Any] = {}
+    sections["around"] = functools.partial(_around, args.model, around)
     results: dict[str, list[Comparison]] = {}
     left_out: dict[str, str] = {}
     console = Console(stderr=True)
@@ -58,11 +83,69 @@ def run(args: argparse.Namespace) -> int:
     if not results:
         raise InputError("nothing could be measured: " + "; ".join(f"{key}: {why}" for key, why in left_out.items()))
     _print(results)
-    write_json(args.json, {"sections": _as_dict(results), "left_out": left_out, "environment": environment()})
+    goals = ratios(around) if around else {}
+    _print_goals(goals)
+    if args.docs and around:
+        machine = environment()
+        text = as_markdown(around, goals, str(machine.get("processor", "this machine")), str(args.model))
+        args.docs.write_text(text, encoding="utf-8")
+    write_json(
+        args.json,
+        {
+            "ratios": goals,
+            "around": around,
+            "sections": _as_dict(results),
+            "left_out": left_out,
+            "environment": environment(),
+        },
+    )
     print(args.json)
     for name, reason in left_out.items():
         print(f"diffusion-perception bench: {name} left out: {reason}", file=sys.stderr)
     return 0
+
+
+def _around(model: str, results: dict[str, Any]) -> list[Comparison]:
+    """In a process of its own, which has a node's memory settings; the raw figures go into `results`."""
+    module = "diffusion_perception_ros.cli.benchmarks.around_network"
+    results.update(_json_of([sys.executable, "-m", module, str(model), str(ROUNDS)]))
+    results["startup_cpu_s"] = min(_startup_cpu(model) for _ in range(2))
+    return [
+        Comparison(f"CPU per image, {size}", "ms", dict(sorted(rows["cpu_ms"].items(), reverse=True)))  # bare: last
+        for size, rows in results.items()
+        if isinstance(rows, dict) and "cpu_ms" in rows
+    ]
+
+
+def _startup_cpu(model: str) -> float:
+    """Seconds of CPU until a node is active, its network warmed up."""
+    module = "diffusion_perception_ros.cli.benchmarks.startup"
+    return float(_json_of([sys.executable, "-m", module, str(model)])["cpu_s"])
+
+
+def _json_of(command: list[str]) -> dict[str, Any]:
+    """The last line of what a program prints.
+
+    Raises:
+        RuntimeError: it failed; the message has its last words.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    if done.returncode or not done.stdout.strip():
+        raise RuntimeError(done.stderr.strip()[-500:] or f"{command[2]} ended with {done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _print_goals(goals: dict[str, dict[str, Any]]) -> None:
+    if not goals:
+        return
+    table = Table(title="Goals", title_justify="left")
+    for column in ("ratio", "measured", "goal", "reached"):
+        table.add_column(column)
+    for name, row in goals.items():
+        value = "not measured" if row["value"] is None else f"{row['value']:.3g}"
+        table.add_row(name, value, f"{row['goal']:g}", {True: "yes", False: "no", None: row["note"]}[row["ok"]])
+    TableConsole().print(table)
 
 
 def _training_side(name: str, seconds: float) -> list[Comparison]:

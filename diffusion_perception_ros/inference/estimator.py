@@ -15,6 +15,7 @@ from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.backends import open_backend
 from diffusion_perception_ros.inference.backends.backend import Backend
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
+from diffusion_perception_ros.inference.memory import give_freed_memory_back
 from diffusion_perception_ros.inference.models import find_model
 from diffusion_perception_ros.inference.output_memory import OutputMemory
 from diffusion_perception_ros.inference.preprocess import check_image
@@ -26,6 +27,10 @@ from diffusion_perception_ros.inference.sampling.settings import Sampling, resol
 from diffusion_perception_ros.inference.streams import LastImage, Streams
 from diffusion_perception_ros.inference.tiling import Tile, Window, predict_tiled
 from diffusion_perception_ros.sample import Intrinsics, Prediction, UInt8Image
+
+
+_LARGE = 8_000_000
+"""Pixels. The memory of images above this is given back when much smaller ones come."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Estimator:
         self._backends = backends
         self._runner = ModelRunner(card, network, NoiseSource.for_card(card), native.load())
         self._streams = Streams(card)
+        self._largest = 0
+        """Pixels of the largest image since freed memory was given back."""
 
     @classmethod
     def load(
@@ -242,6 +249,11 @@ class Estimator:
         if tile is not None and _exceeds(query.rgb, tile) and request.tasks:
             prediction = self._predict_tiles(view, request, prediction, tile)
         self._streams.remember(query.stream, query.rgb, latents, request.sampling.noise_mode)
+        pixels = query.rgb.shape[0] * query.rgb.shape[1]
+        if 4 * pixels < self._largest and self._largest > _LARGE:
+            give_freed_memory_back()
+            self._largest = 0
+        self._largest = max(self._largest, pixels)
         return prediction
 
     def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:

@@ -21,7 +21,7 @@ from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 
 
-LIBRARY = "libdiffusion_perception_kernels.so"
+LIBRARY = "libdiffusion_perception_ros_kernels.so"
 SWITCH = "DIFFUSION_PERCEPTION_NATIVE"
 """Environment variable: `0` leaves the library alone."""
 
@@ -153,6 +153,75 @@ class Native:
             *_ints(*out.shape[1:]),
         )
 
+    def limit_depth(
+        self, depth: FloatImage, confidence: FloatImage | None, low: float, high: float, least: float, out: FloatImage
+    ) -> None:
+        """+Inf above `high`, NaN below `low` and where the confidence is below `least`; `out` may be `depth`."""
+        self._library.limit_depth(
+            _address(depth),
+            None if confidence is None else _address(confidence),
+            *_floats(low, high, least),
+            _address(out),
+            ctypes.c_int64(depth.size),
+        )
+
+    def to_bytes(self, values: FloatImage, factor: float, offset: float, missing: float, out: UInt8Image) -> None:
+        """round(value * factor + offset) within 0 to 255, `missing` where a value is NaN."""
+        factors = _floats(factor, offset, missing)
+        self._library.scale_to_bytes(_address(values), *factors, _address(out), ctypes.c_int64(values.size))
+
+    def color_depth(self, depth: FloatImage, low: float, factor: float, colors: UInt8Image, out: UInt8Image) -> None:
+        """Colour of the level (depth - low) * factor of 0 to 255; the 257th colour where depth is NaN."""
+        numbers = _floats(low, factor)
+        self._library.color_depth(
+            _address(depth), *numbers, _address(colors), _address(out), ctypes.c_int64(depth.size)
+        )
+
+    def color_labels(self, ids: UInt8Image | UInt16Image, colors: UInt8Image, out: UInt8Image) -> None:
+        """`colors[ids]`, with a colour for every value of the type of `ids`."""
+        call = self._library.color_labels_8 if ids.itemsize == 1 else self._library.color_labels_16
+        call(_address(ids), _address(colors), _address(out), ctypes.c_int64(ids.size))
+
+    def write_points(
+        self,
+        depth: FloatImage,
+        rgb: UInt8Image,
+        rays: tuple[FloatImage, FloatImage],
+        confidence: FloatImage | None,
+        labels: UInt8Image | UInt16Image | None,
+        every: int,
+        out: npt.NDArray[np.void],
+    ) -> None:
+        """Organised points of every n-th row and column into a structured array with the fields of `out`.
+
+        Args:
+            depth: (H, W) metres.
+            rgb: (H, W, 3), pixels of a row side by side.
+            rays: x / z of the columns (W,) and y / z of the rows (H,), or both of every pixel (H, W).
+            confidence, labels: (H, W); without them the fields are NaN and 255.
+            every: n.
+            out: Contiguous, with x, y, z, rgb first; `confidence` and `label` are optional.
+        """
+        offsets = {name: layout[1] for name, layout in (out.dtype.fields or {}).items()}
+        self._library.write_points(
+            _address(depth),
+            _address(rgb),
+            ctypes.c_int64(rgb.strides[0]),
+            *(_address(ray) for ray in rays),
+            *_ints(rays[0].ndim == 2),
+            None if confidence is None else _address(confidence),
+            *_ints(offsets.get("confidence", -1)),
+            None if labels is None else _address(labels),
+            *_ints(0 if labels is None else labels.itemsize, offsets.get("label", -1), every),
+            _address(out),
+            *_ints(out.itemsize, *depth.shape),
+        )
+
+
+def is_plain(*arrays: npt.NDArray[Any] | None) -> bool:
+    """Whether the library takes these arrays as they are: row by row without gaps, and no float64."""
+    return all(array is None or (array.flags.c_contiguous and array.dtype != np.float64) for array in arrays)
+
 
 @functools.cache
 def load() -> Native | None:
@@ -173,6 +242,10 @@ def load() -> Native | None:
 
 def _address(array: npt.NDArray[Any]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
+
+
+def _floats(*values: float) -> list[ctypes.c_float]:
+    return [ctypes.c_float(value) for value in values]
 
 
 def _ints(*values: int) -> list[ctypes.c_int32]:

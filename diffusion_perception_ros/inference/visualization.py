@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.card import Label
+from diffusion_perception_ros.inference.native import Allocate
 from diffusion_perception_ros.sample import FloatImage, UInt8Image, UInt16Image
 
 
@@ -33,7 +35,11 @@ def depth_limits(depth: FloatImage) -> tuple[float, float]:
 
 
 def colorize_depth(
-    depth: FloatImage, low: float | None = None, high: float | None = None, near_is_high: bool = False
+    depth: FloatImage,
+    low: float | None = None,
+    high: float | None = None,
+    near_is_high: bool = False,
+    allocate: Allocate = np.empty,
 ) -> UInt8Image:
     """Depth as 'inferno': near is bright and warm (yellow), far and +Inf dark, NaN grey.
 
@@ -42,13 +48,22 @@ def colorize_depth(
         low: Value of the near end, default `depth_limits`.
         high: Value of the far end, default `depth_limits`.
         near_is_high: For disparity, where larger is nearer; the meaning of the colours stays.
+        allocate: Gives the memory of the result.
     """
     if low is None or high is None:
         limits = depth_limits(depth)
         low, high = limits[0] if low is None else low, limits[1] if high is None else high
+    ramp = _RAMP if near_is_high else _RAMP[::-1]
+    library = native.load()
+    if library is not None and native.is_plain(depth):
+        colored = cast(UInt8Image, allocate((*depth.shape, 3), np.uint8))
+        library.color_depth(
+            depth, low, 255.0 / max(high - low, 1e-9), np.vstack([ramp, [INVALID]]).astype(np.uint8), colored
+        )
+        return colored
     farness = (depth - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-9))
     index = np.nan_to_num(np.clip(farness, 0.0, 255.0)).round().astype(np.uint8)
-    image = _apply(index, _RAMP if near_is_high else _RAMP[::-1])
+    image = _apply(index, ramp)
     image[np.isnan(depth)] = INVALID
     return image
 
@@ -58,12 +73,17 @@ def colorize_unit(values: FloatImage) -> UInt8Image:
     return colorize_depth(values, 0.0, 1.0, near_is_high=True)
 
 
-def colorize_normals(normals: FloatImage) -> UInt8Image:
+def colorize_normals(normals: FloatImage, allocate: Allocate = np.empty) -> UInt8Image:
     """Unit normals of the optical frame (x right, y down, z forward) as RGB = (n * 0.5 + 0.5) * 255; NaN is grey.
 
     Red grows to the right, green downwards, blue away from the camera: a surface that faces the camera is
     (128, 128, 0), a floor (128, 0, 128).
     """
+    library = native.load()
+    if library is not None and native.is_plain(normals):
+        colored = cast(UInt8Image, allocate(normals.shape, np.uint8))
+        library.to_bytes(normals, 127.5, 127.5, float(INVALID[0]), colored)
+        return colored
     scaled = cv2.addWeighted(normals, 127.5, normals, 0.0, 127.5)
     invalid = np.isnan(normals[..., 2])
     image = np.nan_to_num(scaled, nan=128.0).round().astype(np.uint8)
@@ -72,11 +92,30 @@ def colorize_normals(normals: FloatImage) -> UInt8Image:
     return image
 
 
-def colorize_labels(ids: UInt8Image | UInt16Image, labels: Iterable[Label]) -> UInt8Image:
+def unit_bytes(values: FloatImage | None, allocate: Allocate = np.empty) -> UInt8Image | None:
+    """[0, 1] as 0 to 255, NaN as 0; None stays None."""
+    if values is None:
+        return None
+    library = native.load()
+    if library is not None and native.is_plain(values):
+        levels = cast(UInt8Image, allocate(values.shape, np.uint8))
+        library.to_bytes(values, 255.0, 0.0, 0.0, levels)
+        return levels
+    return np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+
+
+def colorize_labels(
+    ids: UInt8Image | UInt16Image, labels: Iterable[Label], allocate: Allocate = np.empty
+) -> UInt8Image:
     """Class ids in the colours of their labels; ids without a label are black."""
     table = np.zeros((int(np.iinfo(ids.dtype).max) + 1, 3), np.uint8)
     for label in labels:
         table[label.id] = label.color
+    library = native.load()
+    if library is not None and native.is_plain(ids):
+        colored = cast(UInt8Image, allocate((*ids.shape, 3), np.uint8))
+        library.color_labels(ids, table, colored)
+        return colored
     return _apply(ids, table)
 
 

@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import Joint, ModelCard
 from diffusion_perception_ros.msg import SegmentationLabel, SegmentationLabels
+from diffusion_perception_ros.ros.message_memory import MessageMemory
 
 
 _ENCODING_OF = {
@@ -26,14 +27,22 @@ _ENCODING_OF = {
 }
 
 
-def image_message(header: Header, image: npt.NDArray[Any]) -> Image:
-    """Image message of an array (H, W) or (H, W, C): mono8, mono16, rgb8, 32FC1, 32FC2 or 32FC3, as its dtype says."""
+def image_message(
+    header: Header, image: npt.NDArray[Any], topic: str = "", memory: MessageMemory | None = None
+) -> Image:
+    """Image message of an array (H, W) or (H, W, C): mono8, mono16, rgb8, 32FC1, 32FC2 or 32FC3, as its dtype says.
+
+    With a `memory` the message holds the array's own bytes if they lie there, else a copy kept for the topic.
+    """
     channels = image.shape[2] if image.ndim == 3 else 1
     message = Image(header=header, height=image.shape[0], width=image.shape[1])
     message.encoding = _ENCODING_OF[image.dtype.name, channels]
     message.step = image.shape[1] * channels * image.dtype.itemsize
     message.is_bigendian = 0
-    fill(message.data, image)
+    if memory is None:
+        fill(message.data, image)
+    else:
+        message.data = memory.bytes_of(topic, image)
     return message
 
 

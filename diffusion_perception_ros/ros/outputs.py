@@ -15,6 +15,7 @@ from diffusion_perception_ros.inference.visualization import (
     colorize_labels,
     colorize_normals,
     draw_keypoints,
+    unit_bytes,
 )
 from diffusion_perception_ros.ros.camera_info import scaled_camera_info
 from diffusion_perception_ros.ros.frame import Frame
@@ -45,17 +46,17 @@ def _image(topic: str, task: str, toggle: str, values: Values, metric: bool = Fa
 
     def build(frame: Frame) -> Image | None:
         array = values(frame)
-        return None if array is None else image_message(frame.header, array)
+        return None if array is None else image_message(frame.header, array, topic, frame.memory)
 
     return Output(topic, Image, (task,), toggle, build, metric)
 
 
 def _depth_color(frame: Frame) -> npt.NDArray[Any] | None:
-    if frame.depth is not None:
-        return colorize_depth(frame.depth)
-    if frame.relative_depth is None:
+    depth = frame.relative_depth if frame.depth is None else frame.depth
+    if depth is None:
         return None
-    return colorize_depth(frame.relative_depth, near_is_high=frame.prediction.depth_quantity == "relative_disparity")
+    is_disparity = frame.depth is None and frame.prediction.depth_quantity == "relative_disparity"
+    return colorize_depth(depth, near_is_high=is_disparity, allocate=frame.memory.allocator("depth/image_color"))
 
 
 def _depth_info(frame: Frame) -> CameraInfo | None:
@@ -67,12 +68,14 @@ def _depth_info(frame: Frame) -> CameraInfo | None:
 
 def _normals_color(frame: Frame) -> npt.NDArray[Any] | None:
     normals = frame.prediction.normals
-    return None if normals is None else colorize_normals(normals)
+    return None if normals is None else colorize_normals(normals, frame.memory.allocator("normals/image_color"))
 
 
 def _classes_color(frame: Frame) -> npt.NDArray[Any] | None:
     ids = frame.prediction.semantic
-    return None if ids is None else colorize_labels(ids, frame.card.labels)
+    if ids is None:
+        return None
+    return colorize_labels(ids, frame.card.labels, frame.memory.allocator("segmentation/image_color"))
 
 
 def _mask(frame: Frame) -> npt.NDArray[np.uint8] | None:
@@ -108,12 +111,8 @@ def _points(frame: Frame) -> PointCloud2 | None:
         None if settings.rectified else job.info,
         settings.points_decimation,
         settings.points_edge_filter,
+        frame.memory,
     )
-
-
-def _bytes(values: npt.NDArray[np.float32] | None) -> npt.NDArray[np.uint8] | None:
-    """[0, 1] as 0 to 255."""
-    return None if values is None else np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
 OUTPUTS = (
@@ -130,7 +129,9 @@ OUTPUTS = (
         "segmentation/confidence",
         "semantic",
         "publish_segmentation",
-        lambda frame: _bytes(frame.prediction.semantic_confidence),
+        lambda frame: unit_bytes(
+            frame.prediction.semantic_confidence, frame.memory.allocator("segmentation/confidence")
+        ),
     ),
     _image("segmentation/image_color", "semantic", "publish_segmentation", _classes_color),
     _image("instances/image", "instances", "publish_instances", lambda frame: frame.prediction.instances),
@@ -140,10 +141,10 @@ OUTPUTS = (
     _image("flow/image_color", "flow", "publish_flow", _flow_color),
     Output("keypoints", PointCloud2, ("keypoints",), "publish_keypoints", _keypoints),
     _image("keypoints/image_color", "keypoints", "publish_keypoints", _keypoints_color),
-    _image("albedo/image", "albedo", "publish_materials", lambda frame: _bytes(frame.prediction.albedo)),
-    _image("shading/image", "shading", "publish_materials", lambda frame: _bytes(frame.prediction.shading)),
-    _image("residual/image", "residual", "publish_materials", lambda frame: _bytes(frame.prediction.residual)),
-    _image("material/image", "material", "publish_materials", lambda frame: _bytes(frame.prediction.material)),
+    _image("albedo/image", "albedo", "publish_materials", lambda frame: unit_bytes(frame.prediction.albedo)),
+    _image("shading/image", "shading", "publish_materials", lambda frame: unit_bytes(frame.prediction.shading)),
+    _image("residual/image", "residual", "publish_materials", lambda frame: unit_bytes(frame.prediction.residual)),
+    _image("material/image", "material", "publish_materials", lambda frame: unit_bytes(frame.prediction.material)),
     Output("points", PointCloud2, ("depth", "semantic"), "publish_points", _points, metric=True),
 )
 """Topics are relative to the camera's namespace, for a node of one camera the node's."""

@@ -76,6 +76,11 @@ class PerceptionNode(ManagedNode):
         self.create_timer(self.parameters.values.diagnostics_period, self._publish_diagnostics, clock=steady)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
 
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What an image goes through, while the node is active."""
+        return self._pipeline
+
     def on_callback_error(self, error: Exception) -> None:
         """A callback raised, which must not happen."""
         self.problems.report(Kind.CALLBACK, f"a callback failed: {type(error).__name__}: {error}", error=True)

@@ -8,8 +8,9 @@ import numpy.typing as npt
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.camera_model import Distortion, distortion_of
-from diffusion_perception_ros.ros.messages import fill
+from diffusion_perception_ros.ros.message_memory import MessageMemory
 from diffusion_perception_ros.sample import UNLABELLED, FloatImage, Intrinsics, Prediction, UInt8Image
 
 
@@ -41,6 +42,7 @@ class PointCloudBuilder:
         info: CameraInfo | None,
         decimation: int = 1,
         edge_filter: float = 0.0,
+        memory: MessageMemory | None = None,
     ) -> PointCloud2:
         """The cloud of one frame, ceil(H / decimation) x ceil(W / decimation) points.
 
@@ -53,13 +55,35 @@ class PointCloudBuilder:
             info: its lens distortion is undone, None if there is none (rectified images).
             decimation: take every n-th row and column.
             edge_filter: jump of depth, as `at_jumps`, from which points are NaN; 0 = keep all.
+            memory: keeps the bytes of the message, None = new memory.
         """
+        memory = memory or MessageMemory()
         x, y = self._rays_of(intrinsics, info)
         if edge_filter > 0:
             depth = np.where(at_jumps(depth, edge_filter), np.float32(np.nan), depth)
+        shape = -(-depth.shape[0] // decimation), -(-depth.shape[1] // decimation)
+        points = memory.allocate("points", shape, self._point)
+        library, confidence, labels = native.load(), prediction.confidence, prediction.semantic
+        if library is not None and rgb.strides[1:] == (3, 1) and native.is_plain(depth, confidence, labels):
+            rays = (x, y) if native.is_plain(x, y) else (x[0].copy(), y[:, 0].copy())
+            library.write_points(depth, rgb, rays, confidence, labels, decimation, points)
+        else:
+            self._fill(points, depth, (x, y), rgb, prediction, decimation)
+        return self._message(header, points, memory)
+
+    def _fill(
+        self,
+        points: npt.NDArray[np.void],
+        depth: FloatImage,
+        rays: Rays,
+        rgb: UInt8Image,
+        prediction: Prediction,
+        decimation: int,
+    ) -> None:
+        """What `Native.write_points` does, with NumPy."""
+        x, y = rays
         every = np.s_[::decimation, ::decimation]
         z = np.where(np.isfinite(depth[every]), depth[every], np.float32(np.nan))
-        points = np.empty(z.shape, self._point)
         points["x"], points["y"], points["z"] = x[every] * z, y[every] * z, z
         color = rgb[every].astype(np.uint32)
         points["rgb"] = color[..., 0] << 16 | color[..., 1] << 8 | color[..., 2]
@@ -68,7 +92,6 @@ class PointCloudBuilder:
             points["confidence"] = np.nan if prediction.confidence is None else prediction.confidence[every]
         if "label" in names:
             points["label"] = UNLABELLED if prediction.semantic is None else prediction.semantic[every]
-        return self._message(header, points)
 
     def _rays_of(self, intrinsics: Intrinsics, info: CameraInfo | None) -> Rays:
         lens = None if info is None else distortion_of(info)
@@ -78,7 +101,7 @@ class PointCloudBuilder:
             self._camera = camera
         return self._rays
 
-    def _message(self, header: Header, points: npt.NDArray[np.void]) -> PointCloud2:
+    def _message(self, header: Header, points: npt.NDArray[np.void], memory: MessageMemory) -> PointCloud2:
         height, width = points.shape
         cloud = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=False)
         cloud.point_step = self._point.itemsize
@@ -88,7 +111,7 @@ class PointCloudBuilder:
             # By convention `rgb` is declared as a float that carries the three bytes.
             datatype = PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[kind.str[1:]]
             cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
-        fill(cloud.data, points)
+        cloud.data = memory.bytes_of("points", points)
         return cloud
 
 
@@ -118,4 +141,4 @@ def _pixel_rays(camera: Intrinsics, lens: Distortion | None) -> Rays:
     rays = (
         undistort(pixels, camera.matrix, lens.coefficients).reshape(camera.height, camera.width, 2).astype(np.float32)
     )
-    return rays[..., 0], rays[..., 1]
+    return np.ascontiguousarray(rays[..., 0]), np.ascontiguousarray(rays[..., 1])

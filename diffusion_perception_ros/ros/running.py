@@ -24,6 +24,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.memory import keep_freed_memory
 
 
 ENDED, WRONG_INPUT, FAILED, FORCED = 0, 2, 3, 4
@@ -81,6 +82,7 @@ def run_node(
         args: of the command line, None = those of the process.
         grace: seconds that an orderly end may take after a signal.
     """
+    keep_freed_memory()
     ending = Ending(name, grace)
     node: AnyNode | None = None
     try:

@@ -20,6 +20,7 @@ from diffusion_perception_ros.ros.camera_topics import CameraInfos
 from diffusion_perception_ros.ros.frame import Frame
 from diffusion_perception_ros.ros.gravity import GroundScale
 from diffusion_perception_ros.ros.job import Job
+from diffusion_perception_ros.ros.message_memory import MessageMemory
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
@@ -56,6 +57,7 @@ class Stages:
         self.ground = GroundScale(card, transforms, problems)
         self._sources: list[ScaleSource] = [] if outputs.is_metric else [self.sparse, self.ground]
         self._steady = TemporalFilter()
+        self._memory = MessageMemory()
         self._name, self._starts_anew, self._closed = name, True, False
         self._outputs, self._parameters, self._monitor, self._clock = outputs, parameters, monitor, clock
 
@@ -106,6 +108,7 @@ class Stages:
             job.tasks.union(*(source.needs(job.tasks, settings) for source in self._sources)),
             self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
             self.prompts.mask(width, height, settings.image_limits),
+            memory=None if settings.temporal else self._memory,  # the filter keeps maps of earlier images
             stream=self._name,
         )
 
@@ -121,7 +124,7 @@ class Stages:
         predicted = time.perf_counter()
         if self._closed:
             return
-        frame = Frame(job, prediction, self.scale, self._outputs.card, self._outputs.cloud)
+        frame = Frame(job, prediction, self.scale, self._outputs.card, self._outputs.cloud, self._memory)
         self._outputs.publish(frame)
         published = time.perf_counter()
         self._monitor.statistics.predicted(published - job.arrival)

@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 
 from diffusion_perception_ros.inference.backends.backend import BackendUnavailable, Node
-from diffusion_perception_ros.inference.backends.onnx_pruning import has_external_weights, keep_outputs
 from diffusion_perception_ros.inference.card import CardError
 from diffusion_perception_ros.inference.tensor import FloatTensor
 
@@ -77,8 +76,7 @@ class OnnxRuntimeBackend:
         self._whole = session
         self._all_outputs = frozenset(node.name for node in self.outputs)
         self._on_cpu = active == CPU
-        # A file this small holds its weights itself, unless it is only the graph of weights beside it.
-        is_small = path.stat().st_size < _LARGEST_PRUNED and not has_external_weights(path)
+        is_small = path.stat().st_size < _LARGEST_PRUNED
         self._path = path if is_small and active != TENSORRT else None
         self._pruned: dict[frozenset[str], Future[onnxruntime.InferenceSession]] = {}
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prune")
@@ -102,6 +100,11 @@ class OnnxRuntimeBackend:
         return pruned.result() if pruned.done() and pruned.exception() is None else self._whole
 
     def _prune(self, path: Path, outputs: frozenset[str]) -> onnxruntime.InferenceSession:
+        # Imported here, in the background: `onnx` takes a second to load, which the first image need not wait for.
+        from diffusion_perception_ros.inference.backends.onnx_pruning import has_external_weights, keep_outputs
+
+        if has_external_weights(path):  # a small file of a large model: each session would hold the weights again
+            return self._whole
         model = keep_outputs(path.read_bytes(), outputs)
         return onnxruntime.InferenceSession(model, self._options, providers=self._providers)
 

@@ -20,13 +20,11 @@ from diffusion_perception_ros.inference.backends.backend import (
     Check,
     Report,
 )
-from diffusion_perception_ros.inference.backends.dequantization import is_unsigned
 from diffusion_perception_ros.inference.backends.engine_cache import EngineCache
 from diffusion_perception_ros.inference.backends.graph_check import check_graph
 from diffusion_perception_ros.inference.backends.model_graph import ModelGraph
 from diffusion_perception_ros.inference.backends.onnxruntime_backend import CPU, CUDA, TENSORRT, OnnxRuntimeBackend
 from diffusion_perception_ros.inference.backends.provider_options import cuda_options, tensorrt_options
-from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt, strongly_typed
 from diffusion_perception_ros.inference.card import CardError, GraphRole, ModelCard
 from diffusion_perception_ros.inference.parity import compare_outputs
 from diffusion_perception_ros.inference.tensor import FloatTensor
@@ -122,6 +120,9 @@ def _first_that_works(graph: ModelGraph, backend: str, threads: int, optimizatio
 
     candidates: list[Candidate] = [lambda: on_gpu(CUDA, cuda_options())]
     if backend == "tensorrt":
+        # Imported here and below: it needs `onnx`, which takes a second to load that a robot's CPU can do without.
+        from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt
+
         candidates = [
             lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache))[1],
             lambda: on_gpu(TENSORRT, tensorrt_options(graph, precision)),
@@ -136,6 +137,8 @@ def _build_engine(graph: ModelGraph, precision: str, report: Report | None) -> P
     Raises:
         BackendUnavailable: no engine can be had that computes the right thing.
     """
+    from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt
+
     check_graph(graph.path, graph.card, *graph.nodes, graph.role)
     cache = EngineCache.beside(graph.folder)
     path, _ = open_tensorrt(graph, cache, precision, _engine_check(graph, cache), report)
@@ -217,6 +220,9 @@ class CpuComparison:
 
 def _engine_check(graph: ModelGraph, cache: EngineCache) -> Check:
     """Engines of a graph that TensorRT gets without its quantisation are compared with just that."""
+    from diffusion_perception_ros.inference.backends.dequantization import is_unsigned
+    from diffusion_perception_ros.inference.backends.tensorrt_backend import strongly_typed
+
     if not is_unsigned(graph.path):
         return CpuComparison(graph, cache, lambda: OnnxRuntimeBackend(graph.path)).problem
 
