@@ -55,32 +55,29 @@ def compare(folder: Path, task: str) -> str:
         raw = theirs.single_infer(normalised(rgb), 1, show_pbar=False, noise="zeros", normals=is_normals)
         rows.append(("one step: output", ours(normalised(rgb))[0], raw))
     export_family(ours, folder / "model", [rgb], ExportOptions(name=task, checkpoint="random", size=SIZE))
-    estimator = Estimator.load(folder / "model")
-    larger = smooth_picture(SIZE[0] * 5 // 4, SIZE[1] * 5 // 4)
-    for name, picture in (("", rgb), (", which both resize", larger)):
-        published = theirs(
-            Image.fromarray(picture),
-            denoising_steps=1,
-            ensemble_size=1,
-            processing_res=max(SIZE),
-            match_input_res=True,
-            batch_size=1,
-            color_map=None,
-            show_progress_bar=False,
-            noise="zeros",
-            normals=is_normals,
-        )
-        predicted = estimator.predict(picture)
-        stage = f"`Estimator.predict` against their file, {picture.shape[1]}x{picture.shape[0]} picture{name}"
-        if is_normals:
-            assert predicted.normals is not None
-            vectors = -published.normal_np.transpose(1, 2, 0)
-            rows.append((stage, predicted.normals, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)))
-        else:
-            assert predicted.depth_relative is not None
-            depth = predicted.depth_relative
-            stretched = (depth - depth.min()) / (depth.max() - depth.min())  # they do, per picture
-            rows.append((f"{stage}, ours stretched to [0, 1] as theirs is", stretched, published.depth_np))
+    published = theirs(
+        Image.fromarray(rgb),
+        denoising_steps=1,
+        ensemble_size=1,
+        processing_res=max(SIZE),
+        match_input_res=True,
+        batch_size=1,
+        color_map=None,
+        show_progress_bar=False,
+        noise="zeros",
+        normals=is_normals,
+    )
+    predicted = Estimator.load(folder / "model").predict(rgb)
+    stage = f"`Estimator.predict` against their file, {SIZE[0]}x{SIZE[1]} image"
+    if is_normals:
+        assert predicted.normals is not None
+        vectors = -published.normal_np.transpose(1, 2, 0)
+        rows.append((stage, predicted.normals, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)))
+    else:
+        assert predicted.depth_relative is not None
+        depth = predicted.depth_relative
+        stretched = (depth - depth.min()) / (depth.max() - depth.min())  # they do, per image
+        rows.append((f"{stage}, ours stretched to [0, 1] as theirs is", stretched, published.depth_np))
     return table_rows(f"E2E-FT {task}", rows)
 
 

@@ -86,18 +86,12 @@ def compare(repository: Path, folder: Path, task: str, dpt: bool) -> str:
         rows.append(("one step: output in [0, 1]", output / 2 + 0.5 if task == "normals" else output, raw))
     options = ExportOptions(name=task, checkpoint="random", size=SIZE)
     export_family(ours, folder / "model", [rgb], options)
-    estimator = Estimator.load(folder / "model")
-    larger = smooth_picture(SIZE[0] * 5 // 4, SIZE[1] * 5 // 4)
-    for name, picture in (("", rgb), (", which both resize", larger)):
-        published = theirs(
-            Image.fromarray(picture),
-            processing_res=max(SIZE),
-            mode=theirs.mode,
-            color_map=None,
-            show_progress_bar=False,
-        ).pred_np
-        stage = f"`Estimator.predict` against their file, {picture.shape[1]}x{picture.shape[0]} picture{name}"
-        rows.append((stage, *comparable(estimator.predict(picture), published, task)))
+    predicted = Estimator.load(folder / "model").predict(rgb)
+    published = theirs(
+        Image.fromarray(rgb), processing_res=max(SIZE), mode=theirs.mode, color_map=None, show_progress_bar=False
+    ).pred_np
+    stage = f"`Estimator.predict` against their file, {SIZE[0]}x{SIZE[1]} image"
+    rows.append((stage, *comparable(predicted, published, task)))
     return table_rows(f"GenPercept {task}{' with DPT head' if dpt else ''}", rows)
 
 
