@@ -1,0 +1,65 @@
+"""The process of a `RemoteEstimator`: loads one model and answers until its parent goes.
+
+It is started with the numbers of four inherited file descriptors: the socket, the memory for answers, the memory for
+questions, and a pipe whose other end the parent holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.process_channel import Channel, Closed
+
+
+def end_with_parent(pipe: int) -> None:
+    """The kernel kills this process when the other end of a pipe is closed, also while a library hangs in it."""
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, 10, signal.SIGKILL)  # F_SETSIG
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def serve(channel: Channel) -> None:
+    """Answers questions: a method of the estimator and its arguments; the first is `load`."""
+    estimator: Estimator | None = None
+    while True:
+        method, arguments = channel.receive()
+        answer: Any
+        try:
+            if method == "load":
+                warm_up = arguments.pop("warm_up")
+                estimator = Estimator.load(**arguments)
+                if warm_up:
+                    estimator.warm_up()
+                answer = vars(estimator)["card"], estimator.backend_name, estimator.fallback_reason
+                answer = (*answer, estimator.takes_batches)
+            else:
+                answer = getattr(estimator, method)(*arguments)
+            channel.send((True, answer))
+        except Closed:
+            raise
+        except InputError as error:
+            channel.send((False, InputError(str(error))))
+        except Exception as error:
+            channel.send((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def main() -> None:
+    """Entry point."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    socket, outgoing, incoming, pipe = map(int, sys.argv[1:5])
+    end_with_parent(pipe)
+    try:
+        serve(Channel(Connection(socket), outgoing, incoming))
+    except Closed:
+        pass
+
+
+if __name__ == "__main__":
+    main()
