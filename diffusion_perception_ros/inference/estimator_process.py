@@ -6,6 +6,7 @@ questions, and a pipe whose other end the parent holds.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -37,10 +38,10 @@ def serve(channel: Channel) -> None:
                 estimator = Estimator.load(**arguments)
                 if warm_up:
                     estimator.warm_up()
-                answer = vars(estimator)["card"], estimator.backend_name, estimator.fallback_reason
-                answer = (*answer, estimator.takes_batches)
+                answer = estimator.card, estimator.backend_name, estimator.fallback_reason, estimator.takes_batches
             else:
-                answer = getattr(estimator, method)(*arguments)
+                assert estimator is not None
+                answer = _answer(estimator, method, arguments)
             channel.send((True, answer))
         except Closed:
             raise
@@ -50,15 +51,21 @@ def serve(channel: Channel) -> None:
             channel.send((False, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
+def _answer(estimator: Estimator, method: str, argument: Any) -> Any:
+    if method == "predict":
+        return estimator.predict(**vars(argument))
+    if method == "predict_batch":
+        return estimator.predict_batch(argument)
+    return estimator.forget(argument)
+
+
 def main() -> None:
     """Entry point."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     socket, outgoing, incoming, pipe = map(int, sys.argv[1:5])
     end_with_parent(pipe)
-    try:
+    with contextlib.suppress(Closed):
         serve(Channel(Connection(socket), outgoing, incoming))
-    except Closed:
-        pass
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Objects with large arrays from one process to another: small parts through a socket, arrays through shared memory."""
+"""Objects with arrays from one process to another: small parts through a socket, arrays through shared memory."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Query
 from diffusion_perception_ros.inference.process_channel import Channel, Closed
 from diffusion_perception_ros.inference.sampling.settings import Sampling, resolve_sampling
-from diffusion_perception_ros.sample import Prediction
+from diffusion_perception_ros.sample import Prediction, UInt8Image
 
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
@@ -24,11 +25,19 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
 
 
 class RemoteEstimator:
-    """Answers like an `Estimator`. Not to be shared between threads, except `close`."""
+    """Answers like an `Estimator`. Not to be shared between threads, except `close`.
+
+    A process that hangs or dies costs the image that it was working on; the next one starts another.
+    """
 
     card: ModelCard
+    backend_name: str
+    fallback_reason: str | None
+    takes_batches: bool
 
-    def __init__(self, load_timeout: float, limit: Callable[[], float], warm_up: bool = True, **arguments: Any) -> None:
+    def __init__(
+        self, load_timeout: float, limit: Callable[[], float], warm_up: bool = True, **arguments: Any
+    ) -> None:
         """Starts the process and loads the model in it.
 
         Args:
@@ -70,14 +79,14 @@ class RemoteEstimator:
         """As `Estimator.forget`."""
         self._ask("forget", stream)
 
-    def answer(self, query: Query) -> Prediction:
-        """As `Estimator.answer`.
+    def predict(self, rgb: UInt8Image, **question: Any) -> Prediction:
+        """As `Estimator.predict`, whose arguments are the fields of a `Query`.
 
         Raises:
             InputError: the question cannot be answered.
             RuntimeError: the graph failed, or the process hung or died; it is started again for the next question.
         """
-        prediction: Prediction = self._ask("answer", query)
+        prediction: Prediction = self._ask("predict", Query(rgb, **question))
         return prediction
 
     def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:
@@ -88,26 +97,32 @@ class RemoteEstimator:
     def close(self) -> None:
         """Ends the process, whatever it is doing."""
         self._is_closed = True
-        self._kill()
+        process = self._process
+        if process is not None:
+            process.kill()  # whoever waits for its answer clears up
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._kill()
+
+    def _ask(self, method: str, argument: Any) -> Any:
         if self._process is None:
             self._restart()
-        answer = self._exchange(method, arguments, self._limit())
+        answer = self._exchange(method, argument, self._limit())
         self._pause = FIRST_PAUSE
         return answer
 
-    def _exchange(self, method: str, arguments: Any, seconds: float) -> Any:
+    def _exchange(self, method: str, argument: Any, seconds: float) -> Any:
         channel = self._channel
         assert channel is not None
         try:
-            channel.send((method, arguments))
+            channel.send((method, argument))
             is_answer, answer = channel.receive(seconds)
         except TimeoutError:
             self._kill()
             raise RuntimeError(f"the network has not answered for {seconds:.1f} s: its process was killed") from None
         except (Closed, OSError, ValueError) as error:
-            code = self._kill()
+            code = self._kill(grace=1.0)
             raise RuntimeError(f"the network's process ended with {_name_of(code)}") from error
         if not is_answer:
             raise answer
@@ -138,14 +153,18 @@ class RemoteEstimator:
             raise
         self.card, self.backend_name, self.fallback_reason, self.takes_batches = found
 
-    def _kill(self) -> int | None:
-        """Ends the process; its exit code."""
+    def _kill(self, grace: float = 0.0) -> int | None:
+        """Ends the process if it does not end by itself; its exit code."""
         process, channel, life = self._process, self._channel, self._life
         self._process, self._channel, self._life = None, None, -1
         if process is None:
             return None
-        process.kill() if process.poll() is None else None
-        code = process.wait(5)
+        code: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(grace)
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(5)
         if channel is not None:
             channel.close()
         if life >= 0:

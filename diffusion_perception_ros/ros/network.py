@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Estimator, Query
+from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
 from diffusion_perception_ros.ros.problems import Kind, Problems
 from diffusion_perception_ros.sample import Prediction
 
@@ -17,7 +18,7 @@ from diffusion_perception_ros.sample import Prediction
 class Network:
     """An estimator for the worker's thread, or for two while the one before still works on its last image."""
 
-    def __init__(self, estimator: Estimator, problems: Problems) -> None:
+    def __init__(self, estimator: Estimator | RemoteEstimator, problems: Problems) -> None:
         self.estimator = estimator
         self.takes_batches = estimator.takes_batches
         self._problems = problems
@@ -32,6 +33,16 @@ class Network:
     def backend_name(self) -> str:
         """What runs the network."""
         return self.estimator.backend_name
+
+    @property
+    def is_isolated(self) -> bool:
+        """It runs in a process of its own, which is killed when it hangs."""
+        return isinstance(self.estimator, RemoteEstimator)
+
+    def close(self) -> None:
+        """Ends its process, if it has one of its own."""
+        if isinstance(self.estimator, RemoteEstimator):
+            self.estimator.close()
 
     def forget(self, stream: str) -> None:
         """The next image of a stream is the first of a new video."""

@@ -173,6 +173,12 @@ class PerceptionParameters(CameraParameters):
         "", "SIZE/OVERLAP in pixels: larger images are predicted in tiles, which takes longer. Empty = never."
     )
     threads: int = _parameter(0, "CPU threads of the network, 0 = all cores.", "unconfigured", ge=0, le=256)
+    isolation: Literal["thread", "process"] = _parameter(
+        "thread",
+        "Where the network runs: in a thread of the node, or in a process of its own, which is killed and started "
+        "again when it hangs or crashes.",
+        "unconfigured",
+    )
     load_timeout: float = _parameter(
         3600.0,
         "Most seconds for loading a model, which includes building an engine for a GPU.",

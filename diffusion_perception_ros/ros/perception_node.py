@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.licences import notice
+from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
 from diffusion_perception_ros.ros.job import Job
@@ -151,7 +152,7 @@ class PerceptionNode(ManagedNode):
         settings = self.parameters.values
         self._loading = Loading(f"loading model '{settings.model}'", settings.load_timeout)
         try:
-            estimator = self._loading.run(functools.partial(_load, settings))
+            estimator = self._loading.run(functools.partial(_load, settings, lambda: self._watchdog.limit))
         finally:
             self._loading = None
         self.in_executor(functools.partial(self._offer_topics, estimator))
@@ -163,7 +164,7 @@ class PerceptionNode(ManagedNode):
         tasks = ", ".join(estimator.card.tasks)
         self.log.event(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
 
-    def _offer_topics(self, estimator: Estimator) -> None:
+    def _offer_topics(self, estimator: Estimator | RemoteEstimator) -> None:
         self._network = Network(estimator, self.problems)
         for camera in self._cameras:
             camera.configure(estimator.card)
@@ -191,6 +192,8 @@ class PerceptionNode(ManagedNode):
         self._stop()
         for camera in self._cameras:
             camera.release()
+        if self._network is not None:
+            self._network.close()
         self._network = self._pipeline = None
 
     # What goes wrong in the worker
@@ -208,13 +211,21 @@ class PerceptionNode(ManagedNode):
         present = worker.in_work if worker is not None else None
         if worker is not None and pipeline is not None and present is not None and not self.is_changing:
             seconds, items = present
-            if seconds > self._watchdog.limit:
+            if seconds > self._longest_wait:
                 self._give_up(worker, pipeline, seconds, items)
         elif self._recover_at and time.monotonic() >= self._recover_at and not self.is_changing:
             self._recover_at = 0.0
             if self.state == "unconfigured":
                 self.log.event("starting again after the network hung")
                 self.autostart()
+
+    @property
+    def _longest_wait(self) -> float:
+        """Seconds after which a thread is given up; a process of the network's own is killed before, and loads again."""
+        limit = self._watchdog.limit
+        if self._network is None or not self._network.is_isolated:
+            return limit
+        return 2 * limit + self.parameters.values.load_timeout
 
     def _give_up(self, worker: FairWorker[Job], pipeline: Pipeline, seconds: float, items: Any) -> None:
         """Leaves the hanging thread alone and goes to unconfigured, from where the node can start again."""
@@ -304,11 +315,19 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(array)
 
 
-def _load(settings: PerceptionParameters) -> Estimator:
-    """The model of the parameters, ready for its first image."""
-    estimator = Estimator.load(
-        settings.model, settings.backend, settings.threads, engine_precision=settings.engine_precision
-    )
+def _load(settings: PerceptionParameters, limit: Callable[[], float]) -> Estimator | RemoteEstimator:
+    """The model of the parameters, ready for its first image; in a process of its own `limit` seconds per answer."""
+    arguments: dict[str, Any] = {
+        "name_or_path": settings.model,
+        "backend": settings.backend,
+        "threads": settings.threads,
+        "engine_precision": settings.engine_precision,
+    }
+    if settings.isolation == "process":
+        remote = RemoteEstimator(settings.load_timeout, limit, settings.warm_up, **arguments)
+        check_sampling(remote, settings)
+        return remote
+    estimator = Estimator.load(**arguments)
     check_sampling(estimator, settings)
     if settings.warm_up:
         estimator.warm_up()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
 from diffusion_perception_ros.inference.tiling import Tile
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 
 
-def check_sampling(estimator: Estimator, settings: PerceptionParameters) -> None:
+def check_sampling(estimator: Estimator | RemoteEstimator, settings: PerceptionParameters) -> None:
     """Whether the model can sample so.
 
     Raises:
