@@ -1,4 +1,4 @@
-"""An estimator in a process of its own, which can be killed and started again when a library in it hangs or crashes."""
+"""An estimator in a process of its own, which is killed and started again when a library in it hangs or crashes."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ class PerceptionNode(ManagedNode):
 
     @property
     def _longest_wait(self) -> float:
-        """Seconds after which a thread is given up; a process of the network's own is killed before, and loads again."""
+        """Seconds after which a thread is given up; a process of the network's own is killed before, and loads."""
         limit = self._watchdog.limit
         if self._network is None or not self._network.is_isolated:
             return limit

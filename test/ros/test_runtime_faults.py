@@ -170,6 +170,34 @@ def test_a_hanging_network_holds_up_neither_deactivation_nor_the_end(ros: Ros, m
     assert node.stop() == 0
 
 
+def test_a_network_in_a_process_of_its_own_is_killed_and_started_again(ros: Ros, model: Path, camera: Camera) -> None:
+    """The node stays active: only the image that it hung on, or died of, is lost."""
+    ros.forget_diagnostics()
+    node = start(ros, model, "-p", "watchdog_seconds:=2.0", "-p", "isolation:=process")
+    ros.wait_for_state("active")
+    camera.wait()
+    camera.predict()
+    ros.repeat_until(
+        lambda: camera.images.publish(picture(WHITE)),
+        lambda: "its process was killed" in ros.message("images"),
+        "the hanging process is killed",
+    )
+    assert ros.state() == "active"
+    camera.predict()
+    (child,) = psutil.Process(node.pid).children()
+    child.kill()
+    ros.repeat_until(
+        lambda: camera.images.publish(picture()),
+        lambda: "process ended with signal SIGKILL" in ros.message("images"),
+        "the dead process is noticed",
+    )
+    camera.predict()
+    children = psutil.Process(node.pid).children()
+    ros.repeat_until(lambda: camera.images.publish(picture(WHITE)), lambda: True, "it hangs again")
+    assert node.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert not psutil.wait_procs(children, timeout=60)[1]
+
+
 BAD = {
     "encoding": lambda: image(np.zeros((4, 4), np.uint8), "no_encoding", 4, float(next(stamps))),
     "long encoding": lambda: image(np.zeros((4, 4), np.uint8), "x" * 100_000, 4, float(next(stamps))),
