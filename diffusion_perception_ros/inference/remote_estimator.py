@@ -24,6 +24,10 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 60.0
 """Seconds between starts of a process that does not answer; they double from one to the next."""
 
 
+class ProcessLost(RuntimeError):
+    """The process hung and was killed, died, or is not started again yet."""
+
+
 class RemoteEstimator:
     """Answers like an `Estimator`. Not to be shared between threads, except `close`.
 
@@ -48,7 +52,7 @@ class RemoteEstimator:
 
         Raises:
             InputError: as `Estimator.load`.
-            RuntimeError: the process hangs or dies while it loads.
+            ProcessLost: the process hangs or dies while it loads.
         """
         self._arguments = {**arguments, "warm_up": warm_up}
         self._load_timeout, self._limit = load_timeout, limit
@@ -84,7 +88,8 @@ class RemoteEstimator:
 
         Raises:
             InputError: the question cannot be answered.
-            RuntimeError: the graph failed, or the process hung or died; it is started again for the next question.
+            RuntimeError: the graph failed.
+            ProcessLost: the process hung or died; it is started again for the next question.
         """
         prediction: Prediction = self._ask("predict", Query(rgb, **question))
         return prediction
@@ -120,10 +125,10 @@ class RemoteEstimator:
             is_answer, answer = channel.receive(seconds)
         except TimeoutError:
             self._kill()
-            raise RuntimeError(f"the network has not answered for {seconds:.1f} s: its process was killed") from None
+            raise ProcessLost(f"the network has not answered for {seconds:.1f} s: its process was killed") from None
         except (Closed, OSError, ValueError) as error:
             code = self._kill(grace=1.0)
-            raise RuntimeError(f"the network's process ended with {_name_of(code)}") from error
+            raise ProcessLost(f"the network's process ended with {_name_of(code)}") from error
         if not is_answer:
             raise answer
         return answer
@@ -131,7 +136,7 @@ class RemoteEstimator:
     def _restart(self) -> None:
         wait = self._next_start - time.monotonic()
         if self._is_closed or wait > 0:
-            raise RuntimeError(f"the network's process is started again in {max(wait, 0):.1f} s")
+            raise ProcessLost(f"the network's process is started again in {max(wait, 0):.1f} s")
         self._start()
 
     def _start(self) -> None:

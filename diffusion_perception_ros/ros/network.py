@@ -10,7 +10,7 @@ import numpy as np
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Estimator, Query
-from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
+from diffusion_perception_ros.inference.remote_estimator import ProcessLost, RemoteEstimator
 from diffusion_perception_ros.ros.problems import Kind, Problems
 from diffusion_perception_ros.sample import Prediction
 
@@ -56,7 +56,11 @@ class Network:
             InputError, RuntimeError: as `Estimator.predict`.
         """
         with self._lock:
-            return self.estimator.predict(**vars(query))
+            try:
+                return self.estimator.predict(**vars(query))
+            except ProcessLost as error:
+                self._problems.report(Kind.NETWORK, str(error), error=True)
+                raise
 
     def predict_together(self, queries: Sequence[Query]) -> list[Prediction] | None:
         """All predictions in one run of the network; None if they have to be made one by one."""
