@@ -28,11 +28,11 @@ WAY = (
     ("ros/camera.py", "Camera._on_image", "callback"),
     ("ros/worker.py", "FairWorker.offer", "callback"),
     ("ros/worker.py", "FairWorker._run", "worker"),
-    ("ros/pipeline.py", "Pipeline.prepare", "worker"),
+    ("ros/pipeline.py", "Pipeline.__call__", "worker"),
+    ("ros/stages.py", "Stages.prepare", "worker"),
     ("inference/image_messages.py", "color_of", "worker"),
-    ("ros/predictor.py", "Predictor.__call__", "worker"),
     ("inference/estimator.py", "Estimator.predict", "worker"),
-    ("ros/pipeline.py", "Pipeline.finish", "worker"),
+    ("ros/stages.py", "Stages.finish", "worker"),
     ("ros/publishers.py", "Outputs.publish", "worker"),
 )
 """What an image of a camera passes, in order: file, function, and the thread it runs in."""
