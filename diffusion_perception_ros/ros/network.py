@@ -69,6 +69,9 @@ class Network:
         with self._lock:
             try:
                 return self.estimator.predict_batch(queries)
+            except ProcessLost as error:
+                self._problems.report(Kind.NETWORK, str(error), error=True)
+                return None  # one by one it shows which image was to blame
             except InputError:
                 return None  # one of them is wrong; alone, it is only that camera's problem
             except Exception as error:  # more than the backend, or its memory, was made for

@@ -238,6 +238,9 @@ class RecorderParameters(ParameterTable):
     output: str = _parameter("", "Folder of the new bag; it must not exist yet.", "never")
     topics: list[str] = _parameter([], "Topics to record, subscribed to in this order.", "never")
     compression: Literal["none", "zstd"] = _parameter("none", "Compression of the bag's chunks.", "never")
+    min_free_bytes: int = _parameter(
+        64_000_000, "Bytes free on the disk below which recording ends, with a whole bag.", "never", ge=0, le=1 << 50
+    )
     wait_timeout: float = _parameter(
         0.0, "Seconds until topics that nobody publishes are given up, 0 = wait for ever.", "never", ge=0.0, le=1e6
     )

@@ -1,13 +1,15 @@
 """Records topics to a rosbag2 bag (mcap) that `ros2 bag`, Foxglove and this package read.
 
-It stops on SIGINT or SIGTERM, finishes the bag and prints what it holds as one line of JSON. Exit codes: 0 every topic
-was seen, 1 some were not, 2 nothing could be recorded.
+It stops on SIGINT or SIGTERM, or when the disk is nearly full, finishes the bag and prints what it holds as a line of
+JSON. Exit codes: 0 every topic was seen, 1 some were not or the disk was full, 2 nothing could be recorded; 3 and 4 as
+in `running`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -40,6 +42,8 @@ from diffusion_perception_ros.ros.parameters import RecorderParameters
 from diffusion_perception_ros.ros.running import run_node
 
 
+GRACE = 30.0
+"""Seconds after a signal for writing the rest of the bag and its index."""
 QUEUE = 100
 """Messages that may wait per topic while the disk is busy."""
 
@@ -57,6 +61,9 @@ class Recorder(Node):
         self._types = get_typestore(Stores.LATEST)
         self._bag = _open_bag(Path(self.parameters.output), self.parameters.compression)
         self._discovery = self.create_timer(0.1, self._subscribe_to_known)
+        self.create_timer(1.0, self._check_disk)
+        self.trouble = ""
+        """Why nothing more is recorded, empty while all is well."""
 
     @property
     def missing(self) -> list[str]:
@@ -65,7 +72,10 @@ class Recorder(Node):
 
     def close(self) -> None:
         """Finishes the bag: writes its index and metadata."""
-        self._bag.close()
+        try:
+            self._bag.close()
+        except (OSError, ValueError) as error:
+            self._stop(f"its index cannot be written ({error}); bag_player and run read it without one")
 
     def _subscribe_to_known(self) -> None:
         """In the order of the list: whoever waits for a subscriber of the last topic gets all of them."""
@@ -94,8 +104,23 @@ class Recorder(Node):
         self.create_subscription(type_of_topic, name, lambda data: self._write(connection, data), qos, raw=True)
 
     def _write(self, connection: Connection, data: bytes) -> None:
-        self._bag.write(connection, self.get_clock().now().nanoseconds, data)
-        self.counts[connection.topic] += 1
+        if self.trouble:
+            return
+        try:
+            self._bag.write(connection, self.get_clock().now().nanoseconds, data)
+        except (OSError, ValueError) as error:
+            self._stop(f"it cannot be written any further: {error}")
+        else:
+            self.counts[connection.topic] += 1
+
+    def _check_disk(self) -> None:
+        """Ends in time to finish the bag, and to leave the rest of the robot room."""
+        free = shutil.disk_usage(self.parameters.output).free
+        if free < self.parameters.min_free_bytes:
+            self._stop(f"only {free / 1e6:.0f} MB are free where it lies (min_free_bytes)")
+
+    def _stop(self, reason: str) -> None:
+        self.trouble = self.trouble or f"the bag {self.parameters.output} ends here: {reason}"
 
 
 def _open_bag(path: Path, compression: str) -> Writer:
@@ -167,18 +192,20 @@ def record(node: Recorder) -> int:
     """Records until told to end, or until the topics are given up, and prints what was recorded; the exit code."""
     deadline = time.monotonic() + (node.parameters.wait_timeout or float("inf"))
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        while rclpy.ok() and not (node.missing and time.monotonic() > deadline):
+        while rclpy.ok() and not node.trouble and not (node.missing and time.monotonic() > deadline):
             rclpy.spin_once(node, timeout_sec=0.5)
     node.close()
     print(json.dumps({"bag": node.parameters.output, "recorded": node.counts, "missing": node.missing}), flush=True)
     if node.missing:
         print(f"recorder: nobody published {', '.join(node.missing)}", file=sys.stderr)
-    return 1 if node.missing else 0
+    if node.trouble:
+        print(f"recorder: {node.trouble}", file=sys.stderr)
+    return 1 if node.missing or node.trouble else 0
 
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the executable."""
-    run_node("recorder", Recorder, record, args)
+    run_node("recorder", Recorder, record, args, GRACE)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from harness import LATCHED as LATCHED_READER
-from harness import Process, Ros, seconds
+from harness import RELIABLE, Process, Ros, rgb_image, seconds
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
@@ -256,6 +258,32 @@ def _contents(bag: Path) -> list[tuple[str, str, bytes]]:
         decoded = [(item, reader.deserialize(data, item.msgtype)) for item, _, data in reader.messages()]
         store = reader.typestore
         return sorted((item.topic, item.msgtype, bytes(store.serialize_cdr(m, item.msgtype))) for item, m in decoded)
+
+
+def test_recorder_ends_its_bag_when_the_disk_is_full(ros: Ros, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; then a disk that has less room than is to be left."""
+    publisher = ros.node.create_publisher(Image, "/full", RELIABLE)
+    node = ros.start("recorder", "-p", f"output:={tmp_path / 'full'}", "-p", "topics:=['/full']")
+    ros.wait_for(publisher.get_subscription_count, "the recorder subscribes")
+    resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
+    message = rgb_image(np.zeros((480, 640, 3), np.uint8), 1.0)
+    ros.repeat_until(lambda: publisher.publish(message), lambda: _publish_until_ended(publisher, message, node), "end")
+    assert node.wait() == 1
+    assert "ends here" in node.log
+    assert "Traceback" not in node.log
+    node = ros.start(
+        "recorder",
+        *("-p", f"output:={tmp_path / 'small'}", "-p", "topics:=['/full']", "-p", f"min_free_bytes:={1 << 50}"),
+    )
+    assert node.wait() == 1
+    assert "min_free_bytes" in node.log
+    with Reader(tmp_path / "small"):
+        pass
+
+
+def _publish_until_ended(publisher: Any, message: Image, node: Process) -> bool:
+    publisher.publish(message)
+    return not node.is_running
 
 
 def test_recorder_refuses_what_it_cannot_do(ros: Ros, tmp_path: Path) -> None:
