@@ -16,6 +16,7 @@ from diffusion_perception_ros.ros.camera_topics import topic_of
 from diffusion_perception_ros.ros.log import shortened
 from diffusion_perception_ros.ros.monitor import WINDOW, Statistics, summed
 from diffusion_perception_ros.ros.network import Network
+from diffusion_perception_ros.ros.outputs import OUTPUTS
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.problems import Kind, Problems
 from diffusion_perception_ros.ros.publishers import Outputs
@@ -194,7 +195,9 @@ def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
     unmet = [outputs.name_of(output) for output in subscribed if output.metric and obstacle]
     problems = [f"nothing on {', '.join(unmet)}: {obstacle}"] if unmet else []
     problems += _prompt_problems(snapshot, camera, {task for output in subscribed for task in output.tasks})
+    failed = camera.monitor.problems.current((Kind.OUTPUT.of(item.topic) for item in OUTPUTS), within=RECENT)
     problems += camera.monitor.problems.current(Kind.QOS.of(topic) for topic in outputs.topics)
+    problems += camera.monitor.problems.current([Kind.READER], within=RECENT)
     values = {
         Key.ENABLED: str(camera.enabled),
         Key.SUBSCRIBED: ", ".join(outputs.name_of(output) for output in subscribed),
@@ -202,7 +205,8 @@ def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
         Key.POINT_CLOUD: f"none: {obstacle}" if obstacle else "available",
         **_scale_values(camera),
     }
-    return _status(snapshot, part, problems, values, idle="" if camera.enabled else "disabled by ~/enable")
+    idle = "" if camera.enabled else "disabled by ~/enable"
+    return _status(snapshot, part, failed + problems, values, error=bool(failed), idle=idle)
 
 
 def _prompt_problems(snapshot: Snapshot, camera: Camera, tasks: Set[str]) -> list[str]:

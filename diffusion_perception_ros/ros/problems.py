@@ -35,6 +35,10 @@ class Kind(str, Enum):
     CALLBACK = "callback"
     QOS = "qos"
     """Of a topic: the key is `Kind.QOS.of(topic)`."""
+    OUTPUT = "output"
+    """Of a topic: its message cannot be made or published."""
+    READER = "reader"
+    """Publishing takes long, as when a reader is stopped."""
     NAME = "name"
     """Another node has this node's name."""
 

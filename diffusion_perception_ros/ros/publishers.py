@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import rclpy
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -23,7 +25,13 @@ from diffusion_perception_ros.ros.messages import (
 from diffusion_perception_ros.ros.outputs import OUTPUTS, Output
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.point_cloud import PointCloudBuilder
+from diffusion_perception_ros.ros.problems import Kind, Problems
 from diffusion_perception_ros.ros.qos import LATCHED_QOS, OUTPUT_QOS, QosReport, publisher_events
+
+
+SLOW = 0.1
+"""Seconds for publishing a message, usually some milliseconds."""
+SLOW_IN_A_ROW = 5
 
 
 class Outputs:
@@ -41,6 +49,8 @@ class Outputs:
         self._publishers = {item.topic: self._advertise(item.type, item.topic, OUTPUT_QOS) for item in self._outputs}
         self._status = self._advertise(PerceptionStatus, "status", OUTPUT_QOS)
         self._latched = self._publish_labels()
+        self._slow: dict[str, int] = {}
+        """Messages in a row that took long to publish, by topic."""
 
     def name_of(self, output: Output) -> str:
         """Its topic, relative to the node's namespace."""
@@ -64,12 +74,33 @@ class Outputs:
         outputs = [item for item in self.subscribed(parameters) if gives_metres or not item.metric]
         return {task for output in outputs for task in output.tasks if task in self.card.tasks}
 
-    def publish(self, frame: Frame) -> None:
-        """Converts and publishes what has subscribers."""
+    def publish(self, frame: Frame, problems: Problems) -> None:
+        """Converts and publishes what has subscribers; a topic that fails is a problem and costs only itself."""
         for output in self.subscribed(frame.job.parameters):
-            message = output.build(frame)
-            if message is not None:
-                self._publishers[output.topic].publish(message)
+            kind = Kind.OUTPUT.of(output.topic)
+            try:
+                message = output.build(frame)
+                if message is not None:
+                    self._send(output, message, problems)
+            except Exception as error:
+                if rclpy.ok():  # else the process is being ended
+                    reason = f"nothing on {self.name_of(output)}: {type(error).__name__}: {error}"
+                    problems.report(kind, reason, error=True)
+            else:
+                problems.clear(kind)
+
+    def _send(self, output: Output, message: Any, problems: Problems) -> None:
+        start = time.monotonic()
+        self._publishers[output.topic].publish(message)
+        is_slow = time.monotonic() - start > SLOW
+        self._slow[output.topic] = self._slow.get(output.topic, 0) + 1 if is_slow else 0
+        if self._slow[output.topic] >= SLOW_IN_A_ROW:
+            name = self.name_of(output)
+            problems.report(
+                Kind.READER,
+                f"publishing on {name} takes over {1000 * SLOW:.0f} ms: a reader on this machine has stopped; "
+                f"`ros2 topic info -v {name}` names them",
+            )
 
     def publish_status(self, status: PerceptionStatus) -> None:
         """Publishes the status of a frame if somebody listens."""

@@ -125,7 +125,7 @@ class Stages:
         if self._closed:
             return
         frame = Frame(job, prediction, self.scale, self._outputs.card, self._outputs.cloud, self._memory)
-        self._outputs.publish(frame)
+        self._outputs.publish(frame, self._monitor.problems)
         published = time.perf_counter()
         self._monitor.statistics.predicted(published - job.arrival)
         status = self._status(frame, backend)
