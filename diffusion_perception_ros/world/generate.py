@@ -130,14 +130,17 @@ def _replacement(seed: int, attempt: int) -> int:
 def _fault(image: RenderedImage, rgb: np.ndarray[Any, Any]) -> str | None:
     """Why a frame is of no use, or None."""
     seen = np.isfinite(image.depth)
-    if np.isnan(image.depth).any() or np.isnan(image.normals[seen]).any() or not np.isfinite(image.radiance).all():
+    # A sum is finite only if its terms are; only the sky may be without normals.
+    undirected = np.isnan(image.normals[..., 0] + image.normals[..., 1] + image.normals[..., 2])
+    if np.isnan(image.depth.min()) or not np.isfinite(image.radiance.sum()) or (undirected & seen).any():
         return "broken geometry"
     if seen.mean() < 0.15:
         return "hardly anything but sky"
     if (image.depth < NOSE_DISTANCE).mean() > 0.25:
         return "too near"
-    surfaces = np.unique(image.semantic.astype(np.int32) << 16 | image.instances, return_counts=True)[1]
-    if surfaces.max() > 0.97 * image.depth.size:
+    stuff = np.bincount(image.semantic[image.instances == 0], minlength=1)
+    things = np.bincount(image.instances.ravel(), minlength=2)[1:]
+    if max(stuff.max(), things.max()) > 0.97 * image.depth.size:
         return "a single surface"
     if rgb.std() < 4.0:
         return "flat image"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 
 Float32 = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 
 _SMOOTH = 0.7
 """Neighbouring faces whose normals have at least this cosine are shaded as one round surface."""
@@ -53,12 +55,14 @@ def rotation_x(angle: float) -> Float32:
 
 def rotation_to(direction: npt.ArrayLike) -> Float32:
     """(3, 3) rotation that turns z into `direction`."""
-    z = np.asarray(direction, float)
-    z = z / np.linalg.norm(z)
-    helper = np.array([1.0, 0, 0]) if abs(z[0]) < 0.9 else np.array([0, 1.0, 0])
-    x = np.cross(helper, z)
-    x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z], axis=1).astype(np.float32)
+    a, b, c = (float(value) for value in np.asarray(direction, float))
+    length = math.sqrt(a * a + b * b + c * c)
+    a, b, c = a / length, b / length, c / length
+    x = (0.0, -c, b) if abs(a) < 0.9 else (c, 0.0, -a)  # the x or y axis times the direction
+    across = math.hypot(*x)
+    x = (x[0] / across, x[1] / across, x[2] / across)
+    y = (b * x[2] - c * x[1], c * x[0] - a * x[2], a * x[1] - b * x[0])
+    return np.array([[x[0], y[0], a], [x[1], y[1], b], [x[2], y[2], c]], np.float32)
 
 
 def join(*shapes: Shape) -> Shape:
@@ -128,45 +132,66 @@ def _segment_normals(points: npt.NDArray[np.floating], closed: bool) -> npt.NDAr
     """(S, 2, 2): for each segment of a polyline its unit normal at both ends, smoothed over gentle bends."""
     if closed:
         points = np.concatenate([points, points[:1]])
-    along = np.diff(points, axis=0)
-    normal = np.stack([along[:, 1], -along[:, 0]], axis=-1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-    before, after = np.roll(normal, 1, axis=0), np.roll(normal, -1, axis=0)
-    if not closed:
-        before[0], after[-1] = normal[0], normal[-1]
-    ends = []
-    for neighbour in (before, after):
-        mean = normal + neighbour
-        mean /= np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), 1e-9)
-        ends.append(np.where((normal * neighbour).sum(axis=-1, keepdims=True) > _SMOOTH, mean, normal))
-    return np.stack(ends, axis=1)
+    along = points[1:] - points[:-1]
+    normal = _unit_rows(np.stack([along[:, 1], -along[:, 0]], axis=-1))
+    first, last = (normal[-1:], normal[:1]) if closed else (normal[:1], normal[-1:])
+    neighbours = np.stack([np.concatenate([first, normal[:-1]]), np.concatenate([normal[1:], last])], axis=1)
+    normal = normal[:, None]
+    is_gentle = (normal * neighbours).sum(axis=-1, keepdims=True) > _SMOOTH
+    return np.where(is_gentle, _unit_rows(normal + neighbours), normal)
+
+
+def _unit_rows(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(…, 2), of length one; zero stays zero."""
+    x, y = vectors[..., :1], vectors[..., 1:]
+    return np.asarray(vectors / np.maximum(np.sqrt(x * x + y * y), 1e-9))
 
 
 def lathe(profile: npt.ArrayLike, segments: int = 20, repeat: tuple[float, float] = (1, 1)) -> Shape:
     """A body of revolution about z of a profile (P, 2) of (radius, z), upwards on the outside."""
     line = np.asarray(profile, float)
+    turn = _circle(segments)
+    step = line[1:] - line[:-1]
+    reach = np.concatenate([[0], np.cumsum(np.sqrt((step * step).sum(axis=-1)))])
+    grid = np.empty((len(line), segments + 1, 3), np.float32)
+    grid[..., :2], grid[..., 2] = line[:, None, :1] * turn, line[:, 1:]
+    uvs = np.empty((len(line), segments + 1, 2), np.float32)
+    uvs[..., 0] = np.linspace(0, repeat[0], segments + 1)
+    uvs[..., 1] = repeat[1] * (1 - reach / max(reach[-1], 1e-9))[:, None]
+    slope = _segment_normals(line, closed=False)
+    normals = np.empty((len(step), 2, segments + 1, 3), np.float32)
+    normals[..., :2], normals[..., 2] = slope[..., None, :1] * turn, slope[..., 1:]
+    corners, ends, segment, is_high = _lathe_corners(len(line), segments)
+    # A triangle with two corners on the axis, or of a step of no length, has no area.
+    wide = np.where(is_high, line[1:, 0][segment], line[:-1, 0][segment])
+    solid = (np.abs(wide) > 1e-7) & ((step * step).sum(axis=-1) > 1e-14)[segment]
+    corners, ends = corners[solid], ends[solid]
+    return Shape(grid.reshape(-1, 3)[corners], normals.reshape(-1, 3)[ends], uvs.reshape(-1, 2)[corners])
+
+
+@lru_cache(maxsize=64)
+def _circle(segments: int) -> npt.NDArray[np.float64]:
+    """(segments + 1, 2), once round the unit circle."""
     angle = np.linspace(0, 2 * np.pi, segments + 1)
-    c, s = np.cos(angle), np.sin(angle)
-    normals2 = _segment_normals(line, closed=False)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=-1))])
-    v = repeat[1] * (1 - length / max(length[-1], 1e-9))
-    u = np.linspace(0, repeat[0], segments + 1)
-    pairs = np.stack([line[:-1], line[1:]], axis=1)  # S, 2, 2
-    points = np.stack(
-        [pairs[..., :1] * c, pairs[..., :1] * s, np.broadcast_to(pairs[..., 1:], (*pairs.shape[:2], len(c)))], -1
-    )
-    normals = np.stack(
-        [normals2[..., :1] * c, normals2[..., :1] * s, np.broadcast_to(normals2[..., 1:], (*pairs.shape[:2], len(c)))],
-        -1,
-    )
-    rows = np.stack([v[:-1], v[1:]], axis=1)
-    uvs = np.stack(np.broadcast_arrays(u, rows[..., None]), axis=-1)
-    points, normals, uvs = (np.asarray(values, np.float32) for values in (points, normals, uvs))
-    bands = [_band(points, normals, uvs, row) for row in (0, 1)]
-    shape = join(*bands)
-    edges = np.cross(shape.positions[:, 1] - shape.positions[:, 0], shape.positions[:, 2] - shape.positions[:, 0])
-    solid = np.linalg.norm(edges, axis=-1) > 1e-10
-    return Shape(*(values[solid] for values in shape))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+@lru_cache(maxsize=256)
+def _lathe_corners(points: int, segments: int) -> tuple[Indices, Indices, Indices, npt.NDArray[np.bool_]]:
+    """Two triangles for every cell between neighbouring points and columns, those with their side above first.
+
+    Returns:
+        (T, 3) corners among points x columns, (T, 3) among steps x (below, above) x columns; (T,) the step, whether
+        the triangle's side is above.
+    """
+    step, column = (axis.reshape(-1) for axis in np.mgrid[: points - 1, :segments])
+    below, above = np.zeros_like(step), np.ones_like(step)
+    ends = [((below, 0), (above, 0), (above, 1)), ((below, 0), (above, 1), (below, 1))]
+    columns = segments + 1
+    corners = [[(step + end) * columns + column + right for end, right in triangle] for triangle in ends]
+    pairs = [[(2 * step + end) * columns + column + right for end, right in triangle] for triangle in ends]
+    flat = [np.concatenate([np.stack(triangle, axis=-1) for triangle in both]) for both in (corners, pairs)]
+    return flat[0], flat[1], np.concatenate([step, step]), np.repeat([True, False], len(step))
 
 
 def _band(points: Float32, normals: Float32, uvs: Float32, half: int) -> Shape:
@@ -208,14 +233,19 @@ def _cap(ring: npt.NDArray[np.float64], height: float, up: float, tiling: float)
     return Shape(positions, normals, flat * tiling)
 
 
+@lru_cache(maxsize=64)
+def _unit_ball(segments: int) -> Shape:
+    angle = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
+    return lathe(np.stack([np.cos(angle), np.sin(angle)], axis=-1), segments)
+
+
 def sphere(radius: npt.ArrayLike, center: npt.ArrayLike = (0, 0, 0), segments: int = 16) -> Shape:
     """A ball, or an ellipsoid when `radius` has three values."""
-    angle = np.linspace(-np.pi / 2, np.pi / 2, segments // 2 + 1)
-    ball = lathe(np.stack([np.cos(angle), np.sin(angle)], axis=-1), segments)
+    ball = _unit_ball(segments)
     scale = np.broadcast_to(np.asarray(radius, np.float32), 3)
     normals = ball.normals / scale
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    return Shape(ball.positions * scale + np.asarray(center, np.float32), normals, ball.uvs)
+    return Shape(ball.positions * scale + np.asarray(center, np.float32), normals, ball.uvs.copy())
 
 
 def tube(
@@ -250,7 +280,7 @@ def ellipse(a: float, b: float, count: int = 32) -> npt.NDArray[np.float64]:
 
 def cushion(size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)) -> Shape:
     """A box with swollen, rounded faces: a superellipsoid."""
-    ball = sphere(1.0, segments=16)
+    ball = _unit_ball(16)
     power = 0.45
     positions = np.sign(ball.positions) * np.abs(ball.positions) ** power
     normals = np.sign(ball.positions) * np.abs(ball.positions) ** (2 - power) / np.asarray(size, np.float32)

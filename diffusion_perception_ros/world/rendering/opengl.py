@@ -71,6 +71,7 @@ class OpenGLRenderer:
             self._shadow_targets = [self._context.framebuffer([], shadow) for shadow in self._shadows]
             for shadow in self._shadows:
                 shadow.compare_func = "<="
+                shadow.filter = (self._context.NEAREST, self._context.NEAREST)
                 shadow.repeat_x = shadow.repeat_y = False
 
     @property

@@ -128,7 +128,7 @@ class SceneBuffers:
         count, height, width, _ = layers.shape
         self._textures = self._context.texture_array((width, height, count), 4, np.ascontiguousarray(layers))
         self._textures.build_mipmaps()
-        self._textures.filter = (self._context.LINEAR_MIPMAP_LINEAR, self._context.LINEAR)
+        self._textures.filter = (self._context.LINEAR_MIPMAP_NEAREST, self._context.LINEAR)
         self._textures.repeat_x = self._textures.repeat_y = True
 
     def _pack_materials(self, triangles: Triangles) -> npt.NDArray[np.float32]:

@@ -95,8 +95,9 @@ def _through_the_lens(light: FloatImage, rng: np.random.Generator, config: Senso
         light = np.asarray(cv2.filter2D(light, -1, kernel, borderType=cv2.BORDER_REPLICATE), np.float32)
     strength = rng.uniform(*config.bloom)
     if strength > 0.0:
-        bright = np.maximum(light - 4.0 * float(light.mean()), 0.0)
-        light = light + strength * cv2.GaussianBlur(bright, (0, 0), 6.0 * scale)
+        bright = cv2.resize(np.maximum(light - 4.0 * float(light.mean()), 0.0), None, fx=0.25, fy=0.25)
+        glow = cv2.GaussianBlur(bright, (0, 0), 1.5 * scale)  # as wide as 6 pixels, at a quarter of the size
+        light = light + strength * cv2.resize(glow, (width, height))
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
     if config.glare_share > 0 and rng.random() < config.glare_share:
@@ -119,8 +120,8 @@ def _line_kernel(length: float, angle: float) -> FloatImage:
 
 def _expose(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> tuple[FloatImage, float]:
     """Automatic exposure and white balance; also gives the shot noise that goes with the gain."""
-    luminance = light @ LUMINANCE
-    log_mean = float(np.exp(np.mean(np.log(luminance + 1e-4))))
+    luminance = cv2.transform(light, LUMINANCE[None])
+    log_mean = float(np.exp(np.mean(cv2.log(luminance + np.float32(1e-4)))))
     bright = float(np.percentile(luminance[::4, ::4], 90))
     gain = min(rng.uniform(*config.exposure) / max(log_mean, 1e-4), BRIGHT_LIMIT / max(bright, 1e-4), MAX_GAIN)
     noise = rng.uniform(*config.noise)
@@ -151,11 +152,13 @@ def _transfer(light: FloatImage, rng: np.random.Generator, config: SensorConfig)
     if rng.random() < config.filmic_share:
         white = np.float32(rng.uniform(*config.filmic_white))
         light = light * (1.0 + light / (white * white)) / (1.0 + light) * np.float32(1.0 + 0.5 / white)
-    picture = np.power(np.clip(light, 0.0, 1.0), np.float32(1.0 / rng.uniform(*config.gamma)))
-    picture = 0.5 + (picture - 0.5) * np.float32(rng.uniform(*config.contrast))
+    exponent, contrast = 1.0 / rng.uniform(*config.gamma), rng.uniform(*config.contrast)
     saturation = 0.0 if rng.random() < config.grey_share else rng.uniform(*config.saturation)
-    grey = (picture @ LUMINANCE)[..., None]
-    return np.asarray(grey + (picture - grey) * np.float32(saturation))
+    picture = np.asarray(cv2.pow(np.clip(light, 0.0, 1.0), exponent), np.float32)
+    # Contrast about middle grey, then colourfulness about the luminance, as one affine map of the channels.
+    mixing = contrast * (saturation * np.eye(3) + (1.0 - saturation) * LUMINANCE)
+    offset = np.full((3, 1), 0.5 * (1.0 - contrast))
+    return np.asarray(cv2.transform(picture, np.hstack([mixing, offset]).astype(np.float32)))
 
 
 def _compress(picture: UInt8Image, quality: int) -> UInt8Image:
