@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -91,12 +92,12 @@ class RemoteEstimator:
             RuntimeError: the graph failed.
             ProcessLost: the process hung or died; it is started again for the next question.
         """
-        prediction: Prediction = self._ask("predict", Query(rgb, **question))
+        prediction: Prediction = self._ask("predict", _alone(Query(rgb, **question)))
         return prediction
 
     def predict_batch(self, queries: Sequence[Query]) -> list[Prediction]:
         """As `Estimator.predict_batch`."""
-        predictions: list[Prediction] = self._ask("predict_batch", list(queries))
+        predictions: list[Prediction] = self._ask("predict_batch", [_alone(query) for query in queries])
         return predictions
 
     def close(self) -> None:
@@ -175,6 +176,11 @@ class RemoteEstimator:
         if life >= 0:
             os.close(life)
         return code
+
+
+def _alone(query: Query) -> Query:
+    """The question without memory of this process."""
+    return replace(query, memory=None)
 
 
 def _name_of(code: int | None) -> str:

@@ -22,6 +22,7 @@ from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
 from diffusion_perception_ros.ros.job import Job
 from diffusion_perception_ros.ros.loading import Loading
 from diffusion_perception_ros.ros.managed_node import ManagedNode
+from diffusion_perception_ros.ros.manager_bond import ManagerBond
 from diffusion_perception_ros.ros.network import Network
 from diffusion_perception_ros.ros.node_parameters import NodeParameters
 from diffusion_perception_ros.ros.parameters import CameraParameters, PerceptionParameters
@@ -58,6 +59,7 @@ class PerceptionNode(ManagedNode):
         self._loading: Loading | None = None
         self._hanging: list[FairWorker[Job]] = []
         """Workers that were given up and have not come back."""
+        self._bond = ManagerBond(self, self.log)
         self._recovery, self._recover_at = FIRST_RECOVERY, 0.0
         self._cameras: list[Camera] = []
         self.parameters = NodeParameters(
@@ -180,8 +182,11 @@ class PerceptionNode(ManagedNode):
         self._pipeline, self._worker = pipeline, worker
         for camera in self._cameras:
             camera.activate(functools.partial(worker.offer, camera.name))
+        if not self.parameters.values.autostart:  # else there is no manager
+            self._bond.start()
 
     def _stop(self) -> None:
+        self._bond.stop()
         for camera in self._cameras:
             camera.deactivate()
         if self._worker is not None:
