@@ -87,20 +87,22 @@ class Decoder:
         intrinsics: Intrinsics | None,
         confidence: Mapping[str, FloatImage] | None = None,
         memory: OutputMemory | None = None,
+        placed: Placement | None = None,
     ) -> Prediction:
         """Makes the prediction.
 
         Args:
             tensors: What `tensors_for(tasks)` named, (C, h, w) each.
             tasks: What to put into the prediction.
-            size: Width and height of the image, and of every map of the prediction.
+            size: Width and height of every map of the prediction.
             intrinsics: Of the image, if known.
             confidence: (h, w) in [0, 1] by task, from the samples of an ensemble. A model's own comes first.
             memory: Where the maps are written, None = new memory.
+            placed: Where the image lies in the graph's input, None = as the card says for an image of `size`.
         """
         prediction = Prediction()
         memory = memory or OutputMemory()
-        placed = self._input.placement(*size)
+        placed = placed or self._input.placement(*size)
         input_size = min(placed.graph[0], placed.image[0]), min(placed.graph[1], placed.image[1])
         tensors = {name: self._restored(tensor, placed, size) for name, tensor in tensors.items()}
         spread = {task: cut_to_image(values, placed) for task, values in (confidence or {}).items()}

@@ -15,10 +15,11 @@ from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.backends import open_backend
 from diffusion_perception_ros.inference.backends.backend import Backend
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
+from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.inference.memory import give_freed_memory_back
 from diffusion_perception_ros.inference.models import find_model
 from diffusion_perception_ros.inference.output_memory import OutputMemory
-from diffusion_perception_ros.inference.preprocess import check_image
+from diffusion_perception_ros.inference.preprocess import check_image, input_size_of
 from diffusion_perception_ros.inference.prompts import Prompts, check_prompts
 from diffusion_perception_ros.inference.runner import ModelRunner, Request, View
 from diffusion_perception_ros.inference.sampling.noise import NoiseSource
@@ -48,6 +49,8 @@ class Query:
     seed: int | None = None
     merging: str | None = None
     tile: Tile | None = None
+    input_area: int | None = None
+    output_size: tuple[int, int] | None = None
     memory: OutputMemory | None = None
     stream: str = ""
 
@@ -191,6 +194,8 @@ class Estimator:
         seed: int | None = None,
         merging: str | None = None,
         tile: Tile | None = None,
+        input_area: int | None = None,
+        output_size: tuple[int, int] | None = None,
         memory: OutputMemory | None = None,
         stream: str = "",
     ) -> Prediction:
@@ -210,14 +215,17 @@ class Estimator:
             seed: Of the noise.
             merging: How the depth of an ensemble is merged, one of `ensemble.MERGINGS`.
             tile: An image larger than this is predicted in tiles, None = as `load` was told.
+            input_area: Pixels of the graph's input in place of the card's `input.size.area`: more is slower and sees
+                smaller things, less is faster. None = the card's.
+            output_size: Width and height of the maps, None = the image's; coordinates are in these pixels, too.
             memory: Where the maps are written, for callers that use the same memory again; None = new memory.
             stream: Name of the video, e.g. the camera, that the image belongs to. Models that look at the last
                 image (`second_image`, noise mode `carry`) keep it here per stream. The first image of a stream,
                 and one of another size than the last, has no `flow`.
 
         Returns:
-            All maps in the image's size; what was not asked for is None. `depth` is set when it is metric,
-            `depth_relative` when it is not, `depth_quantity` says what it is.
+            All maps in the image's size or `output_size`; what was not asked for is None. `depth` is set when it is
+            metric, `depth_relative` when it is not, `depth_quantity` says what it is.
 
         Raises:
             InputError: not such an image, intrinsics of another size, a task that the model lacks, prompts or
@@ -237,6 +245,8 @@ class Estimator:
                 seed,
                 merging,
                 tile,
+                input_area,
+                output_size,
                 memory,
                 stream,
             )
@@ -265,7 +275,8 @@ class Estimator:
             InputError, RuntimeError: as `predict`; none of the images has an answer then.
         """
         prepared = [self._prepare(query) for query in queries]
-        sizes = {self.card.input.size.size_for(view.rgb.shape[1], view.rgb.shape[0]) for view, _ in prepared}
+        rule = self.card.input.size
+        sizes = {(view.input_size or rule).size_for(view.rgb.shape[1], view.rgb.shape[0]) for view, _ in prepared}
         tiles = [(query.rgb, query.tile or self.tile) for query in queries]
         is_tiled = any(tile is not None and _exceeds(rgb, tile) for rgb, tile in tiles)
         if not self.takes_batches or len(sizes) != 1 or is_tiled:
@@ -291,7 +302,18 @@ class Estimator:
         last = self._streams.recall(query.stream, rgb)
         request = Request(tasks - self._unanswerable(prompts, last), sampling)
         memory = query.memory or OutputMemory()
-        return View(rgb, intrinsics, last.image, prompts, memory, last.latents), request
+        if query.output_size is not None:
+            self._check_output_size(query, query.output_size)
+        rule = input_size_of(self.card, query.input_area)
+        view = View(rgb, intrinsics, last.image, prompts, rule, query.output_size, memory, last.latents)
+        return view, request
+
+    def _check_output_size(self, query: Query, size: tuple[int, int]) -> None:
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            raise InputError(f"maps cannot have {size[0]}x{size[1]} pixels: 1 to {MAX_PIXELS} are possible")
+        tile = query.tile or self.tile
+        if tile is not None and _exceeds(query.rgb, tile):
+            raise InputError("an image that is predicted in tiles has maps of its own size: take one of the two away")
 
     def _unanswerable(self, prompts: Prompts, last: LastImage) -> set[str]:
         """Tasks that lack what they ask about."""

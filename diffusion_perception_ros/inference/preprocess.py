@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.card import ImageInput, InputSize
+from diffusion_perception_ros.inference.card import ImageInput, InputSize, ModelCard
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.inference.native import Native
 from diffusion_perception_ros.inference.resampling import resample
@@ -22,6 +22,9 @@ _INTERPOLATION = {
     "cubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+
+LARGEST_INPUT_AREA = 1 << 22
+"""Pixels of a graph's input that a caller may ask for."""
 
 
 def check_image(rgb: UInt8Image) -> None:
@@ -44,6 +47,23 @@ def check_image(rgb: UInt8Image) -> None:
         )
 
 
+def input_size_of(card: ModelCard, area: int | None) -> InputSize:
+    """How images become the graph's input, with another `area` than the card's if that is given.
+
+    Raises:
+        InputError: the model's input does not go by its area, or this area is none.
+    """
+    rule = card.input.size
+    if area is None:
+        return rule
+    if rule.rule != "area":
+        raise InputError(f"the input of model '{card.name}' has the rule '{rule.rule}': it has no input_area")
+    least = rule.multiple_of**2
+    if not least <= area <= LARGEST_INPUT_AREA:
+        raise InputError(f"input_area must be {least} to {LARGEST_INPUT_AREA} pixels, got {area}")
+    return rule.model_copy(update={"area": area})
+
+
 class Preprocessor:
     """Resizes and normalises images into one reused buffer: a result is valid until the next call."""
 
@@ -60,16 +80,17 @@ class Preprocessor:
         self._shift = (-mean / std).astype(np.float32)
         self._tensor: FloatTensor = np.empty((1, 3, 0, 0), np.float32)
 
-    def __call__(self, rgb: UInt8Image) -> FloatTensor:
-        """(H, W, 3) uint8 → (1, 3, h, w) float32, (pixel / 255 - mean) / std."""
-        (out_width, out_height), size = self._size.placement(rgb.shape[1], rgb.shape[0])
+    def __call__(self, rgb: UInt8Image, rule: InputSize | None = None) -> FloatTensor:
+        """(H, W, 3) uint8 → (1, 3, h, w) float32, (pixel / 255 - mean) / std; `rule` in place of the card's."""
+        rule = rule or self._size
+        (out_width, out_height), size = rule.placement(rgb.shape[1], rgb.shape[0])
         if self._tensor.shape[2:] != (out_height, out_width):
             self._tensor = np.empty((1, 3, out_height, out_width), np.float32)
-        is_whole = size == (out_width, out_height) and self._size.interpolation == "area"
+        is_whole = size == (out_width, out_height) and rule.interpolation == "area"
         if self._native is not None and is_whole and _is_native(rgb, out_width, out_height):
             self._native.shrink_image(rgb, self._scale, self._shift, self._tensor[0])
             return self._tensor
-        image = _resized(rgb, size, self._size)[:out_height, :out_width]
+        image = _resized(rgb, size, rule)[:out_height, :out_width]
         rows, columns = image.shape[:2]
         for channel, plane in enumerate(cv2.split(image)):
             target = self._tensor[0, channel, :rows, :columns]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from diffusion_perception_ros.inference.card import CardError, ModelCard
+from diffusion_perception_ros.inference.card import CardError, InputSize, ModelCard
+from diffusion_perception_ros.inference.card.inputs import Placement
 from diffusion_perception_ros.inference.decoder import Decoder
 from diffusion_perception_ros.inference.native import Native
 from diffusion_perception_ros.inference.output_memory import OutputMemory
@@ -41,9 +42,18 @@ class View:
     previous: UInt8Image | None
     """The image before, of the same size."""
     prompts: Prompts
+    input_size: InputSize | None = None
+    """How the image becomes the graph's input, None = as the card says."""
+    output_size: Size | None = None
+    """Width and height of the maps, None = the image's."""
     memory: OutputMemory = field(default_factory=OutputMemory)
     latents: Sequence[FloatTensor] = ()
     """Clean latents of the ensemble samples for the image before."""
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the maps."""
+        return self.output_size or (self.rgb.shape[1], self.rgb.shape[0])
 
     def cropped(self, window: Window) -> View:
         """A part of it, without prompts and latents: those belong to the whole image."""
@@ -84,8 +94,9 @@ class ModelRunner:
         input_size = image.shape[3], image.shape[2]
         tensors, confidence, latents = self._infer(inputs, input_size, request, view.latents)
         inferred = time.perf_counter()
-        size = view.rgb.shape[1], view.rgb.shape[0]
-        prediction = self._decoder(tensors, request.tasks, size, view.intrinsics, confidence, view.memory)
+        prediction = self._decoder(
+            tensors, request.tasks, view.size, view.intrinsics, confidence, view.memory, self._placement(view)
+        )
         prediction.timings = {
             "preprocess": preprocessed - start,
             "inference": inferred - preprocessed,
@@ -119,8 +130,9 @@ class ModelRunner:
         for index, (view, request) in enumerate(pairs):
             decoding = time.perf_counter()
             own = {name: tensors[name][index] for name in self._decoder.tensors_for(request.tasks)}
-            size = view.rgb.shape[1], view.rgb.shape[0]
-            prediction = self._decoder(own, request.tasks, size, view.intrinsics, memory=view.memory)
+            prediction = self._decoder(
+                own, request.tasks, view.size, view.intrinsics, memory=view.memory, placed=self._placement(view)
+            )
             prediction.timings = {
                 "preprocess": (preprocessed - start) / len(pairs),
                 "inference": inferred - preprocessed,
@@ -129,14 +141,19 @@ class ModelRunner:
             predictions.append(prediction)
         return predictions
 
+    def _placement(self, view: View) -> Placement:
+        """Where the image lies in the graph's input."""
+        rule = view.input_size or self._card.input.size
+        return rule.placement(view.rgb.shape[1], view.rgb.shape[0])
+
     def _inputs(self, view: View) -> dict[str, FloatTensor]:
         """Everything that the graphs are given besides noise, by the names of their inputs."""
         card, height, width = self._card, *view.rgb.shape[:2]
-        image = self._preprocess(view.rgb)
+        image = self._preprocess(view.rgb, view.input_size)
         inputs = {card.input.tensor: image}
         if card.second_image is not None:  # without a last image nothing has moved
             second = view.rgb if view.previous is None else view.previous
-            inputs[card.second_image.tensor] = self._preprocess_second(second)
+            inputs[card.second_image.tensor] = self._preprocess_second(second, view.input_size)
         if card.points is not None:
             inputs[card.points.tensor] = points_tensor(card.points, view.prompts.points, width, height)
         if card.prompt_mask is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
+import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -29,8 +31,16 @@ class Job:
     """What the topics with subscribers need."""
     parameters: CameraParameters = field(init=False)
     """As they were when the work on the image began."""
+    output_size: tuple[int, int] | None = field(init=False)
+    """Width and height of the maps, None = the image's."""
     decode_time: float = field(init=False)
     """Seconds."""
+
+    def shrink(self) -> None:
+        """Brings image and intrinsics to the size of the maps, which all that follows goes by."""
+        if self.output_size is not None:
+            self.rgb = np.asarray(cv2.resize(self.rgb, self.output_size, interpolation=cv2.INTER_AREA), np.uint8)
+            self.intrinsics = self.intrinsics and self.intrinsics.resized(*self.output_size)
 
     @property
     def header(self) -> Header:

@@ -17,6 +17,10 @@ class MessageMemory(OutputMemory):
     def __init__(self) -> None:
         self._kept: dict[str, array[int]] = {}
 
+    def __reduce__(self) -> tuple[type[OutputMemory], tuple[()]]:
+        """In another process, such as an isolated network's, there is new memory instead."""
+        return OutputMemory, ()
+
     def allocate(self, field: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Memory for a map or message of this name; `field` may be a topic, too."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

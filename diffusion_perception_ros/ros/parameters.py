@@ -60,6 +60,9 @@ class CameraParameters(ParameterTable):
         1 << 28, "Images are refused whose data, or decoded data, are longer than this.", ge=1, le=1 << 30
     )
     max_rate: float = _parameter(0.0, "Most predictions per second, 0 = as many as possible.", ge=0.0, le=1000.0)
+    output_size: Literal["image", "half", "network"] = _parameter(
+        "image", "Size of all maps: the image's, half of it, or the columns of the network's input (fastest)."
+    )
     publish_depth: bool = _parameter(True, "Offer the depth topics.")
     publish_normals: bool = _parameter(True, "Offer the normals topics.")
     publish_segmentation: bool = _parameter(True, "Offer the segmentation topics.")
@@ -185,6 +188,12 @@ class PerceptionParameters(CameraParameters):
         "unconfigured",
         gt=0.0,
         le=1e6,
+    )
+    input_area: int = _parameter(
+        0,
+        "Pixels of the network's input, 0 = as the model's card says; for models whose input goes by its area.",
+        ge=0,
+        le=1 << 22,
     )
     watchdog_seconds: float = _parameter(
         0.0,

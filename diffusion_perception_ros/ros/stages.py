@@ -102,12 +102,14 @@ class Stages:
             forget(self._name)
             self._steady.reset()
         job.tasks = self.tasks(settings)
+        job.output_size = self._output_size(settings, width, height)
         return Query(
             job.rgb,
             job.intrinsics,
             job.tasks.union(*(source.needs(job.tasks, settings) for source in self._sources)),
             self.prompts.points(job.header.frame_id, width, height, settings.prompt_points),
             self.prompts.mask(width, height, settings.image_limits),
+            output_size=job.output_size,
             memory=None if settings.temporal else self._memory,  # the filter keeps maps of earlier images
             stream=self._name,
         )
@@ -116,6 +118,7 @@ class Stages:
         """Steadies and scales a prediction, publishes it and accounts for it; `backend` made it."""
         start = time.perf_counter()
         settings = job.parameters
+        job.shrink()
         if settings.temporal:
             self._steady.time_constant = settings.temporal_time_constant
             prediction = self._steady.filter(prediction, job.rgb, job.stamp)
@@ -134,6 +137,15 @@ class Stages:
         status.publish_time = published - predicted
         status.latency = published - job.arrival
         self._outputs.publish_status(status)
+
+    def _output_size(self, settings: CameraParameters, width: int, height: int) -> tuple[int, int] | None:
+        """Width and height of the maps, the image's aspect kept; None = the image's."""
+        if settings.output_size == "image":
+            return None
+        if settings.output_size == "half":
+            return (width + 1) // 2, (height + 1) // 2
+        columns, _ = self._outputs.card.input.size.size_for(width, height)  # of the card's own area
+        return (columns, max(1, round(columns * height / width))) if columns < width else None
 
     def reject(self, job: Job, error: BaseException) -> None:
         """Gives an image up: what went wrong is logged, counted and put into diagnostics."""

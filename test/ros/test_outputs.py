@@ -167,6 +167,33 @@ def test_every_output(camera: Camera, ros: Ros, picture: np.ndarray) -> None:
     camera.wait_until_subscribed()
 
 
+def test_maps_of_half_the_size_fit_their_camera_info(camera: Camera, ros: Ros, picture: np.ndarray) -> None:
+    topics = ("depth/image", "normals/image", "segmentation/mask", "instances/image", "depth/image_color")
+    assert ros.set_parameters(NODE, output_size="half")[0].successful
+    outputs = {topic: ros.collect(Image, f"/robot/{topic}") for topic in topics}
+    infos = ros.collect(CameraInfo, "/robot/depth/camera_info")
+    clouds = ros.collect(PointCloud2, "/robot/points")
+    camera.wait_until_subscribed(*topics, "depth/camera_info", "points")
+    stamp = camera.send(picture, camera_info(0, WIDTH, HEIGHT, FOCAL))
+    width, height = WIDTH // 2, HEIGHT // 2
+    for topic, collected in outputs.items():
+        message = ros.wait_for(lambda collected=collected: collected.at(stamp), topic)
+        assert (message.width, message.height) == (width, height), topic
+    info = ros.wait_for(lambda: infos.at(stamp), "depth/camera_info")
+    assert (info.width, info.height) == (width, height)
+    assert np.allclose(info.k.reshape(3, 3)[0], (FOCAL / 2, 0, ((WIDTH - 1) / 2 + 0.5) / 2 - 0.5))
+    cloud = ros.wait_for(lambda: clouds.at(stamp), "points")
+    assert (cloud.width, cloud.height) == (width, height)
+    depth = pixels(outputs["depth/image"].at(stamp))
+    x, _, z = np.frombuffer(cloud.data, np.float32).reshape(height, width, -1)[20, 40, :3]
+    assert z == depth[20, 40]
+    assert x == pytest.approx((40 - info.k[2]) / info.k[0] * z, rel=1e-4)
+    for collected in (*outputs.values(), infos, clouds):
+        collected.close()
+    assert ros.set_parameters(NODE, output_size="image")[0].successful
+    camera.wait_until_subscribed()
+
+
 def assert_cloud(cloud: PointCloud2, depth: np.ndarray, info: CameraInfo, rgb: np.ndarray, mask: np.ndarray) -> None:
     assert (cloud.width, cloud.height) == (WIDTH, HEIGHT)
     assert not cloud.is_dense

@@ -88,7 +88,9 @@ class ObviousNode:
         return enlarge_instances(ids, channels, mask, label_ids)
 
     def _publish(self, image: Image, topic: str, values: np.ndarray, encoding: str) -> None:
-        self._publishers[topic].publish(self._bridge.cv2_to_imgmsg(values, encoding, image.header))
+        message = self._bridge.cv2_to_imgmsg(values, encoding)
+        message.header = image.header
+        self._publishers[topic].publish(message)
 
 
 def _enlarged(tensor: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
