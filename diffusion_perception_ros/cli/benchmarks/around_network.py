@@ -232,6 +232,7 @@ def main() -> None:
     """`python -m … MODEL ROUNDS`: prints one line of JSON."""
     keep_freed_memory()
     cv2.setNumThreads(1)
+    os.environ["ROS_DOMAIN_ID"] = str(100 + os.getpid() % 100)  # nobody else's topics
     rclpy.init()
     model, rounds = sys.argv[1:3]
     print(json.dumps(measure(model, int(rounds))))
