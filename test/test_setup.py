@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import diffusion_perception_ros
@@ -154,7 +155,8 @@ def canonical(name: str) -> str:
 
 def test_version_is_the_same_everywhere() -> None:
     package = ElementTree.parse(REPOSITORY / "package.xml")
-    assert package.findtext("version") == diffusion_perception_ros.__version__
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert package.findtext("version") == citation["version"] == diffusion_perception_ros.__version__
 
 
 def test_messages_are_found_without_sourcing_anything(tmp_path: Path) -> None:
@@ -176,3 +178,20 @@ def test_messages_are_found_without_sourcing_anything(tmp_path: Path) -> None:
 def test_no_path_of_the_machine_that_built_the_wheels_is_left() -> None:
     exports = list(Path(sys.prefix).glob("share/*/cmake/*Export*.cmake"))
     assert [file.name for file in exports if "/opt/python/" in file.read_text()] == []
+
+
+def test_the_architecture_page_shows_the_code() -> None:
+    command = [sys.executable, str(SCRIPTS / "architecture.py"), "--check"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_a_release_changes_the_version_everywhere(checkout: Path) -> None:
+    for name in ("CITATION.cff", "CHANGELOG.md", "diffusion_perception_ros/__init__.py"):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, checkout / name)
+    answer = subprocess.run([sys.executable, str(checkout / "scripts" / "release.py"), "9.8.7"])
+    assert answer.returncode == 0
+    for name in ("package.xml", "CITATION.cff", "diffusion_perception_ros/__init__.py", "CHANGELOG.md"):
+        assert "9.8.7" in (checkout / name).read_text()
+    assert "## Unreleased\n\n## 9.8.7 (" in (checkout / "CHANGELOG.md").read_text()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -33,7 +35,7 @@ class Waiter(Node):
         super().__init__("wait_until_active")
         self.parameters = NodeParameters(self, WaitParameters).values
         name = self.parameters.lifecycle_node
-        self._client = self.create_client(GetState, f"{name}/get_state")
+        self._client: Client[Any, Any] = self.create_client(GetState, f"{name}/get_state")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
