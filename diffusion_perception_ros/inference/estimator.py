@@ -13,7 +13,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference import native
 from diffusion_perception_ros.inference.backends import open_backend
-from diffusion_perception_ros.inference.backends.backend import Backend
+from diffusion_perception_ros.inference.backends.backend import Backend, Report
 from diffusion_perception_ros.inference.card import GraphRole, ModelCard, changed_sampler, read_card
 from diffusion_perception_ros.inference.image_encodings import MAX_PIXELS
 from diffusion_perception_ros.inference.memory import give_freed_memory_back
@@ -87,6 +87,7 @@ class Estimator:
         tile: Tile | None = None,
         engine_precision: str = "fp16",
         sampler: Mapping[str, Any] | None = None,
+        report: Report | None = None,
     ) -> Estimator:
         """Opens a model by name (`models.find_model`) or folder.
 
@@ -98,6 +99,7 @@ class Estimator:
             tile: Images larger than this are predicted in tiles, None = never.
             engine_precision: Of TensorRT engines: `fp32`, `fp16` or `bf16`.
             sampler: Fields of the card's sampler that take other values than the card says.
+            report: Told how far the build of an engine is, None = the log.
 
         Raises:
             InputError: no such model or backend, or a sampler that cannot be changed so.
@@ -110,7 +112,7 @@ class Estimator:
                 raise InputError(f"model '{card.name}' predicts in one step: it has no sampler to change")
             card = card.model_copy(update={"sampler": changed_sampler(card.sampler, sampler)})
         backends = {
-            role: open_backend(folder, card, backend, threads, optimization, role, engine_precision)
+            role: open_backend(folder, card, backend, threads, optimization, role, engine_precision, report)
             for role in card.graph_files
         }
         if card.sampler is not None:

@@ -14,6 +14,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.backends.backend import Report
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.licences import notice
 from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
@@ -152,9 +153,9 @@ class PerceptionNode(ManagedNode):
 
     def _configure(self) -> None:
         settings = self.parameters.values
-        self._loading = Loading(f"loading model '{settings.model}'", settings.load_timeout)
+        loading = self._loading = Loading(f"loading model '{settings.model}'", settings.load_timeout)
         try:
-            estimator = self._loading.run(functools.partial(_load, settings, lambda: self._watchdog.limit))
+            estimator = loading.run(lambda: _load(settings, loading.report, lambda: self._watchdog.limit))
         finally:
             self._loading = None
         self.in_executor(functools.partial(self._offer_topics, estimator))
@@ -320,8 +321,8 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(array)
 
 
-def _load(settings: PerceptionParameters, limit: Callable[[], float]) -> Estimator | RemoteEstimator:
-    """The model of the parameters, ready for its first image; in a process of its own `limit` seconds per answer."""
+def _load(settings: PerceptionParameters, report: Report, limit: Callable[[], float]) -> Estimator | RemoteEstimator:
+    """The model of the parameters, ready for its first image; in a process of its own it has `limit` for an answer."""
     arguments: dict[str, Any] = {
         "name_or_path": settings.model,
         "backend": settings.backend,
@@ -332,7 +333,7 @@ def _load(settings: PerceptionParameters, limit: Callable[[], float]) -> Estimat
         remote = RemoteEstimator(settings.load_timeout, limit, settings.warm_up, **arguments)
         check_sampling(remote, settings)
         return remote
-    estimator = Estimator.load(**arguments)
+    estimator = Estimator.load(**arguments, report=report)
     check_sampling(estimator, settings)
     if settings.warm_up:
         estimator.warm_up()

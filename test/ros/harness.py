@@ -187,8 +187,13 @@ class Ros:
         return self.call(GetState, f"{node}/get_state", GetState.Request(), repeat=True).current_state.label
 
     def wait_for_state(self, label: str, node: str = "/perception_node") -> None:
-        """Waits until the node is in a lifecycle state; by itself it configures and activates in the background."""
-        self.wait_for(lambda: self.state(node) == label, f"{node} is {label}")
+        """Waits until the diagnostics say that state; by itself the node configures and activates in the background."""
+
+        def reported() -> bool:
+            parts = [name.partition(": ")[2] for name in self.diagnostics if name.startswith(f"{node}: ")]
+            return any(self.value(part, "State", node) == label for part in parts)
+
+        self.wait_for(reported, f"{node} is {label}")
 
     def values(self, part: str, node: str = "/perception_node") -> dict[str, str]:
         """The values of the last diagnostics of a part, none before there are any."""

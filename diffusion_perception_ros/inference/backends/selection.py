@@ -44,6 +44,7 @@ def open_backend(
     optimization: str = "all",
     role: GraphRole = "fused",
     precision: str = "fp16",
+    report: Report | None = None,
 ) -> Backend:
     """Opens one graph of a model folder.
 
@@ -57,6 +58,7 @@ def open_backend(
         optimization: One of `OPTIMIZATIONS`: how far the graph may be rewritten when it is loaded.
         role: Which of the card's graphs.
         precision: One of `ENGINE_PRECISIONS`, for TensorRT engines.
+        report: Told how far the build of an engine is, None = the log.
 
     Raises:
         InputError: an unknown backend, optimisation or precision, a negative thread count.
@@ -70,7 +72,7 @@ def open_backend(
         raise InputError(f"unknown engine precision '{precision}': choose one of {', '.join(ENGINE_PRECISIONS)}")
     if threads < 0:
         raise InputError(f"threads must be 0 (all cores) or more, got {threads}")
-    return _first_that_works(ModelGraph(folder, card, role), backend, threads, optimization, precision)
+    return _first_that_works(ModelGraph(folder, card, role), backend, threads, optimization, precision, report)
 
 
 def build_engines(folder: Path, card: ModelCard, precision: str = "fp16", report: Report | None = None) -> list[Path]:
@@ -97,7 +99,9 @@ def build_engines(folder: Path, card: ModelCard, precision: str = "fp16", report
         raise InputError(f"no TensorRT engine of '{card.name}': {error}") from error
 
 
-def _first_that_works(graph: ModelGraph, backend: str, threads: int, optimization: str, precision: str) -> Backend:
+def _first_that_works(
+    graph: ModelGraph, backend: str, threads: int, optimization: str, precision: str, report: Report | None
+) -> Backend:
     """See `open_backend`, which checks the arguments."""
 
     def on_cpu() -> OnnxRuntimeBackend:
@@ -124,7 +128,7 @@ def _first_that_works(graph: ModelGraph, backend: str, threads: int, optimizatio
         from diffusion_perception_ros.inference.backends.tensorrt_backend import open_tensorrt
 
         candidates = [
-            lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache))[1],
+            lambda: open_tensorrt(graph, cache, precision, _engine_check(graph, cache), report)[1],
             lambda: on_gpu(TENSORRT, tensorrt_options(graph, precision)),
             *candidates,
         ]
