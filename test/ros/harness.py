@@ -187,7 +187,7 @@ class Ros:
         return self.call(GetState, f"{node}/get_state", GetState.Request(), repeat=True).current_state.label
 
     def wait_for_state(self, label: str, node: str = "/perception_node") -> None:
-        """Waits until the diagnostics say that state; by itself the node configures and activates in the background."""
+        """Waits until the diagnostics say that state; an autostart goes on in the background."""
 
         def reported() -> bool:
             parts = [name.partition(": ")[2] for name in self.diagnostics if name.startswith(f"{node}: ")]
