@@ -20,7 +20,8 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.world.config import WorldConfig
 from diffusion_perception_ros.world.motion import fixed_sensor
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer, create_renderer
+from diffusion_perception_ros.world.rendering.image import RenderedImage
+from diffusion_perception_ros.world.rendering.renderer import Renderer, create_renderer
 from diffusion_perception_ros.world.rendering.sensor import capture
 from diffusion_perception_ros.world.sampling import sample_views
 from diffusion_perception_ros.world.scene import Scene

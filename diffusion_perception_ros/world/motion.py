@@ -10,8 +10,9 @@ import numpy.typing as npt
 from diffusion_perception_ros.sample import FloatImage, Intrinsics
 from diffusion_perception_ros.world.config import SensorConfig
 from diffusion_perception_ros.world.labels import CLASS_ID
+from diffusion_perception_ros.world.rendering.image import RenderedImage
 from diffusion_perception_ros.world.rendering.projection import NEAR, camera_from_world, project
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer
 from diffusion_perception_ros.world.scene import Scene
 
 

@@ -12,8 +12,9 @@ from diffusion_perception_ros.sample import JOINTS, FloatImage, Sample, UInt16Im
 from diffusion_perception_ros.world.config import SensorConfig, Target
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
 from diffusion_perception_ros.world.motion import picture_before
+from diffusion_perception_ros.world.rendering.image import RenderedImage
 from diffusion_perception_ros.world.rendering.projection import NEAR, camera_from_world, project
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer
 from diffusion_perception_ros.world.rendering.sensor import develop
 from diffusion_perception_ros.world.scene import Scene, Skeleton
 

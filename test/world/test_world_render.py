@@ -11,8 +11,9 @@ import torch
 from diffusion_perception_ros.sample import Intrinsics
 from diffusion_perception_ros.world.config import SensorConfig, WorldConfig
 from diffusion_perception_ros.world.labels import CLASS_ID
+from diffusion_perception_ros.world.rendering.image import RenderedImage
 from diffusion_perception_ros.world.rendering.opengl import OpenGLRenderer
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, Renderer
+from diffusion_perception_ros.world.rendering.renderer import Renderer
 from diffusion_perception_ros.world.rendering.sensor import capture, develop
 from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer
 from diffusion_perception_ros.world.sampling import sample_scene

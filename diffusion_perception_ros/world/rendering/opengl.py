@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.world.rendering.image import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.rendering.opengl_buffers import SceneBuffers
 from diffusion_perception_ros.world.rendering.projection import (
     MAX_LIGHTS,
@@ -28,7 +29,6 @@ from diffusion_perception_ros.world.rendering.projection import (
     seen_points,
     tent_filter,
 )
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.scene import DirectionalLight, PointLight, Scene
 
 
@@ -47,7 +47,7 @@ class OpenGLRenderer:
     name = "opengl"
 
     def __init__(self, width: int, height: int, supersample: int = 1) -> None:
-        """Opens a context for pictures of one size; `supersample` 2 draws colour with four times the samples.
+        """Opens a context for images of one size; `supersample` 2 draws colour with four times the samples.
 
         Raises:
             EGLMissing: EGL cannot be used; the message names the packages that bring it.
@@ -94,7 +94,7 @@ class OpenGLRenderer:
             ValueError: a camera's image has another size than this renderer's.
         """
         for scene in views:
-            check_size(self, scene)
+            check_size(scene, self.width, self.height)
         with self._context:
             self._buffers.upload(views[0])
             while len(self._surfaces) < len(views):
@@ -111,9 +111,9 @@ class OpenGLRenderer:
         """See `Renderer`.
 
         Raises:
-            ValueError: the camera's picture has another size than this renderer's.
+            ValueError: the camera's image has another size than this renderer's.
         """
-        check_size(self, scene)
+        check_size(scene, self.width, self.height)
         camera, view = scene.camera.intrinsics, camera_from_world(scene.camera.world_from_camera)
         seen = np.zeros((len(offsets), self.height, self.width), np.uint16)
         with self._context:

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Sample, UInt8Image
 from diffusion_perception_ros.world.config import SensorConfig
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage
+from diffusion_perception_ros.world.rendering.image import RenderedImage
 
 
 REFERENCE_WIDTH = 320

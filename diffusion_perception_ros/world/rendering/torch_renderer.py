@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_perception_ros.sample import Intrinsics
+from diffusion_perception_ros.world.rendering.image import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.rendering.projection import (
     MAX_LIGHTS,
     OCCLUSION_RADIUS,
@@ -24,7 +25,6 @@ from diffusion_perception_ros.world.rendering.projection import (
     tent_filter,
 )
 from diffusion_perception_ros.world.rendering.rasterizer import Fragments, rasterize
-from diffusion_perception_ros.world.rendering.renderer import RenderedImage, check_size, ground_truth, instance_map
 from diffusion_perception_ros.world.scene import Scene
 
 
@@ -50,9 +50,9 @@ class TorchRenderer:
         """Draws the scene as its camera sees it.
 
         Raises:
-            ValueError: the camera's picture has another size than this renderer's.
+            ValueError: the camera's image has another size than this renderer's.
         """
-        check_size(self, scene)
+        check_size(scene, self.width, self.height)
         with torch.no_grad():
             return self._render(scene, sample_grid(scene.camera.intrinsics, self._supersample))
 
@@ -65,9 +65,9 @@ class TorchRenderer:
         """See `Renderer`.
 
         Raises:
-            ValueError: the camera's picture has another size than this renderer's.
+            ValueError: the camera's image has another size than this renderer's.
         """
-        check_size(self, scene)
+        check_size(scene, self.width, self.height)
         soup = _Soup.of(scene, camera_from_world(scene.camera.world_from_camera), self._device)
         camera = scene.camera.intrinsics
         seen = np.zeros((len(offsets), self.height, self.width), np.uint16)
