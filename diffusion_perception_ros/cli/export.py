@@ -13,6 +13,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.model_folder import replaced_model
 from diffusion_perception_ros.export.sizes import parse_size
 from diffusion_perception_ros.families import FAMILIES, family_module
+from diffusion_perception_ros.inference.card import CARD_NAME
 
 
 if TYPE_CHECKING:  # these import torch
@@ -39,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_native(native: argparse.ArgumentParser) -> None:
-    native.add_argument("--checkpoint", type=Path, required=True, help="checkpoint folder, such as runs/NAME/best")
+    native.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="checkpoint folder, such as runs/NAME/best, or a onestep model folder, to make its graph anew",
+    )
     _add_output(native)
     native.add_argument(
         "--precision",
@@ -227,6 +233,8 @@ def _run_native(args: argparse.Namespace) -> int:
     from diffusion_perception_ros.training.onestep.export import ExportOptions, export_model
     from diffusion_perception_ros.training.sources import open_sources, stored_sources
 
+    if (args.checkpoint / CARD_NAME).is_file():
+        return _run_again(args)
     checkpoint = read_checkpoint(args.checkpoint)
     if checkpoint.identity.get("kind") in ("unet", "dit"):
         return _run_backbone(args, checkpoint)
@@ -250,6 +258,26 @@ def _run_native(args: argparse.Namespace) -> int:
     )
     with Console(file=sys.stderr).status(f"exporting {args.checkpoint}"):
         card = export_model(args.checkpoint, args.output, samples, options)
+    _say_replaced(args.output, replaced)
+    print(f"{args.output}: {card.name}, {card.precision}, largest depth difference {card.parity['depth_max']:g}")
+    return 0
+
+
+def _run_again(args: argparse.Namespace) -> int:
+    """The graph of a model folder anew, from its own weights."""
+    from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
+    from diffusion_perception_ros.training.onestep.reexport import export_again
+
+    if args.pictures is None:
+        raise InputError(
+            f"{args.checkpoint} is a model folder: give --pictures a folder with shards to calibrate with"
+        )
+    if args.precision not in ("fp32", "int8"):
+        raise InputError(f"a onestep network is exported with --precision fp32 or int8, not {args.precision}")
+    replaced = replaced_model(args.output, args.overwrite)
+    pictures = ShardDataset(args.pictures)
+    samples = [pictures[index] for index in range(0, len(pictures), max(1, len(pictures) // 56))]
+    card = export_again(args.checkpoint, args.output, samples, args.precision, args.overwrite)
     _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, largest depth difference {card.parity['depth_max']:g}")
     return 0

@@ -16,8 +16,9 @@ from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.card import CardError, DepthOutput, read_card
 from diffusion_perception_ros.training.checkpoint import AVERAGED, write_checkpoint
+from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.export import ExportOptions, export_model
-from diffusion_perception_ros.training.onestep.network import FOCAL_SCALE, DeployedNet, NetworkConfig, OneStepNet
+from diffusion_perception_ros.training.onestep.network import FOCAL_SCALE, NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.onestep.weights import read_weights
 from diffusion_perception_ros.world.labels import LABELS
 

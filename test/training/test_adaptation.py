@@ -37,7 +37,7 @@ from diffusion_perception_ros.training.checkpoint import AVERAGED, load_weights,
 from diffusion_perception_ros.training.config import load_config
 from diffusion_perception_ros.training.lora import add_lora, learnt_parameters, merge_lora, plan_adapter
 from diffusion_perception_ros.training.onestep.adaptation import Adaptation, with_classes
-from diffusion_perception_ros.training.onestep.export import DeployedNet
+from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.losses import log_depth_target
 from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.onestep.weights import read_weights

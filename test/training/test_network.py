@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.checkpoint import load_weights
 from diffusion_perception_ros.training.config import TrainingConfig
+from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.learner import OneStepLearner
 from diffusion_perception_ros.training.onestep.network import (
-    DeployedNet,
     NetworkConfig,
     OneStepNet,
     refinement_parameters,

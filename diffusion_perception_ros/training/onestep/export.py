@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from diffusion_perception_ros.datasets.augment import resize_sample
+from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_colours, resize_sample
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.model_folder import new_model_folder
 from diffusion_perception_ros.inference.card import (
@@ -36,12 +37,12 @@ from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.card_labels import world_labels
 from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkpoint
 from diffusion_perception_ros.training.onestep import weights as weights_file
+from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.encoder import origin
 from diffusion_perception_ros.training.onestep.network import (
     FOCAL_SCALE,
     OFFSET_SCALE,
     UNSHUFFLE,
-    DeployedNet,
     NetworkConfig,
     OneStepNet,
 )
@@ -142,7 +143,8 @@ def write_network(
     write_graph(network, graph, size)
     inputs = [_network_input(sample, *size) for sample in pictures]
     if precision == "int8":
-        quantise(graph, _feeds(network, inputs[_PARITY_PICTURES:] or inputs))
+        calibration = list(pictures[_PARITY_PICTURES:] or pictures)
+        quantise(graph, _feeds(network, calibration_inputs(calibration, *size)))
     parity = compare(network, graph, inputs[:_PARITY_PICTURES])
     if precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
         raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
@@ -219,6 +221,16 @@ def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
 def _network_input(sample: Sample, width: int, height: int) -> FloatArray:
     rgb = resize_sample(sample, width, height).rgb
     return (rgb.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)[None]
+
+
+def calibration_inputs(samples: Sequence[Sample], width: int, height: int) -> list[FloatArray]:
+    """The images, and after each the same as another camera in other light would take it: dark, noisy, blurred."""
+    rng = np.random.default_rng(0)
+    inputs = []
+    for sample in samples:
+        other = dataclasses.replace(sample, rgb=random_colours(sample.rgb, rng, AugmentationConfig()))
+        inputs += [_network_input(sample, width, height), _network_input(other, width, height)]
+    return inputs
 
 
 def _feeds(network: OneStepNet, images: Sequence[FloatArray]) -> list[dict[str, FloatArray]]:

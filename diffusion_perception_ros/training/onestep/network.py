@@ -27,9 +27,10 @@ OFFSET_SCALE = 32.0
 """Pixels of the network input per unit of the instance offsets."""
 FOCAL_SCALE = 0.625
 """z / f_px, in metres per pixel, of a canonical depth of 1: at 256 pixels and 90° (f = 128) 80 m fit."""
-_LOG_DEPTH_CENTRE = math.log(2.5 / 220.0)
+LOG_DEPTH_CENTRE = math.log(2.5 / 220.0)
 """Typical log canonical depth of a room, where an untrained network starts."""
-_LOG_SCALE_RANGE = (-5.0, 1.5)
+LOG_SCALE_RANGE = (-5.0, 1.5)
+"""Of the log of the Laplace scale."""
 
 
 class Width(NamedTuple):
@@ -117,16 +118,21 @@ class OneStepNet(nn.Module):
             self.pretrained.eval()
         return self
 
-    def forward(self, image: Tensor, noise: Tensor | None = None) -> Outputs:
-        """One pass. `noise` is (N, noise_channels, H/4, W/4), needed exactly by networks that have noise channels."""
+    def decoded(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(N, channels[0], H/4, W/4), what the heads start from."""
         skips = self._features(image, noise)
         x = skips.pop()
         for level in self.decoder:
             x = level(x, skips.pop())
+        return x
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> Outputs:
+        """One pass. `noise` is (N, noise_channels, H/4, W/4), needed exactly by networks that have noise channels."""
+        x = self.decoded(image, noise)
         geometry, labelling = self.geometry(x), self.labelling(x)
         return Outputs(
-            log_depth=geometry[:, :1] + _LOG_DEPTH_CENTRE,
-            log_scale=geometry[:, 1:2].clamp(*_LOG_SCALE_RANGE),
+            log_depth=geometry[:, :1] + LOG_DEPTH_CENTRE,
+            log_scale=geometry[:, 1:2].clamp(*LOG_SCALE_RANGE),
             normals=geometry[:, 2:],
             semantic=labelling[:, :-2],
             offsets=labelling[:, -2:],
@@ -289,23 +295,3 @@ def refinement_parameters(network: nn.Module) -> set[str]:
         if isinstance(module, _Refinement)
         for key in module.state_dict()
     }
-
-
-class DeployedNet(nn.Module):
-    """A trained `OneStepNet` with the outputs of the model card: what is exported to ONNX."""
-
-    def __init__(self, network: OneStepNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(depth in [0, 1], its confidence in [0, 1], normals, semantic logits, instance offsets), sizes as `Outputs`.
-
-        Depth is canonical: metres = depth * `FOCAL_SCALE` * f_px. The confidence is the probability, under the
-        predicted Laplace distribution, that the depth is within a factor of 1.25 of the truth once the scale of the
-        whole picture is right.
-        """
-        out = self.network(image, noise)
-        depth = (torch.exp(out.log_depth) / FOCAL_SCALE).clamp(0.0, 1.0)
-        confidence = 1.0 - torch.exp(-math.log(1.25) * torch.exp(-out.log_scale))
-        return depth, confidence, out.normals, out.semantic, out.offsets

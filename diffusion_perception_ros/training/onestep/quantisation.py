@@ -28,8 +28,8 @@ from diffusion_perception_ros.errors import InputError
 FloatArray = npt.NDArray[np.float32]
 Feed = dict[str, FloatArray]
 
-ALWAYS_FLOAT = ("network.geometry.out.weight",)
-"""256 levels of log depth would show as steps in a point cloud."""
+ALWAYS_FLOAT = ("depth_out.weight", "offsets_out.weight")
+"""256 levels of log depth would show as steps in a point cloud, and 256 of the offsets move the centres of objects."""
 TOLERANCES = {"depth": 0.02, "normals": 2.0, "semantic": 0.03, "instances": 0.06}
 """Differences that count as a drift of 1: relative error of depth once its scale is right, degrees, share of the
 pixels that change their class, units of the offsets."""
