@@ -17,7 +17,8 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.training.config import TrainingConfig
 from diffusion_perception_ros.training.onestep import encoder as encoders
 from diffusion_perception_ros.training.onestep.encoder import VARIANTS, EfficientNetLite, load_imagenet_weights
-from diffusion_perception_ros.training.onestep.export import compare, write_graph
+from diffusion_perception_ros.training.onestep.export import compare
+from diffusion_perception_ros.training.onestep.graph import write_graph
 from diffusion_perception_ros.training.onestep.learner import OneStepLearner
 from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.onestep.quantisation import ALWAYS_FLOAT, Quantiser, quantise

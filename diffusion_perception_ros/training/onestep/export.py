@@ -10,12 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 import torch
-from torch import nn
-from torch.export import Dim
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_colours, resize_sample
 from diffusion_perception_ros.errors import InputError
@@ -39,6 +35,7 @@ from diffusion_perception_ros.training.checkpoint import Checkpoint, read_checkp
 from diffusion_perception_ros.training.onestep import weights as weights_file
 from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.encoder import origin
+from diffusion_perception_ros.training.onestep.graph import OPSET, OUTPUTS, write_graph
 from diffusion_perception_ros.training.onestep.network import (
     FOCAL_SCALE,
     OFFSET_SCALE,
@@ -46,14 +43,12 @@ from diffusion_perception_ros.training.onestep.network import (
     NetworkConfig,
     OneStepNet,
 )
-from diffusion_perception_ros.training.onestep.quantisation import fold_padding, quantise
+from diffusion_perception_ros.training.onestep.quantisation import quantise
 from diffusion_perception_ros.training.readme import model_readme
 from diffusion_perception_ros.training.settings.names import MULTIPLE
 
 
-OPSET = 18
 GRAPH = "model.onnx"
-OUTPUTS = ("depth", "depth_confidence", "normals", "semantic", "instances")
 _FP32_TOLERANCE = 1e-3
 _PARITY_PICTURES = 8
 
@@ -153,71 +148,6 @@ def write_network(
     return parity, {path.name: sha256_of(path) for path in (graph, weights)}
 
 
-def write_graph(network: OneStepNet, path: Path, size: tuple[int, int]) -> None:
-    """Writes one ONNX file for any batch, and any height and width that are multiples of 32.
-
-    Args:
-        size: (width, height) to trace with.
-    """
-    folded = _fold_batch_norm(network)
-    height_units, width_units = Dim("height_units", min=1, max=256), Dim("width_units", min=1, max=256)
-    batch = Dim("batch", min=1, max=1024)
-    example = torch.zeros(2, 3, size[1], size[0])
-    arguments: tuple[torch.Tensor, ...] = (example,)
-    shapes: list[dict[int, Any]] = [{0: batch, 2: MULTIPLE * height_units, 3: MULTIPLE * width_units}]
-    names = ["image"]
-    channels = network.config.noise_channels
-    if channels:
-        arguments += (torch.zeros(2, channels, size[1] // UNSHUFFLE, size[0] // UNSHUFFLE),)
-        per_unit = MULTIPLE // UNSHUFFLE
-        shapes.append({0: batch, 2: per_unit * height_units, 3: per_unit * width_units})
-        names.append("noise")
-    program = torch.onnx.export(
-        DeployedNet(folded).eval(),
-        arguments,
-        input_names=names,
-        output_names=list(OUTPUTS),
-        dynamic_shapes=tuple(shapes) if channels else (shapes[0],),
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    assert program is not None
-    program.save(str(path), external_data=False)
-    fold_padding(path)
-    onnx.checker.check_model(str(path))
-
-
-def _fold_batch_norm(network: OneStepNet) -> OneStepNet:
-    """A copy in which every BatchNorm beside a convolution is part of it."""
-    copy = OneStepNet(network.config)
-    copy.load_state_dict(network.state_dict())
-    copy.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # missing in torch's stubs
-    for module in copy.modules():
-        if not isinstance(module, nn.Sequential):
-            continue
-        for index in range(len(module) - 1):
-            convolution, norm = module[index], module[index + 1]
-            if isinstance(norm, nn.Conv2d) and isinstance(convolution, nn.BatchNorm2d):
-                module[index], module[index + 1] = nn.Identity(), _after_norm(convolution, norm)
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index], module[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    return copy
-
-
-def _after_norm(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> nn.Conv2d:
-    """A convolution with the BatchNorm without weights before it in one; exact only without padding."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert convolution.bias is not None
-    scale = (norm.running_var + norm.eps).rsqrt()
-    weight = convolution.weight.detach() * scale[:, None, None]
-    convolution.bias.data -= (weight * norm.running_mean[:, None, None]).sum((1, 2, 3))
-    convolution.weight.data = weight
-    return convolution
-
-
 def _network_input(sample: Sample, width: int, height: int) -> FloatArray:
     rgb = resize_sample(sample, width, height).rgb
     return (rgb.astype(np.float32) / 127.5 - 1.0).transpose(2, 0, 1)[None]
@@ -268,6 +198,14 @@ def compare(network: OneStepNet, graph: Path, images: Sequence[FloatArray]) -> d
     return {name: float(f"{value:.3g}") for name, value in parity.items()}
 
 
+def depth_output(metric: bool) -> DepthOutput:
+    """What the card says of the depth: canonical depth, in metres with the camera's focal length, or only relative."""
+    quantity: dict[str, Any] = {"quantity": "relative_depth"}
+    if metric:
+        quantity = {"quantity": "metric_depth", "unit": "m", "focal_scale": FOCAL_SCALE}
+    return DepthOutput(tensor="depth", range=(0.0, 1.0), confidence_tensor="depth_confidence", **quantity)
+
+
 def _card(
     source: Checkpoint,
     options: ExportOptions,
@@ -276,9 +214,6 @@ def _card(
     files: dict[str, str],
 ) -> ModelCard:
     state = source.state
-    metric: dict[str, Any] = {"quantity": "relative_depth"}
-    if options.metric:
-        metric = {"quantity": "metric_depth", "unit": "m", "focal_scale": FOCAL_SCALE}
     channels, encoder = source.network.noise_channels, source.network.encoder
     return ModelCard(
         schema_version=1,
@@ -304,7 +239,7 @@ def _card(
         ),
         noise=NoiseInput(tensor="noise", channels=channels, downscale=UNSHUFFLE) if channels else None,
         outputs=(
-            DepthOutput(tensor="depth", range=(0.0, 1.0), confidence_tensor="depth_confidence", **metric),
+            depth_output(options.metric),
             NormalsOutput(tensor="normals", axes=("right", "down", "forward")),
             SemanticOutput(tensor="semantic", labels=world_labels()),
             InstancesOutput(tensor="instances", offset_scale=OFFSET_SCALE),

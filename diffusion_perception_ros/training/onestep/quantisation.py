@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
@@ -169,40 +168,3 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
     def get_next(self) -> Feed | None:
         return next(self._feeds, None)
-
-
-def fold_padding(path: Path) -> None:
-    """Makes every constant zero padding part of the convolution behind it, in place: asymmetric ones, too."""
-    model = onnx.load(path)
-    graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = onnx.helper.get_attribute_value(node.attribute[0])
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    for pad in [node for node in graph.node if node.op_type == "Pad" and node.input[1] in constants]:
-        behind = users.get(pad.output[0], [])
-        amounts = _spatial_padding(constants[pad.input[1]])
-        if len(behind) == 1 and behind[0].op_type == "Conv" and amounts is not None:
-            convolution = behind[0]
-            attribute = next((item for item in convolution.attribute if item.name == "pads"), None)
-            if attribute is None:
-                attribute = convolution.attribute.add(name="pads", type=onnx.AttributeProto.INTS)
-                attribute.ints.extend([0, 0, 0, 0])
-            attribute.ints[:] = [own + more for own, more in zip(attribute.ints, amounts, strict=True)]
-            convolution.input[0] = pad.input[0]
-            graph.node.remove(pad)
-    onnx.save(model, path)
-
-
-def _spatial_padding(pads: Any) -> list[int] | None:
-    """(top, left, bottom, right) of the eight numbers of a Pad of (N, C, H, W); None for others."""
-    values = [
-        int(value) for value in (onnx.numpy_helper.to_array(pads) if isinstance(pads, onnx.TensorProto) else pads)
-    ]
-    if len(values) != 8 or any(values[place] for place in (0, 1, 4, 5)) or min(values) < 0:
-        return None
-    return [values[2], values[3], values[6], values[7]]
