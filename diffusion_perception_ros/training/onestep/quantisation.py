@@ -35,7 +35,7 @@ pixels that change their class, units of the offsets."""
 _OPERATORS = ["Conv", "Clip"]
 """A Clip after a convolution becomes part of its range."""
 _CALIBRATION_IMAGES = 96
-_DRIFT_IMAGES = 6
+_DRIFT_IMAGES = 12
 
 
 class Quantiser:
@@ -43,7 +43,7 @@ class Quantiser:
 
     Args:
         graph: ONNX file.
-        feeds: inputs; the first `_DRIFT_IMAGES` measure the drift, the others calibrate.
+        feeds: inputs; `_DRIFT_IMAGES` of them, spread evenly, measure the drift, the others calibrate.
 
     Raises:
         InputError: too few inputs.
@@ -52,7 +52,8 @@ class Quantiser:
     def __init__(self, graph: Path, feeds: Sequence[Feed]) -> None:
         if len(feeds) < 2:
             raise InputError("int8 needs rendered images to calibrate with: give --pictures a folder with more shards")
-        held = feeds[: min(_DRIFT_IMAGES, len(feeds) // 2)]
+        every = max(2, -(-len(feeds) // _DRIFT_IMAGES) | 1)  # odd: clean and changed images take turns
+        held = feeds[::every]
         self._model = load_model_with_shape_infer(graph)
         self.convolutions: dict[str, str] = {
             node.name: node.input[1] for node in self._model.graph.node if node.op_type == "Conv"
@@ -61,7 +62,8 @@ class Quantiser:
         self._held, self._expected = held, _answers(graph, held)
         with tempfile.TemporaryDirectory() as folder:
             calibrator = create_calibrator(graph, _OPERATORS, str(Path(folder) / "augmented.onnx"))
-            calibrator.collect_data(_Reader(feeds[len(held) :][:_CALIBRATION_IMAGES]))
+            others = [feed for number, feed in enumerate(feeds) if number % every]
+            calibrator.collect_data(_Reader(others[:_CALIBRATION_IMAGES]))
             self._ranges = calibrator.compute_data()
 
     def write(self, path: Path, in_float: Collection[str]) -> None:
