@@ -103,16 +103,23 @@ def test_int8_stays_close_and_small(tmp_path: Path, rooms: Path) -> None:
     assert (folder / "CREDITS.md").read_text() == "chairs by somebody"
 
 
-def test_metric_depth_is_declared_only_when_asked(tmp_path: Path, rooms: Path) -> None:
+def test_a_model_is_exported_again_as_metric_only_when_asked(tmp_path: Path, rooms: Path) -> None:
     write_toy_checkpoint(tmp_path / "checkpoint", rooms)
+    first, second = tmp_path / "first", tmp_path / "second"
     pictures = [toy_room(seed, 96, 64) for seed in range(2)]
-    quantities = {}
-    for metric in (False, True):
-        options = ExportOptions(name="toy", metric=metric, overwrite=True)
-        depth = export_model(tmp_path / "checkpoint", tmp_path / "model", pictures, options).output("depth")
-        assert isinstance(depth, DepthOutput)
-        quantities[metric] = (depth.quantity, depth.unit, depth.focal_scale)
-    assert quantities == {False: ("relative_depth", None, None), True: ("metric_depth", "m", FOCAL_SCALE)}
+    cards = [export_model(tmp_path / "checkpoint", first, pictures, ExportOptions(name="first", command="by hand"))]
+    again = ["export", "native", "--checkpoint", str(first), "-o", str(second), "--metric"]
+    assert main(again) == 2  # nothing to compare the graph on
+    assert not second.exists()
+    assert main([*again, "--pictures", str(rooms)]) == 0
+    cards.append(read_card(second))
+    depths = [card.output("depth") for card in cards]
+    assert all(isinstance(depth, DepthOutput) for depth in depths)
+    quantities = [(depth.quantity, depth.unit, depth.focal_scale) for depth in depths]
+    assert quantities == [("relative_depth", None, None), ("metric_depth", "m", FOCAL_SCALE)]
+    assert cards[1].name == "second"
+    assert cards[1].source == cards[0].source
+    assert (second / "README.md").read_text() == (first / "README.md").read_text()
 
 
 def test_failures_leave_nothing_and_touch_nothing(
@@ -120,7 +127,7 @@ def test_failures_leave_nothing_and_touch_nothing(
 ) -> None:
     write_toy_checkpoint(tmp_path / "checkpoint", rooms)
     output = tmp_path / "models" / "toy"
-    with pytest.raises(InputError, match="rendered pictures to calibrate"):
+    with pytest.raises(InputError, match="rendered images to calibrate"):
         export_model(tmp_path / "checkpoint", output, [], ExportOptions(name="toy", precision="int8"))
     assert list((tmp_path / "models").iterdir()) == []
     output.mkdir()
