@@ -13,7 +13,7 @@ from diffusion_perception_ros.metrics.dense import Scores, intersection_over_uni
 
 
 ALL = "all"
-TASKS = ("depth", "normals", "semantic", "instances", "flow", "mask", "alpha", "keypoints")
+TASKS = ("depth", "confidence", "normals", "semantic", "instances", "flow", "mask", "alpha", "keypoints")
 
 MethodScores = dict[str, dict[str, float]]
 """Method to metric to mean."""

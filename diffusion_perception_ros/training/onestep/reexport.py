@@ -9,12 +9,12 @@ from pathlib import Path
 from diffusion_perception_ros.export.model_folder import CREDITS, README, new_model_folder
 from diffusion_perception_ros.inference.card import ModelCard, read_card, write_card
 from diffusion_perception_ros.sample import Sample
+from diffusion_perception_ros.training.onestep import weights
 from diffusion_perception_ros.training.onestep.export import ExportOptions, depth_output, write_network
-from diffusion_perception_ros.training.onestep.weights import read_weights
 
 
 def export_again(model: Path, output: Path, pictures: Sequence[Sample], options: ExportOptions) -> ModelCard:
-    """Writes `output` with the card, README and credits of `model`, and a new graph.
+    """Writes `output` with the card, README, credits and weights of `model`, and a new graph.
 
     Args:
         model: a folder with `weights.safetensors`; may be `output` itself.
@@ -24,13 +24,15 @@ def export_again(model: Path, output: Path, pictures: Sequence[Sample], options:
     Raises:
         InputError: not a model folder with weights, the output exists or cannot be written, or no images for int8.
     """
-    card, network = read_card(model), read_weights(model)
+    card, network = read_card(model), weights.read_weights(model)
     depth = depth_output(options.metric)
     with new_model_folder(output, options.overwrite) as folder:
-        for name in (README, CREDITS):
+        size = card.input.size.size_for(4, 3)
+        parity, files = write_network(network, folder, size, pictures, options.precision)
+        for name in (README, CREDITS, weights.FILE):
             if (model / name).is_file():
                 shutil.copyfile(model / name, folder / name)
-        parity, files = write_network(network, folder, card.input.size.size_for(4, 3), pictures, options.precision)
+        files[weights.FILE] = card.files[weights.FILE]
         fields = {"name": options.name, "precision": options.precision, "parity": parity, "files": files}
         outputs = tuple(depth if output.task == "depth" else output for output in card.outputs)
         new = card.model_copy(update={**fields, "outputs": outputs})
