@@ -12,7 +12,8 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from diffusion_perception_ros.training.onestep.deployed import DeployedNet
-from diffusion_perception_ros.training.onestep.network import MULTIPLE, UNSHUFFLE, OneStepNet
+from diffusion_perception_ros.training.onestep.network import UNSHUFFLE, OneStepNet
+from diffusion_perception_ros.training.settings.names import MULTIPLE
 
 
 OPSET = 18
