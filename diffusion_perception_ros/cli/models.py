@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from diffusion_perception_ros.cli import model_fetching
+from diffusion_perception_ros.cli import model_fetching, model_wrapping
 from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.backends import BACKENDS, ENGINE_PRECISIONS, build_engines
@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fetch = actions.add_parser("fetch", help="download a published checkpoint and export it to a model folder")
     model_fetching.add_arguments(fetch)
+    wrap = actions.add_parser("wrap", help="make a model folder of anyone's ONNX file, and draw what it answers")
+    model_wrapping.add_arguments(wrap)
     for action in (listing, show, verify):
         action.add_argument("--json", action="store_true", help="print JSON")
 
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs one action: 0 everything is fine, 1 some models are broken, 2 none is usable."""
     if args.action == "fetch":
         return model_fetching.run(args)
+    if args.action == "wrap":
+        return model_wrapping.run(args)
     if args.action == "build":
         return _build(args.model, args.precision)
     if args.action == "list" and args.available:

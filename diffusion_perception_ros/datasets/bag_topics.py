@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.camera_model import image_intrinsics
 from diffusion_perception_ros.inference.image_messages import COLOR, OTHER, ImageKind, kind_of
-from diffusion_perception_ros.recordings.message_types import CAMERA_INFO, COMPRESSED, IMAGE
+from diffusion_perception_ros.inference.video import header_of, packet_of
+from diffusion_perception_ros.recordings.message_types import (
+    CAMERA_INFO,
+    COMPRESSED,
+    FFMPEG_PACKET,
+    FOXGLOVE_IMAGE,
+    FOXGLOVE_VIDEO,
+    IMAGE,
+)
 from diffusion_perception_ros.recordings.recording import Item, Recording
 from diffusion_perception_ros.sample import Intrinsics
 
 
-IMAGE_TYPES = (IMAGE, COMPRESSED)
+IMAGE_TYPES = (IMAGE, COMPRESSED, FFMPEG_PACKET, FOXGLOVE_VIDEO, FOXGLOVE_IMAGE)
 _CLOCKS_DIFFER = 1_000_000_000
 """Nanoseconds between stamp and record time, by which two topics may differ before their clocks are different ones."""
 
@@ -36,6 +44,9 @@ class ImageTopic:
     frame_ids: set[str] = field(default_factory=set)
     stamps: list[int] = field(default_factory=list)
     """Nanoseconds, of every item; of an image without a stamp the time at which it was recorded."""
+
+    keys: list[bool] = field(default_factory=list)
+    """Of video: which items are key frames. Empty for images."""
 
     @property
     def times(self) -> list[int]:
@@ -61,7 +72,8 @@ class ImageTopics:
 
     def camera_of(self, topic: str, kind: str, frame_id: str) -> Any | None:
         """The CameraInfo of the sibling topic, else of any camera with the image's frame_id."""
-        sibling = self.cameras.get(camera_info_topic(topic, kind))
+        names = (camera_info_topic(topic, kind), camera_info_topic(topic, IMAGE))
+        sibling = next((self.cameras[name] for name in names if name in self.cameras), None)
         return sibling or next((info for info in self.cameras.values() if info.header.frame_id == frame_id), None)
 
 
@@ -94,7 +106,7 @@ def find_topics(recording: Recording) -> ImageTopics:
     """Reads through all images once; what cannot be read is counted in the recording's `damage`."""
     found = ImageTopics()
     kinds: dict[str, Counter[ImageKind]] = defaultdict(Counter)
-    seen: dict[str, list[tuple[str, Item, int, str]]] = defaultdict(list)
+    seen: dict[str, list[_Seen]] = defaultdict(list)
     for item in recording.items(types={*IMAGE_TYPES, CAMERA_INFO}):
         try:
             content = recording.message(item).content
@@ -108,7 +120,9 @@ def find_topics(recording: Recording) -> ImageTopics:
             continue
         kind = kind_of(content, item.topic)
         kinds[item.topic][kind] += 1
-        seen[item.topic].append((kind.kind, item, stamp_of(content.header), content.header.frame_id))
+        header, packet = header_of(content), packet_of(content)
+        is_key = None if packet is None else packet.is_key
+        seen[item.topic].append(_Seen(kind.kind, item, stamp_of(header), header.frame_id, is_key))
     recording.settle()
     stampless: dict[str, list[str]] = defaultdict(list)
     for name, counts in kinds.items():
@@ -124,18 +138,32 @@ def find_topics(recording: Recording) -> ImageTopics:
     return found
 
 
+class _Seen(NamedTuple):
+    """An image message, after a look at it."""
+
+    kind: str
+    item: Item
+    stamp: int
+    frame_id: str
+    is_key: bool | None
+    """None for what is no video."""
+
+
 def _topic(
     name: str,
     main: ImageKind,
-    seen: Sequence[tuple[str, Item, int, str]],
+    seen: Sequence[_Seen],
     notes: list[str],
     stampless: dict[str, list[str]],
 ) -> ImageTopic:
-    rows = [row for row in seen if row[0] == main.kind]
-    topic = ImageTopic(name, rows[0][1].type, main.kind, main.form, [row[1] for row in rows], {row[3] for row in rows})
+    rows = [row for row in seen if row.kind == main.kind]
+    items, frame_ids = [row.item for row in rows], {row.frame_id for row in rows}
+    topic = ImageTopic(name, items[0].type, main.kind, main.form, items, frame_ids)
+    if rows[0].is_key is not None:
+        topic.keys = [bool(row.is_key) for row in rows]
     if others := len(seen) - len(rows):
         notes.append(f"{others} of the {len(seen)} images of {name} are left out: they hold no {main.kind}")
-    topic.stamps, state = with_record_times([row[2] for row in rows], topic.times)
+    topic.stamps, state = with_record_times([row.stamp for row in rows], topic.times)
     if state:
         stampless[state].append(name)
     return topic

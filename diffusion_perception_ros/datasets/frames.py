@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, color_of, kind_of
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
+from diffusion_perception_ros.inference.video import MOST_DELAYED, Packet, VideoDecoder, header_of, packet_of
 from diffusion_perception_ros.recordings.message_types import CAMERA_INFO
 from diffusion_perception_ros.recordings.recording import Message, Recording, is_recording
 from diffusion_perception_ros.sample import Intrinsics, UInt8Image
@@ -176,6 +177,7 @@ class BagFrames:
         self._topic = image_topic
         self.notes: list[str] = list(self._recording.notes)
         self._topics = ImageTopics()
+        self._decoder: VideoDecoder | None = None
         self._cameras = Cameras(self.notes)
         for name, reason in self._recording.left_out.items():
             self.notes.append(f"{name} is left out: it {reason}")
@@ -188,7 +190,8 @@ class BagFrames:
         return 0
 
     def __iter__(self) -> Iterator[Frame]:
-        count, other = 0, dict[str, str]()
+        count, other, waiting = 0, dict[str, str](), dict[int, Message]()
+        self._decoder = None
         topics = None if self._topic is None else {self._topic}
         for message in self._recording.messages(topics, IMAGE_TYPES):
             kind = kind_of(message.content, message.topic)
@@ -196,8 +199,14 @@ class BagFrames:
                 other[message.topic] = kind.reason or f"it holds {kind.kind} ({kind.form})"
             elif self._topic in (None, message.topic):
                 self._topic = message.topic
-                yield self._frame(message, count)
+                packet = packet_of(message.content)
+                if packet is None:
+                    yield self._frame(message, count, lambda content=message.content: color_of(content))
+                else:
+                    waiting[count] = message
+                    yield from self._fed(packet, count, waiting)
                 count += 1
+        yield from self._flushed(waiting)
         stem = self._path.stem
         for sentence in self._recording.damage:
             yield Frame(str(self._path), stem, problem=sentence)
@@ -210,14 +219,40 @@ class BagFrames:
         has = ", ".join(sorted(name for name, kind in self._recording.topics.items() if kind in IMAGE_TYPES))
         return f"{self._path} has no {wanted}; its image topics: {has or 'none'}"
 
-    def _frame(self, message: Message, number: int) -> Frame:
-        name = f"{self._path} {message.topic} frame {number}"
-        stem = f"{self._path.stem}_{number:06d}"
-        header = message.content.header
+    def _fed(self, packet: Packet, number: int, waiting: dict[int, Message]) -> Iterator[Frame]:
+        """Frames of a video that are done after a packet; those that will never be are named."""
         try:
-            rgb = color_of(message.content)
+            if self._decoder is None:
+                if not packet.is_key:
+                    raise InputError("it comes before the first key frame of the video")
+                self._decoder = VideoDecoder(packet.codec)
+            for done, rgb in self._decoder.feed(packet.data, number):
+                if done in waiting:
+                    yield self._frame(waiting.pop(done), done, lambda rgb=rgb: rgb)
         except InputError as error:
-            return Frame(name, stem, problem=f"{name}: {error}")
+            yield self._problem(waiting.pop(number), number, str(error))
+        for late in [ordinal for ordinal in waiting if ordinal <= number - MOST_DELAYED]:
+            yield self._problem(waiting.pop(late), late, "the video gives no frame for it: a packet may be missing")
+
+    def _flushed(self, waiting: dict[int, Message]) -> Iterator[Frame]:
+        if self._decoder is not None:
+            for done, rgb in self._decoder.flush():
+                if done in waiting:
+                    yield self._frame(waiting.pop(done), done, lambda rgb=rgb: rgb)
+        for number, message in sorted(waiting.items()):
+            yield self._problem(message, number, "the video gives no frame for it: a packet may be missing")
+
+    def _problem(self, message: Message, number: int, reason: str) -> Frame:
+        name = f"{self._path} {message.topic} frame {number}"
+        return Frame(name, f"{self._path.stem}_{number:06d}", problem=f"{name}: {reason}")
+
+    def _frame(self, message: Message, number: int, read: Callable[[], UInt8Image]) -> Frame:
+        stem = f"{self._path.stem}_{number:06d}"
+        header = header_of(message.content)
+        try:
+            rgb = read()
+        except InputError as error:
+            return self._problem(message, number, str(error))
         stamp = stamp_of(header)
         if stamp <= 0:
             note = f"header stamps of {message.topic} are 0: the times at which they were recorded are used instead"
@@ -226,4 +261,5 @@ class BagFrames:
             stamp = message.time
         info = self._topics.camera_of(message.topic, message.type, header.frame_id)
         intrinsics = self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0])
+        name = f"{self._path} {message.topic} frame {number}"
         return Frame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)

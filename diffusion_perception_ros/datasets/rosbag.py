@@ -18,9 +18,11 @@ from diffusion_perception_ros.datasets.bag_topics import (
     comparable_stamps,
     find_topics,
 )
+from diffusion_perception_ros.datasets.bag_video import VideoReader
 from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, DEPTH, color_of, depth_of
+from diffusion_perception_ros.inference.video import header_of
 from diffusion_perception_ros.recordings.recording import Item, Recording
 
 
@@ -93,6 +95,7 @@ class BagDataset(EvaluationDataset):
         if not depth_required:
             partner = dict(self._pairs)
             self._pairs = [_Pair(ordinal, partner.get(ordinal)) for ordinal in range(len(image.items))]
+        self._video = VideoReader(self._recording, image.items, image.keys) if image.keys else None
         self.image_topic = image.name
         self.depth_topic = self._depth.name if self._depth else None
         self.stamps = [image.stamps[pair.image] for pair in self._pairs]
@@ -119,19 +122,20 @@ class BagDataset(EvaluationDataset):
         name = self.name_of(index)
         message = self._content(item, name)
         try:
-            rgb = color_of(message)
+            rgb = self._video.frame(pair.image) if self._video else color_of(message)
         except InputError as error:
             raise InputError(f"{item.topic} {name}: {error}") from error
+        frame_id = header_of(message).frame_id
         depth = None
         if pair.depth is not None and self._depth is not None:
             depth = self._read_depth(self._depth.items[pair.depth], name, rgb.shape)
-        info = self._topics.camera_of(item.topic, item.type, message.header.frame_id)
+        info = self._topics.camera_of(item.topic, item.type, frame_id)
         return EvaluationSample(
             rgb=rgb,
             depth=depth,
             intrinsics=self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0]),
             stamp=1e-9 * self.stamps[index],
-            frame_id=message.header.frame_id,
+            frame_id=frame_id,
             name=name,
             group=self.group_of(index),
         )

@@ -19,6 +19,7 @@ from diffusion_perception_ros.inference.image_encodings import (
     decode_depth,
     decode_image,
 )
+from diffusion_perception_ros.inference.video import MISSING, is_available, packet_of
 from diffusion_perception_ros.sample import FloatImage, UInt8Image
 
 
@@ -44,7 +45,12 @@ def is_raw(message: Any) -> bool:
 
 
 def kind_of(message: Any, topic: str = "") -> ImageKind:
-    """What an Image or CompressedImage holds; its pixels need not be whole."""
+    """What an image message holds, also one of video; its pixels need not be whole."""
+    packet = packet_of(message)
+    if packet is not None:
+        if is_available():
+            return ImageKind(COLOR, f"{packet.codec} video")
+        return ImageKind(OTHER, f"{packet.codec} video", f"it is {packet.codec} video, which {MISSING}")
     if is_raw(message):
         return _kind_of_raw(str(message.encoding), topic)
     return _kind_of_compressed(message.data, str(message.format), topic)

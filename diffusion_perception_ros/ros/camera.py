@@ -14,10 +14,11 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, PointCloud2
 
 from diffusion_perception_ros.inference.card import ModelCard
+from diffusion_perception_ros.inference.video import header_of
 from diffusion_perception_ros.ros.camera_topics import camera_info_topic, image_topic, topic_of
 from diffusion_perception_ros.ros.job import Job
 from diffusion_perception_ros.ros.log import Log
-from diffusion_perception_ros.ros.messages import stamp_nanoseconds
+from diffusion_perception_ros.ros.messages import message_type, stamp_nanoseconds
 from diffusion_perception_ros.ros.monitor import Monitor
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.ros.problems import Kind
@@ -33,6 +34,15 @@ from diffusion_perception_ros.ros.qos import (
 from diffusion_perception_ros.ros.stages import Stages
 from diffusion_perception_ros.ros.stamp_order import Order, StampOrder
 from diffusion_perception_ros.ros.transforms import Transforms
+
+
+_IMAGE_TYPES: dict[str, Any] = {"raw": Image, "compressed": CompressedImage}
+_DEPTH_TYPES: dict[str, Any] = {"image": Image, "compressed": CompressedImage, "points": PointCloud2}
+VIDEO_TYPES = {
+    "ffmpeg": "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    "foxglove": "foxglove_msgs/msg/CompressedVideo",
+}
+"""Transports of video, and the message that each needs; H.264 in CompressedImage is `compressed`."""
 
 
 class Camera:
@@ -93,7 +103,7 @@ class Camera:
         assert self.stages is not None
         self._offer = offer
         transport = self.parameters.image_transport
-        kind = Image if transport == "raw" else CompressedImage
+        kind = _IMAGE_TYPES.get(transport) or message_type(VIDEO_TYPES[transport])
         self._subscribe("image", kind, image_topic(self._node, self.name, transport), self._on_image, IMAGE_QOS)
         self._subscribe(
             "camera_info",
@@ -103,7 +113,7 @@ class Camera:
             CAMERA_INFO_QOS,
         )
         if "depth" in self.outputs.card.tasks and not self.outputs.is_metric:
-            sparse = Image if self.parameters.sparse_depth_type == "image" else PointCloud2
+            sparse = _DEPTH_TYPES[self.parameters.sparse_depth_type]
             topic = self._node.resolve_topic_name(topic_of(self.name, "sparse_depth"))
             self._subscribe("sparse_depth", sparse, topic, self._on_sparse_depth, SPARSE_DEPTH_QOS)
             if self.parameters.gravity_source == "imu":
@@ -157,6 +167,8 @@ class Camera:
         statistics = self.monitor.statistics
         statistics.arrived()
         self._notice_format(message)
+        if self.stages is not None and not isinstance(message, Image):
+            self.stages.video.add(message)
         if not self._is_in_order(message) or not self._is_wanted(arrival):
             statistics.skipped()
         elif self._offer(Job(message, arrival)):
@@ -178,7 +190,7 @@ class Camera:
 
     def _is_in_order(self, message: Image | CompressedImage) -> bool:
         """False for an image that is older than the last one, without time having started anew."""
-        stamp = stamp_nanoseconds(message.header) / 1e9
+        stamp = stamp_nanoseconds(header_of(message)) / 1e9
         order = self._order.next(stamp)
         if order is Order.RESTART and self.stages is not None:
             self._log.info(f"image stamps jumped back by {self._order.jump:.3f} s: starting anew, as when a bag loops")
@@ -193,7 +205,8 @@ class Camera:
 
     def _notice_format(self, message: Image | CompressedImage) -> None:
         is_raw = isinstance(message, Image)
-        form = f"{message.width}x{message.height} {message.encoding[:40]}" if is_raw else message.format[:80]
+        said = str(getattr(message, "encoding", getattr(message, "format", "")))
+        form = f"{message.width}x{message.height} {said[:40]}" if is_raw else said[:80]
         if self._last_format not in ("", form):
             self._log.info(f"images changed from {self._last_format} to {form}")
         self._last_format = form

@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from diffusion_perception_ros.inference.video import header_of
 from diffusion_perception_ros.ros.messages import stamp_nanoseconds
 from diffusion_perception_ros.ros.parameters import CameraParameters
 from diffusion_perception_ros.sample import Intrinsics, UInt8Image
@@ -45,8 +46,8 @@ class Job:
     @property
     def header(self) -> Header:
         """Of the image, and of all that is published about it."""
-        header: Header = self.message.header
-        return header
+        header = header_of(self.message)
+        return header if isinstance(header, Header) else Header(stamp=header.stamp, frame_id=header.frame_id)
 
     @property
     def stamp(self) -> float:

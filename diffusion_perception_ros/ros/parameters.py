@@ -44,8 +44,12 @@ class ParameterTable(BaseModel):
 class CameraParameters(ParameterTable):
     """Parameters that a node of several cameras can also have for one of them, as in `front.max_rate`."""
 
-    image_transport: Literal["raw", "compressed"] = _parameter(
-        "raw", "Subscribe to `image` or to `image/compressed`.", "unconfigured"
+    image_transport: Literal["raw", "compressed", "ffmpeg", "foxglove"] = _parameter(
+        "raw",
+        "Subscribe to `image`, or to its sibling of this name: `compressed` (JPEG, PNG, H.264, H.265), or the "
+        "video packets of "
+        "`ffmpeg` and `foxglove`.",
+        "unconfigured",
     )
     rectified: bool = _parameter(
         False, "The image is rectified: its camera matrix is P of camera_info, not K, and it has no distortion."
@@ -97,8 +101,10 @@ class CameraParameters(ParameterTable):
     camera_info_timeout: float = _parameter(
         5.0, "Seconds with images but without camera_info until diagnostics warn.", gt=0.0, le=3600.0
     )
-    sparse_depth_type: Literal["image", "points"] = _parameter(
-        "image", "Type of the topic `sparse_depth`: Image or PointCloud2.", "unconfigured"
+    sparse_depth_type: Literal["image", "compressed", "points"] = _parameter(
+        "image",
+        "Type of the topic `sparse_depth`: Image, CompressedImage (16-bit PNG, compressedDepth) or PointCloud2.",
+        "unconfigured",
     )
     sparse_depth_tolerance: float = _parameter(
         0.1, "Most seconds between an image and the sparse depth that scales it.", ge=0.0, le=60.0

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.image_encodings import decode_depth
+from diffusion_perception_ros.inference.image_messages import depth_of
 from diffusion_perception_ros.inference.metric_scale.scale import fit_scale, relative_depth
 from diffusion_perception_ros.inference.metric_scale.sparse_points import sparse_points
 from diffusion_perception_ros.inference.metric_scale.tracking import ScaleTracker
@@ -90,15 +90,13 @@ class SparseDepth(ScaleSource):
             InputError: a message that cannot be decoded, another frame, or points without a calibrated camera.
         """
         frame_id = message.header.frame_id
-        if isinstance(message, Image):
+        if not isinstance(message, PointCloud2):
             if frame_id != header.frame_id:
                 raise InputError(
                     f"sparse depth frame '{frame_id}' does not match image frame '{header.frame_id}': "
                     "publish it registered to the image"
                 )
-            return decode_depth(
-                message.data, message.encoding, message.width, message.height, message.step, message.is_bigendian
-            )
+            return depth_of(message)
         if intrinsics is None:
             raise InputError("sparse depth points need a camera_info to be projected into the image")
         optical_from_sensor = None

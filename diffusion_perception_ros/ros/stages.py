@@ -30,6 +30,7 @@ from diffusion_perception_ros.ros.publishers import Outputs
 from diffusion_perception_ros.ros.scale_source import ScaleSource, scale_of
 from diffusion_perception_ros.ros.sparse_depth import SparseDepth
 from diffusion_perception_ros.ros.transforms import Transforms
+from diffusion_perception_ros.ros.video_input import VideoInput
 from diffusion_perception_ros.sample import Prediction
 
 
@@ -52,6 +53,7 @@ class Stages:
         """`name` is the camera's, and that of the estimator's stream; `transforms` gives the listener to /tf."""
         card, problems = outputs.card, monitor.problems
         self.infos = CameraInfos()
+        self.video = VideoInput()
         self.prompts = PromptTopics(card, problems)
         self.sparse = SparseDepth(transforms, problems)
         self.ground = GroundScale(card, transforms, problems)
@@ -93,7 +95,8 @@ class Stages:
         """
         start = time.perf_counter()
         settings = job.parameters = self._parameters()
-        job.rgb = color_of(job.message, settings.image_limits)
+        video = self.video.image(job.message, settings.image_limits)
+        job.rgb = color_of(job.message, settings.image_limits) if video is None else video
         job.decode_time = time.perf_counter() - start
         height, width = job.rgb.shape[:2]
         self._find_camera(job, width, height)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from harness import RELIABLE, Process, Ros, compressed_image, image, pixels, rgb_image
 from model_factory import LABELS, write_model
+from recording_factory import encode_video
 from sensor_msgs.msg import CompressedImage, Image
 
 from diffusion_perception_ros.inference.image_encodings import COLOR_ENCODINGS
@@ -194,4 +195,9 @@ def test_compressed_transport(camera: Camera, picture: np.ndarray, node: Process
     camera.send(compressed_image(b"not a picture", "jpeg", next(stamps)))
     ros.status("images", "neither JPEG nor PNG")
     assert_quadrants(camera.predict(compressed_image(png, "png", next(stamps)))[0])
+    packets = encode_video([picture] * 6, "libx264", gop=3)
+    camera.send(compressed_image(packets[1], "h264", next(stamps)))
+    ros.status("images", "entered at its next key frame")
+    for packet in packets:
+        assert_quadrants(camera.predict(compressed_image(packet, "h264", next(stamps)))[0])
     assert node.is_running

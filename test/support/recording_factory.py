@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +16,46 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
+
+from diffusion_perception_ros.recordings.message_types import EXTRA_TYPES
 
 
 TYPES = get_typestore(Stores.LATEST)
+for _name, _text in EXTRA_TYPES.items():
+    TYPES.register(get_types_from_msg(_text, _name))
 ROS1_TYPES = get_typestore(Stores.ROS1_NOETIC)
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO, STRING = "sensor_msgs/msg/CameraInfo", "std_msgs/msg/String"
 COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC = "/cam/color/image_raw", "/cam/depth/image_raw", "/cam/color/camera_info"
 START = 1_700_000_000_000_000_000
 WIDTH, HEIGHT = 48, 36
+
+
+def encode_video(frames: Sequence[np.ndarray], codec: str, gop: int = 4, b_frames: int = 0) -> list[bytes]:
+    """One packet per frame, key frames every `gop` of them; in the order of decoding."""
+    import av
+
+    context: Any = av.CodecContext.create(codec, "w")
+    context.height, context.width = frames[0].shape[:2]
+    context.pix_fmt, context.time_base, context.gop_size = "yuv420p", Fraction(1, 30), gop
+    context.options = {"preset": "ultrafast", "bf": str(b_frames)}
+    if codec == "libx264":
+        context.options |= {
+            "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:repeat-headers=1"
+        }
+        context.options |= {} if b_frames else {"tune": "zerolatency"}
+    if codec == "libx265":
+        context.options |= {"x265-params": f"keyint={gop}:min-keyint={gop}:bframes=0:repeat-headers=1:log-level=none"}
+        context.options |= {"tune": "zerolatency"}
+    packets = []
+    for number, rgb in enumerate([*frames, None]):
+        frame = None if rgb is None else av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        if frame is not None:
+            frame.pts = number
+        packets += [bytes(packet) for packet in context.encode(frame)]
+    return packets
 
 
 class Recorded(NamedTuple):
