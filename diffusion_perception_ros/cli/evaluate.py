@@ -9,8 +9,10 @@ from pathlib import Path
 from diffusion_perception_ros.cli.common import TableConsole, add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.datasets import EvaluationDataset, Skipped
 from diffusion_perception_ros.datasets.open import open_dataset
+from diffusion_perception_ros.datasets.rosbag import BagDataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.evaluation.completion_comparison import SparseSetting, compare
+from diffusion_perception_ros.evaluation.depth_unit import unit_question
 from diffusion_perception_ros.evaluation.environment import environment
 from diffusion_perception_ros.evaluation.reports.completion_report import write_comparison_report
 from diffusion_perception_ros.evaluation.reports.report import NO_TRUTH, write_evaluation_report
@@ -107,6 +109,9 @@ def run(args: argparse.Namespace) -> int:
     console = TableConsole()
     for table in tables(result.summary):
         console.print(table)
+    if isinstance(dataset, BagDataset) and dataset.has_integer_depth:
+        asked = unit_question(dataset, estimator, args.depth_scale or 0.001)
+        dataset.notes += [asked] if asked else []
     _say_notes(dataset)
     facts = environment() | {"backend": estimator.backend_name}
     if args.json:

@@ -102,6 +102,11 @@ class BagDataset(EvaluationDataset):
         """Of every sample's colour image, in nanoseconds."""
 
     @property
+    def has_integer_depth(self) -> bool:
+        """Its depth is stored in units that nothing in the recording names."""
+        return self._depth is not None and not self._depth.form.upper().startswith("32FC1")
+
+    @property
     def camera_info_topic(self) -> str | None:
         """The sibling of the colour topic, None if the bag lacks it."""
         sibling = camera_info_topic(self._image.name, self._image.type)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from model_factory import write_model
 from recording_factory import (
     COLOR_TOPIC,
     DEPTH_TOPIC,
@@ -29,6 +30,7 @@ from recording_factory import (
     write_rosbag2,
 )
 
+from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.datasets.frames import open_frames
 from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.datasets.rosbag import BagDataset
@@ -283,3 +285,24 @@ def test_a_damaged_image_costs_itself(tmp_path: Path) -> None:
     problems = [frame.problem for frame in open_frames(bag) if frame.rgb is None]
     assert len(problems) == 1
     assert "truncated JPEG" in str(problems[0])
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1, ""), (5, "--depth-scale 0.0002"), (10, "--depth-scale 0.0001")])
+def test_another_unit_is_asked_about(
+    tmp_path: Path, factor: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model sees brightness times 3 as metres; the depth says 1.2 m where it sees 1.2."""
+    metric = {"quantity": "metric_depth", "unit": "m", "range": [0.0, 10.0], "focal_scale": 0.1}
+    model = write_model(tmp_path / "metric", ["depth"], depth="brightness", depth_card=metric)
+    entries = []
+    for index in range(3):
+        time = START + index * PERIOD
+        entries.append(camera_info(INFO_TOPIC, time, WIDTH, HEIGHT, focal=15.0))  # 40 pixels of the graph's input
+        entries.append(image(COLOR_TOPIC, time + 1, np.full((HEIGHT, WIDTH, 3), 76, np.uint8), "rgb8"))
+        entries.append(image(DEPTH_TOPIC, time + 2, np.full((HEIGHT, WIDTH), 1200 * factor, np.uint16), "16UC1"))
+    bag = write_rosbag2(tmp_path / "bag", entries)
+    assert main(["evaluate", "--data", str(bag), "--model", str(model)]) == 0
+    said = capsys.readouterr().err
+    assert words in said if words else "is its unit" not in said
+    assert main(["evaluate", "--data", str(bag), "--model", str(model), "--depth-scale", str(0.001 / factor)]) == 0
+    assert "is its unit" not in capsys.readouterr().err
