@@ -70,4 +70,4 @@ class Frame:
             return limited
         limited = np.where(depth > high, np.float32(np.inf), depth)
         limited[depth < low] = np.nan
-        return limited if confidence is None else np.where(confidence < least, np.float32(np.nan), limited)
+        return limited if confidence is None else np.where(confidence < (least or 0.0), np.float32(np.nan), limited)

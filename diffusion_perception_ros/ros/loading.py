@@ -5,9 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.inference.backends.backend import Report
+from diffusion_perception_ros.inference.estimator import Estimator
+from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
+from diffusion_perception_ros.ros.parameters import PerceptionParameters
+from diffusion_perception_ros.ros.sampling import check_sampling
 
 
 Value = TypeVar("Value")
@@ -62,3 +67,24 @@ class Loading:
         if errors:
             raise errors[0] if isinstance(errors[0], Exception) else RuntimeError(repr(errors[0]))
         return results[0]
+
+
+def load_estimator(
+    settings: PerceptionParameters, report: Report, limit: Callable[[], float]
+) -> Estimator | RemoteEstimator:
+    """The model of the parameters, ready for its first image; in a process of its own it has `limit` for an answer."""
+    arguments: dict[str, Any] = {
+        "name_or_path": settings.model,
+        "backend": settings.backend,
+        "threads": settings.threads,
+        "engine_precision": settings.engine_precision,
+    }
+    if settings.isolation == "process":
+        remote = RemoteEstimator(settings.load_timeout, limit, settings.warm_up, **arguments)
+        check_sampling(remote, settings)
+        return remote
+    estimator = Estimator.load(**arguments, report=report)
+    check_sampling(estimator, settings)
+    if settings.warm_up:
+        estimator.warm_up()
+    return estimator

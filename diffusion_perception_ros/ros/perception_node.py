@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +13,13 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.inference.backends.backend import Report
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.licences import notice
 from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
 from diffusion_perception_ros.ros.camera import Camera
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
 from diffusion_perception_ros.ros.job import Job
-from diffusion_perception_ros.ros.loading import Loading
+from diffusion_perception_ros.ros.loading import Loading, load_estimator
 from diffusion_perception_ros.ros.managed_node import ManagedNode
 from diffusion_perception_ros.ros.manager_bond import ManagerBond
 from diffusion_perception_ros.ros.network import Network
@@ -29,6 +27,7 @@ from diffusion_perception_ros.ros.node_parameters import NodeParameters
 from diffusion_perception_ros.ros.parameters import CameraParameters, PerceptionParameters
 from diffusion_perception_ros.ros.pipeline import Pipeline
 from diffusion_perception_ros.ros.problems import Kind, Problems
+from diffusion_perception_ros.ros.recovery import Recovery
 from diffusion_perception_ros.ros.running import run_node, serve
 from diffusion_perception_ros.ros.sampling import check_sampling
 from diffusion_perception_ros.ros.transforms import Transforms
@@ -38,10 +37,6 @@ from diffusion_perception_ros.ros.worker import FairWorker
 
 WATCH_PERIOD = 0.5
 """Seconds between looks at the worker."""
-FIRST_RECOVERY, LAST_RECOVERY = 1.0, 60.0
-"""Seconds until the node starts again after its network hung; they double from one time to the next."""
-MOST_HANGING = 3
-"""Networks that may hang at a time until the node gives up: each keeps its memory and a thread."""
 
 
 class PerceptionNode(ManagedNode):
@@ -58,15 +53,13 @@ class PerceptionNode(ManagedNode):
         self._pipeline: Pipeline | None = None
         self._worker: FairWorker[Job] | None = None
         self._loading: Loading | None = None
-        self._hanging: list[FairWorker[Job]] = []
-        """Workers that were given up and have not come back."""
         self._bond = ManagerBond(self, self.log)
-        self._recovery, self._recover_at = FIRST_RECOVERY, 0.0
         self._cameras: list[Camera] = []
         self.parameters = NodeParameters(
             self, PerceptionParameters, self._why_not_now, self._why_wrong, self._on_parameters
         )
         self._watchdog = Watchdog(lambda: self.parameters.values.watchdog_seconds)
+        self._recovery = Recovery(self._watchdog, self.problems, self.log, self._leave, self.autostart)
         names = self.parameters.values.cameras
         self.parameters.add_scopes(names, CameraParameters.model_fields)
         self._cameras = [
@@ -155,7 +148,7 @@ class PerceptionNode(ManagedNode):
         settings = self.parameters.values
         loading = self._loading = Loading(f"loading model '{settings.model}'", settings.load_timeout)
         try:
-            estimator = loading.run(lambda: _load(settings, loading.report, lambda: self._watchdog.limit))
+            estimator = loading.run(lambda: load_estimator(settings, loading.report, lambda: self._watchdog.limit))
         finally:
             self._loading = None
         self.in_executor(functools.partial(self._offer_topics, estimator))
@@ -212,52 +205,17 @@ class PerceptionNode(ManagedNode):
 
     def _watch(self) -> None:
         """Looks whether the network hangs, and starts again after it did."""
-        self._hanging = [worker for worker in self._hanging if worker.in_work is not None]
-        worker, pipeline = self._worker, self._pipeline
-        present = worker.in_work if worker is not None else None
-        if worker is not None and pipeline is not None and present is not None and not self.is_changing:
-            seconds, items = present
-            if seconds > self._longest_wait:
-                self._give_up(worker, pipeline, seconds, items)
-        elif self._recover_at and time.monotonic() >= self._recover_at and not self.is_changing:
-            self._recover_at = 0.0
-            if self.state == "unconfigured":
-                self.log.event("starting again after the network hung")
-                self.autostart()
+        if not self.is_changing:
+            self._recovery.look(self._worker, self._pipeline, self.parameters.values, lambda: self.state)
 
-    @property
-    def _longest_wait(self) -> float:
-        """Seconds after which a thread is given up; a process of the network's own is killed before, and loads."""
-        limit = self._watchdog.limit
-        if self._network is None or not self._network.is_isolated:
-            return limit
-        return 2 * limit + self.parameters.values.load_timeout
-
-    def _give_up(self, worker: FairWorker[Job], pipeline: Pipeline, seconds: float, items: Any) -> None:
-        """Leaves the hanging thread alone and goes to unconfigured, from where the node can start again."""
-        self._hanging.append(worker)
-        settings = self.parameters.values
-        recovers = settings.autostart and len(self._hanging) < MOST_HANGING
-        remedy = (
-            f"the node starts again in {self._recovery:g} s"
-            if recovers
-            else "configure and activate the node again, or start it anew"
-        )
-        reason = (
-            f"the network has not answered for {seconds:.1f} s on {items[0][1].where}, which is longer than "
-            f"{self._watchdog.limit:.1f} s (watchdog_seconds): it is given up; {remedy}"
-        )
-        self.problems.report(Kind.NETWORK, reason, error=True)
-        pipeline.reject(items, InputError("the network did not answer"))
+    def _leave(self) -> None:
+        """To unconfigured, in the background."""
 
         def leave() -> None:
             self.trigger_deactivate()
             self.trigger_cleanup()
 
         self.start_transition(leave)
-        if recovers:
-            self._recover_at = time.monotonic() + self._recovery
-            self._recovery = min(2 * self._recovery, LAST_RECOVERY)
 
     # Parameters and services
 
@@ -319,25 +277,6 @@ class PerceptionNode(ManagedNode):
         array = DiagnosticArray(status=diagnose(snapshot))
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
-
-
-def _load(settings: PerceptionParameters, report: Report, limit: Callable[[], float]) -> Estimator | RemoteEstimator:
-    """The model of the parameters, ready for its first image; in a process of its own it has `limit` for an answer."""
-    arguments: dict[str, Any] = {
-        "name_or_path": settings.model,
-        "backend": settings.backend,
-        "threads": settings.threads,
-        "engine_precision": settings.engine_precision,
-    }
-    if settings.isolation == "process":
-        remote = RemoteEstimator(settings.load_timeout, limit, settings.warm_up, **arguments)
-        check_sampling(remote, settings)
-        return remote
-    estimator = Estimator.load(**arguments, report=report)
-    check_sampling(estimator, settings)
-    if settings.warm_up:
-        estimator.warm_up()
-    return estimator
 
 
 def spin(node: PerceptionNode) -> int:

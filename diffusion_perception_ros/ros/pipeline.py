@@ -43,6 +43,11 @@ class Pipeline:
         """Images that are worth handing over together."""
         return len(self._stages) if self._network.takes_batches else 1
 
+    @property
+    def is_isolated(self) -> bool:
+        """The network runs in a process of its own."""
+        return self._network.is_isolated
+
     def __call__(self, items: Sequence[tuple[str, Job]]) -> None:
         """Takes an image of each of some cameras all the way."""
         settings = self._parameters()
