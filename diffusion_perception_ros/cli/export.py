@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffusion_perception_ros.cli.resources import find_resource
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.export.model_folder import replaced_model
+from diffusion_perception_ros.export.model_folder import read_credits, replaced_model
 from diffusion_perception_ros.export.sizes import parse_size
-from diffusion_perception_ros.families import FAMILIES, family_module
+from diffusion_perception_ros.families import FAMILIES
 from diffusion_perception_ros.inference.card import CARD_NAME
 
 
 if TYPE_CHECKING:  # these import torch
+    from diffusion_perception_ros.export.options import ExportOptions
+    from diffusion_perception_ros.export.published import Published
     from diffusion_perception_ros.families.recipe import Recipe
     from diffusion_perception_ros.inference.card import ModelCard
     from diffusion_perception_ros.training.checkpoint import Checkpoint
@@ -74,7 +75,6 @@ def _add_native(native: argparse.ArgumentParser) -> None:
 
 def _add_family(family: argparse.ArgumentParser) -> None:
     family.add_argument("--checkpoint", required=True, metavar="ID_OR_DIR", help="hub id or folder of the checkpoint")
-    family.set_defaults(made_by=None)  # the command that ended in this one, for the card
     family.add_argument("--revision", help="branch, tag or commit of a hub id")
     family.add_argument(
         "--published-as", metavar="ID", help="hub id, with @commit, of a checkpoint that was downloaded, for the card"
@@ -134,12 +134,10 @@ def parse_settings(words: list[str]) -> dict[str, str]:
 
 
 def _run_family(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    module = family_module(args.family)  # imports torch and diffusers: only when it is needed
-    from diffusion_perception_ros.export.exporter import export_family
-    from diffusion_perception_ros.export.options import ExportOptions, check_options, default_size
-    from diffusion_perception_ros.families.recipe import LoadOptions, recipes_of_task
+    replaced = replaced_model(args.output, args.overwrite)
+    from diffusion_perception_ros.export.options import ExportOptions  # imports torch: only when it is needed
+    from diffusion_perception_ros.export.published import Published
+    from diffusion_perception_ros.families.recipe import LoadOptions
 
     options = ExportOptions(
         name=args.name or args.output.name,
@@ -151,29 +149,40 @@ def _run_family(args: argparse.Namespace) -> int:
         noise=args.noise,
         vae=args.vae,
         tiny_vae=args.tiny_vae,
-        command=args.made_by or _command(args),
+        command=_command(args),
         overwrite=args.overwrite,
     )
-    if args.tiny_vae and args.vae != "taesd":
-        raise InputError("--tiny-vae has a use only with --vae taesd")
-    fewest = 2 if args.vae == "none" else 1  # one to fit the linear decoder, another to measure it
-    if args.check_pictures < fewest:
-        raise InputError(f"--check-pictures must be at least {fewest}, got {args.check_pictures}")
-    replaced = replaced_model(args.output, args.overwrite)
-    recipe = recipes_of_task(module.RECIPES, args.checkpoint, args.task)[0]
-    if recipe.fixed_size is None:  # otherwise the checkpoint's own config says which size it is
-        if not args.size:
-            options = replace(options, size=default_size(recipe))
-        check_options(recipe, options)  # before gigabytes are downloaded and loaded
-    load_options = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
-    with Console(file=sys.stderr).status(f"loading {args.checkpoint}") as status:
-        model = module.load(args.checkpoint, args.task, load_options)
-        if not args.size:
-            options = replace(options, size=default_size(model.recipe))
-        status.update(f"exporting {args.checkpoint} and comparing it with PyTorch")
-        card = export_family(model, args.output, check_pictures(args.check_pictures), options)
-    _say_replaced(args.output, replaced)
-    print(f"{args.output}: {card.name}, {card.precision}, {', '.join(f'{k} {v:g}' for k, v in card.parity.items())}")
+    load = LoadOptions(revision=args.revision, base=args.base, settings=parse_settings(args.set))
+    published = Published(args.family, args.checkpoint, args.task, load)
+    return export_and_report(published, args.output, options, replaced, not args.size, args.check_pictures)
+
+
+def export_and_report(
+    published: Published,
+    output: Path,
+    options: ExportOptions,
+    replaced: str | None,
+    is_default_size: bool,
+    images: int = CHECK_PICTURES,
+) -> int:
+    """Writes the folder and prints what it is.
+
+    Args:
+        replaced: What was in its place, in words.
+        is_default_size: The family's own size in the place of the options'.
+        images: Frames of the demo clip to compare with PyTorch on.
+    """
+    from rich.console import Console
+
+    from diffusion_perception_ros.export.published import export_published
+
+    pictures = check_pictures(images) if images > 0 else []
+    with Console(file=sys.stderr).status("") as status:
+        card = export_published(
+            published, output, options, pictures, is_default_size=is_default_size, say=status.update
+        )
+    _say_replaced(output, replaced)
+    print(f"{output}: {card.name}, {card.precision}, {', '.join(f'{k} {v:g}' for k, v in card.parity.items())}")
     return 0
 
 
@@ -229,8 +238,9 @@ def _run_native(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
+    from diffusion_perception_ros.export.options import ExportOptions
     from diffusion_perception_ros.training.checkpoint import read_checkpoint
-    from diffusion_perception_ros.training.onestep.export import ExportOptions, export_model
+    from diffusion_perception_ros.training.onestep.export import export_model
     from diffusion_perception_ros.training.sources import open_sources, stored_sources
 
     if (args.checkpoint / CARD_NAME).is_file():
@@ -253,7 +263,7 @@ def _run_native(args: argparse.Namespace) -> int:
         precision=args.precision,
         metric=args.metric,
         command=args.trained_with,
-        credits=args.credits,
+        credits=read_credits(args.credits),
         overwrite=args.overwrite,
     )
     with Console(file=sys.stderr).status(f"exporting {args.checkpoint}"):
@@ -293,13 +303,12 @@ def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     from diffusion_perception_ros.export.options import ExportOptions
     from diffusion_perception_ros.training.diffusion.joint_model import load_joint
     from diffusion_perception_ros.training.diffusion.trained_model import load_trained
-    from diffusion_perception_ros.training.readme import model_readme
+    from diffusion_perception_ros.training.readme import trained_readme
 
     if args.pictures or args.metric:
         raise InputError(f"--{'pictures' if args.pictures else 'metric'} is for onestep networks")
     replaced = replaced_model(args.output, args.overwrite)
     size = parse_size(args.size) if args.size else None
-    credits = _read_credits(args.credits)
     load = load_joint if checkpoint.identity.get("joint") else load_trained
     model = load(checkpoint, args.tasks.split(",") if args.tasks else ())
     options = ExportOptions(
@@ -312,23 +321,15 @@ def _run_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
         noise=args.noise,
         command=args.trained_with,
         overwrite=args.overwrite,
+        credits=read_credits(args.credits),
     )
 
-    def documents(_: Recipe, card: ModelCard) -> dict[str, str]:
-        readme = model_readme(checkpoint, card, model.description, has_credits=bool(credits))
-        return {"README.md": readme, **credits}
+    def readme(_: Recipe, card: ModelCard) -> str:
+        return trained_readme(checkpoint, card, model.description, has_credits=bool(options.credits))
 
     with Console(file=sys.stderr).status(f"exporting {args.checkpoint} and comparing it with PyTorch"):
-        card = export_family(model, args.output, check_pictures(CHECK_PICTURES), options, documents)
+        card = export_family(model, args.output, check_pictures(CHECK_PICTURES), options, readme)
     differences = ", ".join(f"{name} {value:g}" for name, value in card.parity.items() if name.endswith("_max"))
     _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, {differences}")
     return 0
-
-
-def _read_credits(path: Path | None) -> dict[str, str]:
-    """CREDITS.md and its text, nothing without a path."""
-    try:
-        return {} if path is None else {"CREDITS.md": path.read_text(encoding="utf-8")}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

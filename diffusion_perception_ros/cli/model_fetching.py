@@ -7,14 +7,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
 from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.model_folder import replaced_model
+from diffusion_perception_ros.export.sizes import parse_size
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
 from diffusion_perception_ros.inference.models import user_models_folder
+
+
+if TYPE_CHECKING:  # it imports torch
+    from diffusion_perception_ros.export.options import ExportOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,14 +42,15 @@ def run(args: argparse.Namespace) -> int:
     """Shows the licence, downloads, exports."""
     entry = find_entry(args.name)
     output: Path = args.output or user_models_folder() / entry.name
-    if not args.download_only:
-        replaced_model(output, args.overwrite)
+    replaced = None if args.download_only else replaced_model(output, args.overwrite)
     _check_training_packages(args.download_only)
     from diffusion_perception_ros.families import fetching
 
     _say(f"{entry.name}: {entry.description}")
     _say(f"  licence: {entry.licence}; terms: {', '.join(repository.page for repository in entry.repositories)}")
     _check_acceptance(entry.name, _restrictions(entry), args.accept_licence)
+    if not args.download_only:
+        _check_export(entry, output, args)
     plans = fetching.plan_download(entry, args.revision)
     for plan in plans:
         said = f"the hub says {plan.licence}" if plan.licence else "the hub names no licence"
@@ -56,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         _say(f"{plan.label} is complete in {folder}")
     if args.download_only:
         return 0
-    return _export(export_arguments(entry, folders, plans[0].label, output, args), _command(args))
+    return _export(entry, folders, plans[0].label, output, args, replaced)
 
 
 def show_available(as_json: bool) -> int:
@@ -73,24 +80,55 @@ def show_available(as_json: bool) -> int:
     return 0
 
 
-def export_arguments(
-    entry: CatalogueEntry, folders: Sequence[Path], label: str, output: Path, args: argparse.Namespace
-) -> list[str]:
-    """Words of `diffusion-perception export` that turn a downloaded checkpoint into a model folder.
+def _export(
+    entry: CatalogueEntry,
+    folders: Sequence[Path],
+    label: str,
+    output: Path,
+    args: argparse.Namespace,
+    replaced: str | None,
+) -> int:
+    """Turns a downloaded checkpoint into a model folder.
 
     Args:
         folders: The checkpoint and, if it has one, its base.
         label: `owner/name@commit` of the checkpoint.
+        replaced: What was in the place of the output, in words.
     """
-    words = [entry.family, "--checkpoint", str(folders[0]), "--task", entry.task]
-    words += ["--size", args.size] if args.size else []
-    words += ["--precision", args.precision, "--steps", str(args.steps or entry.steps), "-o", str(output)]
-    words += ["--published-as", label]
-    if len(folders) > 1:
-        words += ["--base", str(folders[1])]
-    for name, value in entry.settings.items():
-        words += ["--set", f"{name}={value}"]
-    return words + (["--overwrite"] if args.overwrite else [])
+    from diffusion_perception_ros.cli.export import export_and_report
+    from diffusion_perception_ros.export.published import Published
+    from diffusion_perception_ros.families.recipe import LoadOptions
+
+    load = LoadOptions(base=str(folders[1]) if len(folders) > 1 else None, settings=entry.settings)
+    published = Published(entry.family, str(folders[0]), entry.task, load)
+    options = _options(entry, label, output, args)
+    return export_and_report(published, output, options, replaced, is_default_size=not args.size)
+
+
+def _check_export(entry: CatalogueEntry, output: Path, args: argparse.Namespace) -> None:
+    """Before gigabytes are downloaded for it.
+
+    Raises:
+        InputError: what is asked for cannot be exported.
+    """
+    from diffusion_perception_ros.export.published import Published, check_published
+
+    published = Published(entry.family, entry.checkpoint.id, entry.task)
+    check_published(published, _options(entry, "", output, args), is_default_size=not args.size)
+
+
+def _options(entry: CatalogueEntry, label: str, output: Path, args: argparse.Namespace) -> ExportOptions:
+    from diffusion_perception_ros.export.options import ExportOptions
+
+    return ExportOptions(
+        name=output.name,
+        checkpoint=label,
+        size=parse_size(args.size) if args.size else None,
+        precision=args.precision,
+        steps=args.steps or entry.steps,
+        command=_command(args),
+        overwrite=args.overwrite,
+    )
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -100,16 +138,6 @@ def _command(args: argparse.Namespace) -> str:
         value = getattr(args, option)
         words += [f"--{option}", str(value)] if value is not None else []
     return " ".join(words)
-
-
-def _export(words: list[str], made_by: str) -> int:
-    from diffusion_perception_ros.cli import export
-
-    parser = argparse.ArgumentParser(prog="diffusion-perception export")
-    export.add_arguments(parser)
-    options = parser.parse_args(words)
-    options.made_by = made_by
-    return export.run(options)
 
 
 def _restrictions(entry: CatalogueEntry) -> list[str]:

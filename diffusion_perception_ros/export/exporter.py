@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -24,8 +24,8 @@ from diffusion_perception_ros.export.graphs import (
     stage_graphs,
     write_graph,
 )
-from diffusion_perception_ros.export.model_folder import new_model_folder
-from diffusion_perception_ros.export.onnx_check import Feed, compare_graph, run_module
+from diffusion_perception_ros.export.model_folder import new_model_folder, write_documents
+from diffusion_perception_ros.export.onnx_check import Feed, compare_graph, refuse_wrong_graph, run_module
 from diffusion_perception_ros.export.options import (
     ExportOptions,
     Noise,
@@ -33,7 +33,7 @@ from diffusion_perception_ros.export.options import (
     choose_noise,
     dynamic_unit,
 )
-from diffusion_perception_ros.export.readme import model_readme
+from diffusion_perception_ros.export.readme import published_readme
 from diffusion_perception_ros.export.smaller_vae import use_linear_decoder, use_tiny_vae
 from diffusion_perception_ros.families.recipe import FamilyModel, Recipe
 from diffusion_perception_ros.inference.backends.mixed_precision import (
@@ -46,18 +46,13 @@ from diffusion_perception_ros.inference.card import ModelCard, write_card
 
 Picture = npt.NDArray[np.uint8]
 
-_FP32_TOLERANCE = 1e-3
-"""Largest difference to PyTorch that a float32 graph may have."""
-
 
 def export_family(
     model: FamilyModel,
     output: Path,
     pictures: Sequence[Picture],
     options: ExportOptions,
-    documents: Callable[[Recipe, ModelCard], Mapping[str, str]] = lambda recipe, card: {
-        "README.md": model_readme(recipe, card)
-    },
+    readme: Callable[[Recipe, ModelCard], str] = published_readme,
 ) -> ModelCard:
     """Writes the model folder `output`, complete or not at all.
 
@@ -65,7 +60,7 @@ def export_family(
 
     Args:
         pictures: (H, W, 3) uint8 RGB, to compare with PyTorch on; random pictures are added.
-        documents: What is written beside the card, for people: text by the name of its file.
+        readme: The text of README.md.
 
     Raises:
         InputError: options that contradict each other or the family, the output exists or cannot be written, or the
@@ -92,12 +87,11 @@ def export_family(
             path = folder / graph.file
             _write(graph, path, options.precision, inputs)
             differences = compare_graph(path, graph.outputs, inputs, expected)
-            _refuse_wrong_graph(graph, differences, options.precision)
+            refuse_wrong_graph(graph.name, differences, options.precision)
             parity |= differences
         card = model_card(model, options, noise, sampler, parity, folder, graphs)
         write_card(card, folder)
-        for name, text in documents(model.recipe, card).items():
-            (folder / name).write_text(text, encoding="utf-8")
+        write_documents(folder, readme(model.recipe, card), options.credits)
     return card
 
 
@@ -210,13 +204,3 @@ def _refuse_wrong_weights(checks: Sequence[Check], checkpoint: str) -> None:
         raise InputError(
             f"the weights of {checkpoint} give values that are not numbers: download the checkpoint again"
         )
-
-
-def _refuse_wrong_graph(graph: Graph, differences: Mapping[str, float], precision: str) -> None:
-    largest = max(differences.values())
-    if not np.isfinite(largest):
-        raise InputError(
-            f"in {precision} the graph '{graph.name}' gives values that are not numbers: choose another --precision"
-        )
-    if precision == "fp32" and largest > _FP32_TOLERANCE:
-        raise InputError(f"the graph '{graph.name}' disagrees with PyTorch: {dict(differences)}; report this")

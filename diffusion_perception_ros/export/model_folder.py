@@ -30,6 +30,25 @@ def new_model_folder(output: Path, overwrite: bool) -> Iterator[Path]:
         yield folder
 
 
+def write_documents(folder: Path, readme: str, credits: str | None) -> None:
+    """Writes what is there for people: README.md, and CREDITS.md if there is an attribution."""
+    (folder / README).write_text(readme, encoding="utf-8")
+    if credits is not None:
+        (folder / CREDITS).write_text(credits, encoding="utf-8")
+
+
+def read_credits(path: Path | None) -> str | None:
+    """The text of an attribution, None without a path.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def replaced_model(output: Path, overwrite: bool) -> str | None:
     """What an export to `output` would replace, in words; None if nothing is there. To ask before the long work.
 

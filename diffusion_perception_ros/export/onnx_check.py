@@ -11,8 +11,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from diffusion_perception_ros.errors import InputError
+
 
 Feed = Mapping[str, Tensor]
+_FP32_TOLERANCE = 1e-3
+"""Largest difference to PyTorch that a float32 graph may have."""
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -62,3 +66,22 @@ def compare_graph(
         arrays = {name: tensor.numpy() for name, tensor in feed.items()}
         differences.add(outputs, session.run(list(outputs), arrays), values)
     return differences.summary()
+
+
+def refuse_wrong_graph(name: str, differences: Mapping[str, float], precision: str) -> None:
+    """Refuses to write a graph that is not what it should be.
+
+    Args:
+        name: Of the graph, for the message.
+        differences: From PyTorch; infinite for values that are not numbers.
+
+    Raises:
+        InputError: it gives values that are not numbers, or in fp32 others than PyTorch.
+    """
+    largest = max(differences.values())
+    if not np.isfinite(largest):
+        raise InputError(
+            f"in {precision} the graph '{name}' gives values that are not numbers: choose another --precision"
+        )
+    if precision == "fp32" and largest > _FP32_TOLERANCE:
+        raise InputError(f"the graph '{name}' disagrees with PyTorch: {dict(differences)}; report this")

@@ -19,10 +19,10 @@ class ExportOptions:
 
     name: str
     """Of the model, on its card."""
-    checkpoint: str
+    checkpoint: str = ""
     """Folder or hub id, with `@revision` if one was asked for; for the card."""
-    size: tuple[int, int] | None
-    """Width and height of the graph's picture, None = one graph for all sizes."""
+    size: tuple[int, int] | None = None
+    """Width and height of the graph's image, None = one graph for all sizes."""
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     steps: int = 1
     ensemble: int = 1
@@ -33,6 +33,10 @@ class ExportOptions:
     """Folder or hub id of the AutoencoderTiny for `taesd`, None = the recipe's."""
     command: str | None = None
     overwrite: bool = False
+    metric: bool = False
+    """Of onestep networks: declare the depth metric. Only after real images have shown that it is."""
+    credits: str | None = None
+    """Attribution of the training data, becomes CREDITS.md."""
 
     @property
     def is_fused(self) -> bool:

@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.families.hub_errors import first_line, refusal
 
 
 _STEMS = ("diffusion_pytorch_model", "model")
@@ -157,7 +152,7 @@ class CheckpointFiles:
             except Exception as error:  # see _names
                 self._explain(error)
                 raise InputError(
-                    f"'{file}' of {self.name} cannot be downloaded: {_first_line(error)}; run the command again when "
+                    f"'{file}' of {self.name} cannot be downloaded: {first_line(error)}; run the command again when "
                     "there is network, it goes on where it stopped"
                 ) from error
             root = Path(path).parents[file.count("/")]
@@ -166,18 +161,8 @@ class CheckpointFiles:
 
     def _explain(self, error: Exception) -> None:
         """Raises an InputError for what is wrong with the id; returns if the hub could not be reached."""
-        page = f"https://huggingface.co/{self.name}"
-        if isinstance(error, GatedRepoError):
-            raise InputError(
-                f"{self.name} is gated: accept its terms on {page}, then log in with 'hf auth login' or set HF_TOKEN"
-            ) from error
-        if isinstance(error, RevisionNotFoundError):
-            raise InputError(f"{self.name} has no revision '{self.revision}': see {page}/commits/main") from error
-        if isinstance(error, RepositoryNotFoundError | HFValidationError):
-            raise InputError(
-                f"the hub has no repository '{self.name}', or it is private: check the id, and log in with "
-                "'hf auth login' if it is yours"
-            ) from error
+        if not isinstance(error, OfflineModeIsEnabled) and (refused := refusal(error, self.name, self.revision)):
+            raise refused from error
 
 
 def choose_weights(where: str, names: list[str]) -> tuple[list[str], str | None]:
@@ -233,7 +218,7 @@ def check_safetensors(path: Path) -> None:
         raise InputError(f"{path} is missing: download the checkpoint again") from None
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is incomplete or damaged ({_first_line(error)}): delete it and download it again"
+            f"{path} is incomplete or damaged ({first_line(error)}): delete it and download it again"
         ) from error
 
 
@@ -249,7 +234,3 @@ def _local_names(folder: Path) -> list[str]:
 def _is_text(name: str) -> bool:
     """Configs, vocabularies and merges: small files that a part needs besides its weights."""
     return name.endswith((".txt", ".model", ".yaml")) or (name.endswith(".json") and ".index." not in name)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

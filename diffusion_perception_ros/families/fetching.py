@@ -1,8 +1,8 @@
 """Downloads checkpoints from the Hugging Face hub: resumed where they stopped, and checked against the hub's hashes.
 
-`huggingface_hub.snapshot_download` throws a half file away when its process ends and compares sizes only. Weights here
-are single files of several gigabytes, so the transfer (its `http_get`) continues our own partial files, and every file
-is hashed before it gets its final name.
+`huggingface_hub` throws a half file away when its process ends, in `hf_hub_download` as in `snapshot_download`, and
+compares sizes only. Weights here are single files of several gigabytes, so the transfer (its `http_get`) continues our
+own partial files, and every file is hashed before it gets its final name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_url
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -31,6 +24,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.families.catalogue import CatalogueEntry, Repository
 from diffusion_perception_ros.families.checkpoint_files import choose_weights
+from diffusion_perception_ros.families.hub_errors import hub_errors
 
 
 _TEXTS = (".json", ".txt", ".model")
@@ -127,7 +121,7 @@ def download(plan: RepositoryPlan, downloads: Path, report: Report) -> Path:
 
 def _plan(repository: Repository, revision: str) -> RepositoryPlan:
     api = _api()
-    with _hub_errors(repository, revision):
+    with hub_errors(repository.id, revision):
         info = api.model_info(repository.id, revision=revision, timeout=_TIMEOUT)
         if repository.gated or info.gated:
             api.auth_check(repository.id)
@@ -183,7 +177,7 @@ def _download_file(plan: RepositoryPlan, file: RemoteFile, path: Path, report: R
     report(f"{file.path}: {'going on after ' + format_size(have) + ' of ' if have else ''}{format_size(file.size)}")
     repository = plan.repository
     # Unbuffered, so that what was received is on the disk whenever this process ends.
-    with _hub_errors(repository, plan.commit), partial.open("ab", buffering=0) as stream:
+    with hub_errors(repository.id, plan.commit), partial.open("ab", buffering=0) as stream:
         http_get(
             hf_hub_url(repository.id, file.path, revision=plan.commit, endpoint=_api().endpoint),
             stream,
@@ -239,48 +233,8 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _hub_errors(repository: Repository, revision: str) -> Iterator[None]:
-    """Turns what can go wrong with the hub into one sentence with its remedy."""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise InputError(
-            f"{repository.id} is gated: accept its terms on {repository.page}, then log in with 'hf auth login' or "
-            "set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise InputError(
-            f"{repository.id} has no revision '{revision}': see {repository.page}/commits/main"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise InputError(
-            f"the hub has no repository '{repository.id}' any more, or it is private now: see {repository.page}"
-        ) from error
-    except OfflineModeIsEnabled as error:
-        raise InputError(
-            f"{repository.id} cannot be downloaded because HF_HUB_OFFLINE is set: unset it to fetch models"
-        ) from error
-    except HfHubHTTPError as error:
-        raise InputError(
-            f"the hub answered with an error for {repository.id}: {_first_line(error)}; try again later, "
-            "it goes on where it stopped"
-        ) from error
-    except InputError:
-        raise
-    except Exception as error:  # the client's HTTP library, and so the errors of a lost connection, vary by version
-        raise InputError(
-            f"the hub cannot be reached for {repository.id} ({_first_line(error)}): run the command again when there "
-            "is network, it goes on where it stopped"
-        ) from error
-
-
 def _api() -> HfApi:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def format_size(size: float) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from diffusion_perception_ros.inference.card import InputSize, ModelCard
+from diffusion_perception_ros.export.readme import model_readme, size_in_words
+from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.training.checkpoint import Checkpoint
 from diffusion_perception_ros.training.monitor import EVALUATIONS
 
@@ -42,7 +43,7 @@ ROWS = (
 _CURVE = ("abs_rel", "delta1", "metric_abs_rel", "normals_mean", "pixel_accuracy", "group_miou")
 
 
-def model_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_credits: bool = False) -> str:
+def trained_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_credits: bool = False) -> str:
     """Markdown: what the model gives, how it was made, how good it was on unseen rendered scenes.
 
     Args:
@@ -55,38 +56,26 @@ def model_readme(checkpoint: Checkpoint, card: ModelCard, network: str, has_cred
     outputs = ", ".join(
         output.quantity.replace("_", " ") if output.task == "depth" else output.task for output in card.outputs
     )
-    credits = "\nThe meshes in the training pictures are other people's work: see CREDITS.md.\n" if has_credits else ""
+    credits = "\n\nThe meshes in the training images are other people's work: see CREDITS.md." if has_credits else ""
     minutes = evaluation.get("minutes", round(state["seconds"] / 60, 1))
     width, height = state["config"]["data"]["sizes"][0]
     photographs = "; no photograph was used" if "ImageNet" not in card.source.training_data else ""
-    return f"""# {card.name}
-
-{card.description}.
-
-- Gives: {outputs}.
-- Input: {_size(card.input.size, width, height)}.
-- Precision: {card.precision}. Licence: {card.licence}.
-
-## How it was made
-
-- Data: {card.source.training_data}, at {width}x{height}{photographs}.
+    sections = {
+        "How it was made": f"""- Data: {card.source.training_data}, at {width}x{height}{photographs}.
 - Network: {network}.
 - Run: config `{state["name"]}`, seed {state["config"]["seed"]}, {state["step"]} steps of
-  {state["samples"] // max(1, state["step"])} pictures, {minutes:.0f} minutes.
-- Command: `{card.source.command or "diffusion-perception train"}`
-{credits}
-## Validation on unseen rendered scenes
-
-| measure | value |
-|---|---|
-{table}
-{_learning_curve(checkpoint)}
-## Graph against PyTorch
-
-| output | largest difference | mean |
-|---|---|---|
-{parity_rows(card)}
-"""
+  {state["samples"] // max(1, state["step"])} images, {minutes:.0f} minutes.
+- Command: `{card.source.command or "diffusion-perception train"}`{credits}""",
+        "Validation on unseen rendered scenes": f"| measure | value |\n|---|---|\n{table}",
+    }
+    if curve := _learning_curve(checkpoint):
+        sections["Learning curve, on the same scenes"] = curve
+    facts = (
+        f"Gives: {outputs}.",
+        f"Input: {size_in_words(card.input.size)}.",
+        f"Precision: {card.precision}. Licence: {card.licence}.",
+    )
+    return model_readme(card, facts, sections)
 
 
 def _learning_curve(checkpoint: Checkpoint) -> str:
@@ -105,21 +94,4 @@ def _learning_curve(checkpoint: Checkpoint) -> str:
         )
         for record in records
     ]
-    table = "\n".join(f"| {row} |" for row in [titles, " | ".join(["---"] * (2 + len(shown))), *rows])
-    return f"\n## Learning curve, on the same scenes\n\n{table}\n"
-
-
-def _size(size: InputSize, width: int, height: int) -> str:
-    if size.rule == "fixed":
-        return f"{size.width}x{size.height} pixels, to which every picture is stretched"
-    return (
-        f"about {width}x{height} pixels, the picture's aspect kept, sides rounded to multiples of {size.multiple_of}"
-    )
-
-
-def parity_rows(card: ModelCard) -> str:
-    """Rows of a Markdown table: output, largest and mean difference of the graph from PyTorch."""
-    names = [name.removesuffix("_max") for name in card.parity if name.endswith("_max")]
-    return "\n".join(
-        f"| {name} | {card.parity[f'{name}_max']:g} | {card.parity[f'{name}_mean']:g} |" for name in names
-    )
+    return "\n".join(f"| {row} |" for row in [titles, " | ".join(["---"] * (2 + len(shown))), *rows])

@@ -14,10 +14,11 @@ from toy_rooms import toy_room, write_toy_shard
 
 from diffusion_perception_ros.cli.main import main
 from diffusion_perception_ros.errors import InputError
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.inference.card import CardError, DepthOutput, read_card
 from diffusion_perception_ros.training.checkpoint import AVERAGED, write_checkpoint
 from diffusion_perception_ros.training.onestep.deployed import DeployedNet
-from diffusion_perception_ros.training.onestep.export import ExportOptions, export_model
+from diffusion_perception_ros.training.onestep.export import export_model
 from diffusion_perception_ros.training.onestep.network import FOCAL_SCALE, NetworkConfig, OneStepNet
 from diffusion_perception_ros.training.onestep.weights import read_weights
 from diffusion_perception_ros.world.labels import LABELS

@@ -253,7 +253,7 @@ def test_what_a_hub_refuses(hub: Hub, tmp_path: Path) -> None:
     names = ["owner/gated", "owner/none", "owner/lotus@v9"]
     gated, none, revision = find_in_new_process(names, tmp_path, HF_ENDPOINT=hub.endpoint)
     assert gated.startswith("owner/gated is gated: accept its terms on https://huggingface.co/owner/gated, then log")
-    assert none.startswith("the hub has no repository 'owner/none', or it is private")
+    assert none.startswith("the hub has no repository 'owner/none' any more, or it is private")
     assert revision.startswith("owner/lotus has no revision 'v9'")
     with_token = find_in_new_process(["owner/gated"], tmp_path, HF_ENDPOINT=hub.endpoint, HF_TOKEN=TOKEN)
     assert with_token == [f"config.json {WEIGHTS}"]

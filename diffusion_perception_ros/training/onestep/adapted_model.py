@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.model_folder import new_model_folder
+from diffusion_perception_ros.export.readme import model_readme
 from diffusion_perception_ros.inference.card import Label, ModelCard, SemanticOutput, read_card, write_card
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.checkpoint import ADAPTER, Checkpoint, latest_checkpoint, read_checkpoint
@@ -18,7 +19,7 @@ from diffusion_perception_ros.training.lora import Adapter, add_lora, learnt_par
 from diffusion_perception_ros.training.monitor import EVALUATIONS
 from diffusion_perception_ros.training.onestep.export import write_network
 from diffusion_perception_ros.training.onestep.network import OneStepNet
-from diffusion_perception_ros.training.readme import ROWS, parity_rows
+from diffusion_perception_ros.training.readme import ROWS
 
 
 CREDITS = "CREDITS.md"
@@ -163,36 +164,25 @@ def _readme(card: ModelCard, base: ModelCard, model: AdaptedModel, source: Check
     learnt, share = learnt_share(source)
     rows = "\n".join(f"| {title} | {before} | {after} |" for title, before, after in comparison.rows())
     credits = f" The credits of its training data are in {CREDITS}." if (model.base / CREDITS).is_file() else ""
-    classes = ", ".join(label.name for label in model.labels)
-    return f"""# {card.name}
-
-{card.description}. Everything else about it is as in `{base.name}`, with the same licence ({card.licence}).{credits}
-
-- Learnt: {", ".join(model.tasks)}, from {model.images} images; what was not learnt was kept as it was.
-- Parameters learnt: {learnt} of the network's, {share:.2%} (LoRA, merged into the weights).
-- Classes: {classes}.
-- Run: {comparison.steps} steps of {source.state["config"]["data"]["batch_size"]} pictures, {comparison.minutes:.1f} \
-minutes.
-- Precision: {card.precision}.
-- Command: `{model.command}`
-
-## Before and after, on {model.held_out} held-out images
-
-They come later in the recording than the images that were learnt from, with a gap between, and chose nothing. All
-scores are of the PyTorch network at {_size(source)} pixels.
+    facts = (
+        f"Everything else about it is as in `{base.name}`, with the same licence ({card.licence}).{credits}",
+        f"Learnt: {', '.join(model.tasks)}, from {model.images} images; what was not learnt was kept as it was.",
+        f"Parameters learnt: {learnt} of the network's, {share:.2%} (LoRA, merged into the weights).",
+        f"Classes: {', '.join(label.name for label in model.labels)}.",
+        f"Run: {comparison.steps} steps of {source.state['config']['data']['batch_size']} images, "
+        f"{comparison.minutes:.1f} minutes.",
+        f"Precision: {card.precision}.",
+        f"Command: `{model.command}`",
+    )
+    scores = f"""They come later in the recording than the images that were learnt from, with a gap between, and chose
+nothing. All scores are of the PyTorch network at {_size(source)} pixels.
 
 | measure | {base.name} | {card.name} |
 |---|---|---|
 {rows}
 
-It was made for this place and this camera: elsewhere `{base.name}` is likely to be better.
-
-## Graph against PyTorch
-
-| output | largest difference | mean |
-|---|---|---|
-{parity_rows(card)}
-"""
+It was made for this place and this camera: elsewhere `{base.name}` is likely to be better."""
+    return model_readme(card, facts, {f"Before and after, on {model.held_out} held-out images": scores})
 
 
 def _size(source: Checkpoint) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from diffusion_perception_ros.datasets.augment import AugmentationConfig, random_colours, resize_sample
-from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.export.model_folder import new_model_folder
+from diffusion_perception_ros.export.model_folder import new_model_folder, write_documents
+from diffusion_perception_ros.export.onnx_check import compare_graph, refuse_wrong_graph, run_module
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.inference.card import (
     DepthOutput,
     ImageInput,
@@ -44,29 +43,14 @@ from diffusion_perception_ros.training.onestep.network import (
     OneStepNet,
 )
 from diffusion_perception_ros.training.onestep.quantisation import quantise
-from diffusion_perception_ros.training.readme import model_readme
+from diffusion_perception_ros.training.readme import trained_readme
 from diffusion_perception_ros.training.settings.names import MULTIPLE
 
 
 GRAPH = "model.onnx"
-_FP32_TOLERANCE = 1e-3
 _PARITY_PICTURES = 8
 
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the checkpoint itself does not say."""
-
-    name: str
-    precision: Literal["fp32", "int8"] = "fp32"
-    metric: bool = False
-    """Declare the depth metric. Only after real pictures have shown that it is."""
-    command: str | None = None
-    credits: Path | None = None
-    """Attribution of the training data, copied into the folder as CREDITS.md."""
-    overwrite: bool = False
 
 
 def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], options: ExportOptions) -> ModelCard:
@@ -86,11 +70,9 @@ def export_model(checkpoint: Path, output: Path, pictures: Sequence[Sample], opt
         parity, files = write_network(network, folder, (width, height), pictures, options.precision)
         card = _card(source, options, (width, height), parity, files)
         write_card(card, folder)
-        if options.credits is not None:
-            credits = options.credits.read_text(encoding="utf-8")
-            (folder / "CREDITS.md").write_text(_with_encoder(credits, source.network), encoding="utf-8")
-        text = model_readme(source, card, _network_name(source.network), has_credits=options.credits is not None)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        credits = None if options.credits is None else _with_encoder(options.credits, source.network)
+        readme = trained_readme(source, card, _network_name(source.network), has_credits=credits is not None)
+        write_documents(folder, readme, credits)
     return card
 
 
@@ -119,7 +101,7 @@ def write_network(
     folder: Path,
     size: tuple[int, int],
     pictures: Sequence[Sample],
-    precision: Literal["fp32", "int8"],
+    precision: str,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Writes graph and weights into a model folder, and compares the graph with PyTorch.
 
@@ -141,8 +123,7 @@ def write_network(
         calibration = list(pictures[_PARITY_PICTURES:] or pictures)
         quantise(graph, _feeds(network, calibration_inputs(calibration, *size)))
     parity = compare(network, graph, inputs[:_PARITY_PICTURES])
-    if precision == "fp32" and parity["depth_max"] > _FP32_TOLERANCE:
-        raise InputError(f"the exported graph disagrees with PyTorch: {parity}; report this with the checkpoint")
+    refuse_wrong_graph(graph.stem, {"depth_max": parity["depth_max"]}, precision)
     weights = folder / weights_file.FILE
     weights_file.write_weights(network, weights)
     return parity, {path.name: sha256_of(path) for path in (graph, weights)}
@@ -183,19 +164,10 @@ def compare(network: OneStepNet, graph: Path, images: Sequence[FloatArray]) -> d
     """
     rng = np.random.default_rng(1)
     noisy = [rng.uniform(-1, 1, (1, 3, *size)).astype(np.float32) for size in ((96, 128), (160, 64))]
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    deployed = DeployedNet(network).eval()
-    differences: dict[str, list[FloatArray]] = {name: [] for name in OUTPUTS}
-    for feed in _feeds(network, [*images, *noisy]):
-        with torch.no_grad():
-            expected = deployed(*(torch.from_numpy(value) for value in feed.values()))
-        for name, ours, theirs in zip(OUTPUTS, session.run(list(OUTPUTS), feed), expected, strict=True):
-            differences[name].append(np.abs(ours - theirs.numpy()).reshape(-1))
-    parity = {}
-    for name, values in differences.items():
-        pooled = np.concatenate(values)
-        parity[f"{name}_max"], parity[f"{name}_mean"] = float(pooled.max()), float(pooled.mean())
-    return {name: float(f"{value:.3g}") for name, value in parity.items()}
+    feeds = [
+        {name: torch.from_numpy(value) for name, value in feed.items()} for feed in _feeds(network, [*images, *noisy])
+    ]
+    return compare_graph(graph, OUTPUTS, feeds, run_module(DeployedNet(network).eval(), feeds))
 
 
 def depth_output(metric: bool) -> DepthOutput:
