@@ -7,7 +7,7 @@
 For each model and backend: which backend really runs (and why another one, if so), the time to open it (an engine is
 built at the first start), the largest and mean difference of the depth from the CPU's, the median time of inference,
 and the GPU memory that is in use. Then the same network in PyTorch (diffusers' modules) on the same GPU. Writes
-`gpu.json` and `gpu.md` into the output folder; exits with 1 if a backend that is there computes something else than the
+`gpu.json` and `gpu.md` into the output folder; exits with 1 if a backend computes something else than the
 CPU.
 
 The full-size Lotus-D has the configs of Stable Diffusion 2 and random weights: speed and memory do not depend on them.
