@@ -12,6 +12,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.inference import color_coding
 from diffusion_perception_ros.inference.card import (
     AlphaOutput,
+    Axis,
     ColorClustering,
     DepthOutput,
     FlowOutput,
@@ -34,6 +35,8 @@ from diffusion_perception_ros.inference.tensor import FloatTensor
 from diffusion_perception_ros.sample import FloatImage, Intrinsics, Prediction
 
 
+_LEAST_STRETCH = 0.08
+"""Relative difference of the stretch of columns and rows from which on normals are corrected."""
 SKY_GROUP = "sky"
 """Labels of this group have no depth: where they win, metric depth is +Inf."""
 
@@ -125,7 +128,8 @@ class Decoder:
             elif "depth" in spread:
                 prediction.confidence = self._maps.confidence("confidence", spread["depth"], size, memory)
         if self._normals and "normals" in tasks:
-            prediction.normals = self._maps.normals(self._normals, tensors[self._normals.tensor], size, memory)
+            vectors = unstretched(tensors[self._normals.tensor], self._normals.axes, placed, size)
+            prediction.normals = self._maps.normals(self._normals, vectors, size, memory)
             if "normals" in spread:
                 prediction.normals_confidence = self._maps.confidence(
                     "normals_confidence", spread["normals"], size, memory
@@ -184,6 +188,21 @@ class Decoder:
 
     def _sky_mask(self, scores: ClassScores, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         return np.isin(_resize_nearest(scores.winner, shape[1], shape[0]), list(self._sky))
+
+
+def unstretched(vectors: FloatTensor, axes: tuple[Axis, Axis, Axis], placed: Placement, size: Size) -> FloatTensor:
+    """Normals (3, h, w) of a stretched image → of the image, not of unit length.
+
+    An image whose columns are stretched by a^2 more than its rows looks like one of a world that is a times as wide
+    and 1 / a times as high, whose normals are n_x / a, n_y a, n_z. Rounded sides (a few percent) are left alone: the
+    networks were trained with them.
+    """
+    ratio = (placed.image[0] / size[0]) / (placed.image[1] / size[1])
+    if abs(ratio - 1.0) < _LEAST_STRETCH:
+        return vectors
+    factors = {"right": ratio**0.5, "left": ratio**0.5, "down": ratio**-0.5, "up": ratio**-0.5}
+    scale = np.array([factors.get(axis, 1.0) for axis in axes], np.float32)
+    return vectors * scale[:, None, None]
 
 
 def cut_to_image(values: FloatTensor, placed: Placement) -> FloatTensor:

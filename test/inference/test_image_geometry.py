@@ -121,6 +121,23 @@ def test_maps_are_those_of_the_image_and_not_of_the_border(tmp_path: Path, resto
     np.testing.assert_allclose(depth, np.repeat(rows[:, None], 200, 1), atol=0.01)
 
 
+def test_normals_of_a_stretched_image_are_those_of_the_image(tmp_path: Path) -> None:
+    """A wall seen at 45 degrees, in an image of 2:1 that is squeezed into a square: the network sees half the width.
+
+    For a network that keeps the area the world is 1 / sqrt(2) as wide and sqrt(2) as high: the plane z = x has the
+    normal (sqrt(2), 0, -1) there.
+    """
+    size = {"rule": "fixed", "width": 128, "height": 128}
+    seen = (2**0.5, 0.0, 1.0)  # right, up, backward
+    model = Estimator.load(write_model(tmp_path / "model", ["normals"], normal=seen, size=size))
+    normals = model.predict(noise(256, 128)).normals
+    assert normals is not None
+    np.testing.assert_allclose(normals[64, 128], np.array([1.0, 0.0, -1.0]) / 2**0.5, atol=1e-5)
+    whole = model.predict(noise(128, 128)).normals
+    assert whole is not None
+    np.testing.assert_allclose(whole[64, 64], np.array([2**0.5, 0.0, -1.0]) / 3**0.5, atol=1e-5)
+
+
 def test_rules_that_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="'area' keeps the aspect, it has no use for 'fit: pad'"):
         InputSize(rule="area", area=1000, fit="pad")
