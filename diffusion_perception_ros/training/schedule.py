@@ -42,8 +42,10 @@ class Schedule:
             case "constant":
                 return 1.0
             case "exponential":
-                steps = self.optimiser.decay_steps
-                used = self.progress(step, seconds) if steps is None else min(1.0, step / steps)
+                steps, before = self.optimiser.decay_steps, self.optimiser.warmup_steps
+                used = self.progress(step, seconds)
+                if steps is not None:  # from the end of the warm-up on, as Marigold's `IterExponential`
+                    used = min(1.0, max(0, step - before) / max(1, steps - before))
                 return float(_EXPONENTIAL_RATE**used)
         cosine = 0.5 * (1 + math.cos(math.pi * self.progress(step, seconds)))
         return _FINAL_RATE + (1 - _FINAL_RATE) * cosine
