@@ -276,7 +276,7 @@ def _run_native(args: argparse.Namespace) -> int:
 def _run_again(args: argparse.Namespace) -> int:
     """The graph of a model folder anew, from its own weights."""
     from diffusion_perception_ros.datasets.shards import ShardDataset  # imports torch: only when it is needed
-    from diffusion_perception_ros.training.onestep.export import ExportOptions
+    from diffusion_perception_ros.export.options import ExportOptions
     from diffusion_perception_ros.training.onestep.reexport import export_again
 
     if args.pictures is None:
@@ -288,8 +288,12 @@ def _run_again(args: argparse.Namespace) -> int:
     replaced = replaced_model(args.output, args.overwrite)
     pictures = ShardDataset(args.pictures)
     samples = [pictures[index] for index in range(0, len(pictures), max(1, len(pictures) // 56))]
-    name = args.name or args.output.name
-    options = ExportOptions(name, args.precision, args.metric, overwrite=args.overwrite)
+    options = ExportOptions(
+        name=args.name or args.output.name,
+        precision=args.precision,
+        metric=args.metric,
+        overwrite=args.overwrite,
+    )
     card = export_again(args.checkpoint, args.output, samples, options)
     _say_replaced(args.output, replaced)
     print(f"{args.output}: {card.name}, {card.precision}, largest depth difference {card.parity['depth_max']:g}")

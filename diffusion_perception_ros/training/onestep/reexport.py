@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusion_perception_ros.export.model_folder import CREDITS, README, new_model_folder
+from diffusion_perception_ros.export.options import ExportOptions
 from diffusion_perception_ros.inference.card import ModelCard, read_card, write_card
 from diffusion_perception_ros.sample import Sample
 from diffusion_perception_ros.training.onestep import weights
-from diffusion_perception_ros.training.onestep.export import ExportOptions, depth_output, write_network
+from diffusion_perception_ros.training.onestep.export import depth_output, write_network
 
 
 def export_again(model: Path, output: Path, pictures: Sequence[Sample], options: ExportOptions) -> ModelCard:
