@@ -48,3 +48,22 @@ def test_nothing_measured_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["bench", "--model", "no-such-model", "--only", "estimator", "--json", str(out)]) == 2
     assert "no-such-model" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_is_spent_around_the_network(tmp_path: Path) -> None:
+    """Every goal is in the file with its value, or with the reason why this run has none."""
+    model = write_model(tmp_path / "models" / "toy")
+    out, docs = tmp_path / "bench.json", tmp_path / "performance.md"
+    arguments = ["--only", "around", "--json", str(out), "--docs", str(docs)]
+    assert main(["bench", "--model", str(model), *arguments]) == 0
+    result = json.loads(out.read_text())
+    rows = result["ratios"]
+    for size in ("640x480", "1280x720", "1920x1080"):
+        row = rows[f"predict over bare session, all outputs, {size}"]
+        assert row["value"] > 1  # a toy network takes less time than its maps
+        assert row["ok"] == (row["value"] <= row["goal"])
+    peer = rows["CPU per image, the obvious node over ours, depth"]
+    assert (peer["value"], peer["ok"]) == (None, None)
+    assert "weights" in peer["note"]
+    assert rows["page faults per image, any resolution"]["value"] >= 0
+    assert all(name in docs.read_text() for name in rows)
