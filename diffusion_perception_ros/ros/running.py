@@ -45,12 +45,17 @@ class Ending:
         """`name`: of the executable; `grace`: seconds that an orderly end may take."""
         self._name, self._grace = name, grace
         self._done = threading.Event()
+        self._code: int | None = None
         self._signals, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # a handler that does nothing, for the number to be written
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._wait, name="ending", daemon=True).start()
+
+    def leave(self, code: int) -> None:
+        """The work is done; only DDS has to be closed, which takes seconds on a starved machine and loses nothing."""
+        self._code = code
 
     def finish(self, code: int) -> NoReturn:
         """Ends the process, in order. Cleaning the interpreter up would take seconds, or never end, where libraries'
@@ -62,8 +67,9 @@ class Ending:
         self._signals.recv(1)
         threading.Thread(target=_shut_down, name="shutdown", daemon=True).start()  # it may hang, too
         if not self._done.wait(self._grace):
-            print(f"{self._name}: something hangs, ended by force {self._grace:g} s after the signal", file=sys.stderr)
-            _exit(FORCED)
+            if self._code is None:
+                print(f"{self._name}: something hangs, ended {self._grace:g} s after the signal", file=sys.stderr)
+            _exit(FORCED if self._code is None else self._code)
 
 
 def run_node(
@@ -101,6 +107,7 @@ def run_node(
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{os.path.basename(where.filename)}:{where.lineno}"
             print(f"{name}: {type(error).__name__} in {place}: {error}", file=sys.stderr)
+    ending.leave(code)
     with contextlib.suppress(Exception):
         if node is not None:
             node.destroy_node()
