@@ -20,6 +20,7 @@ from diffusion_perception_ros.inference.backends.cuda import CudaError, import_r
 from diffusion_perception_ros.inference.backends.provider_options import library_version
 from diffusion_perception_ros.inference.backends.tensorrt_engine import import_tensorrt
 from diffusion_perception_ros.inference.models import DEFAULT_MODEL, list_models
+from diffusion_perception_ros.robot_environment import environment_folder, inside, package_problems
 
 
 TRAINING_PACKAGES = ("torch", "diffusers", "accelerate", "transformers", "peft", "onnx", "onnxscript", "moderngl")
@@ -34,6 +35,16 @@ def python() -> list[Finding]:
     if sys.version_info[:2] <= NEWEST_TRIED:
         return [Finding("Python", "ok", state)]
     return [Finding("Python", "lack", state, "This version is untried: use Python 3.10 to 3.13 if packages fail.")]
+
+
+def packages() -> list[Finding]:
+    """The packages that the nodes need, and the environment that they come from on a robot."""
+    problems = package_problems()
+    if problems:
+        found, _, remedy = problems[0].rpartition(": ")
+        return [Finding("packages", "problem", found, f"{remedy}.")]
+    origin = "the environment of install_dependencies" if inside(environment_folder()) else sys.prefix
+    return [Finding("packages", "ok", f"NumPy, OpenCV, pydantic, ONNX Runtime and bag readers fit ({origin})")]
 
 
 def compiler() -> list[Finding]:
@@ -172,4 +183,4 @@ def models() -> list[Finding]:
     return [Finding("models", "ok", ", ".join(usable)), *broken]
 
 
-CHECKS = (python, compiler, accelerator, rendering, training, models)
+CHECKS = (python, packages, compiler, accelerator, rendering, training, models)
