@@ -32,17 +32,16 @@ def image_message(
 ) -> Image:
     """Image message of an array (H, W) or (H, W, C): mono8, mono16, rgb8, 32FC1, 32FC2 or 32FC3, as its dtype says.
 
-    With a `memory` the message holds the array's own bytes if they lie there, else a copy kept for the topic.
+    With a `memory` it is a message that is kept there: the one that the array lies in, else one for the topic.
     """
     channels = image.shape[2] if image.ndim == 3 else 1
-    message = Image(header=header, height=image.shape[0], width=image.shape[1])
+    message = Image() if memory is None else memory.message_of(topic, image)
+    message.header, message.height, message.width = header, image.shape[0], image.shape[1]
     message.encoding = _ENCODING_OF[image.dtype.name, channels]
     message.step = image.shape[1] * channels * image.dtype.itemsize
     message.is_bigendian = 0
     if memory is None:
         fill(message.data, image)
-    else:
-        message.data = memory.bytes_of(topic, image)
     return message
 
 

@@ -94,7 +94,7 @@ class Network:
 
 
 def _is_nan(values: object) -> bool:
-    """Whether an array has no number at all; usually some sixteenth of it tells."""
+    """Whether an array has no number at all; usually a few of its pixels tell."""
     if not isinstance(values, np.ndarray) or values.size == 0:
         return False
-    return bool(np.isnan(values[::4, ::4]).all()) and bool(np.isnan(values).all())
+    return bool(np.isnan(values[::16, ::16]).all()) and bool(np.isnan(values).all())

@@ -62,7 +62,7 @@ class PointCloudBuilder:
         if edge_filter > 0:
             depth = np.where(at_jumps(depth, edge_filter), np.float32(np.nan), depth)
         shape = -(-depth.shape[0] // decimation), -(-depth.shape[1] // decimation)
-        points = memory.allocate("points", shape, self._point)
+        points = memory.allocate("points", shape, self._point, PointCloud2)
         library, confidence, labels = native.load(), prediction.confidence, prediction.semantic
         if library is not None and rgb.strides[1:] == (3, 1) and native.is_plain(depth, confidence, labels):
             rays = (x, y) if native.is_plain(x, y) else (x[0].copy(), y[:, 0].copy())
@@ -103,15 +103,18 @@ class PointCloudBuilder:
 
     def _message(self, header: Header, points: npt.NDArray[np.void], memory: MessageMemory) -> PointCloud2:
         height, width = points.shape
-        cloud = PointCloud2(header=header, height=height, width=width, is_bigendian=False, is_dense=False)
+        cloud: PointCloud2 = memory.message_of("points", points, PointCloud2)
+        cloud.header, cloud.height, cloud.width = header, height, width
+        cloud.is_bigendian = cloud.is_dense = False
         cloud.point_step = self._point.itemsize
         cloud.row_step = width * self._point.itemsize
+        fields = []
         for name, layout in (self._point.fields or {}).items():
             kind, offset = layout[:2]
             # By convention `rgb` is declared as a float that carries the three bytes.
             datatype = PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[kind.str[1:]]
-            cloud.fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
-        cloud.data = memory.bytes_of("points", points)
+            fields.append(PointField(name=name, offset=offset, datatype=datatype, count=1))
+        cloud.fields = fields
         return cloud
 
 
