@@ -19,7 +19,7 @@ help:
 	@echo "make demo [BAG=path] [MODEL=name]  publisher, perception node and recorder over DDS, then a report"
 	@echo "make test                          linters and the whole test suite"
 	@echo "make test-distros                  docs/on_your_robot.md word by word on stand-ins for Humble and Jazzy"
-	@echo "make bench                         benchmarks, to out/bench"
+	@echo "make bench                         benchmarks, to out/bench and docs/performance.md"
 	@echo "make faults [ROWS=words]           the fault campaign, to out/faults and docs/reliability.md"
 	@echo "make fuzz [MINUTES=10 TARGETS=words]  random input for every reader of foreign bytes, to out/fuzz"
 	@echo "make soak [MINUTES=60]             one node watched for an hour, to out/soak"
@@ -51,7 +51,7 @@ lint: setup-test
 	.venv/bin/mypy
 
 bench: setup
-	@.venv/bin/diffusion-perception bench
+	@.venv/bin/diffusion-perception bench --docs docs/performance.md
 
 # These three run the checkout's code and leave their results in out/.
 IN_TESTS = $(WORKSPACE); PYTHONPATH=test:$$PYTHONPATH .venv/bin/python -m
