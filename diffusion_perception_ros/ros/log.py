@@ -115,9 +115,9 @@ class Log:
         """Something that is as it should be."""
         self.write(Severity.INFO, text)
 
-    def warning(self, text: str) -> None:
-        """Something that somebody should look at."""
-        self.write(Severity.WARNING, text)
+    def warning(self, text: str, again: bool = False) -> None:
+        """Something that somebody should look at; `again`: also if it was said just now."""
+        self.write(Severity.WARNING, text, again=again)
 
     def error(self, text: str) -> None:
         """Something that does not work."""

@@ -153,10 +153,10 @@ class PerceptionNode(ManagedNode):
             self._loading = None
         self.in_executor(functools.partial(self._offer_topics, estimator))
         if estimator.fallback_reason:
-            self.log.warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}")
+            self.log.warning(f"running on {estimator.backend_name}: {estimator.fallback_reason}", again=True)
         licence = notice(estimator.card)
         if licence:
-            self.log.warning(licence)
+            self.log.warning(licence, again=True)
         tasks = ", ".join(estimator.card.tasks)
         self.log.event(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
 

@@ -15,6 +15,7 @@ from harness import RELIABLE, Process, Ros, camera_info, compressed_image, image
 from model_factory import edit_card, write_model
 from onnx import TensorProto, helper
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import SetBool
 
 from diffusion_perception_ros.inference.card import sha256_of
 from diffusion_perception_ros.msg import PerceptionStatus
@@ -32,8 +33,8 @@ def picture(value: int = GREY, stamp: float | None = None) -> Image:
     return rgb_image(np.full((HEIGHT, WIDTH, 3), value, np.uint8), float(next(stamps)) if stamp is None else stamp)
 
 
-def hanging_model(folder: Path) -> Path:
-    """A model of relative depth whose graph counts for hours inside the runtime when the image is white."""
+def hanging_model(folder: Path, brightness: float = 0.99) -> Path:
+    """A model of relative depth whose graph counts for hours inside the runtime when the image is that bright."""
     write_model(folder, ["depth"], depth="brightness")
     model = onnx.load(folder / "model.onnx")
     (last,) = [node for node in model.graph.node if node.output[0] == "depth"]
@@ -56,7 +57,7 @@ def hanging_model(folder: Path) -> Path:
         ],
     )
     constants = {
-        "bright": helper.make_tensor("bright", TensorProto.FLOAT, [], [0.99]),
+        "bright": helper.make_tensor("bright", TensorProto.FLOAT, [], [brightness]),
         "forever": helper.make_tensor("forever", TensorProto.INT64, [], [1 << 50]),
         "never": helper.make_tensor("never", TensorProto.INT64, [], [0]),
         "yes": helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
@@ -196,6 +197,39 @@ def test_a_network_in_a_process_of_its_own_is_killed_and_started_again(ros: Ros,
     ros.repeat_until(lambda: camera.images.publish(picture(WHITE)), lambda: True, "it hangs again")
     assert node.stop(signal.SIGKILL) == -signal.SIGKILL
     assert not psutil.wait_procs(children, timeout=60)[1]
+
+
+def test_services_and_diagnostics_answer_while_a_model_is_loaded(ros: Ros, model: Path, tmp_path: Path) -> None:
+    """Its warm-up, on a grey image, never ends."""
+    ros.forget_diagnostics()
+    endless = hanging_model(tmp_path / "endless", brightness=0.3)
+    node = start(ros, endless, "-p", "load_timeout:=15.0")
+    ros.status("network", "loading model")
+    assert ros.call(SetBool, f"{NODE}/enable", SetBool.Request(data=True)).success
+    assert ros.set_parameters(max_rate=5.0)[0].successful
+    assert "unconfigured" in ros.set_parameters(model="other")[0].reason
+    assert ros.status("network", "has taken longer than 15 s (load_timeout)").level == b"\x02"
+    ros.wait_for_state("unconfigured")
+    assert ros.set_parameters(model=str(model))[0].successful
+    assert ros.change_state("configure")
+    assert node.stop() == 0
+    node = start(ros, endless)
+    ros.status("network", "loading model")
+    assert not ros.change_state("cleanup")
+    assert "is refused" in node.log
+    assert node.stop(signal.SIGTERM) == 0
+
+
+def test_a_network_that_answers_without_numbers_is_named(ros: Ros, camera: Camera, tmp_path: Path) -> None:
+    ros.forget_diagnostics()
+    node = start(ros, write_model(tmp_path / "holes", ["depth"], depth="holes"))
+    ros.wait_for_state("active")
+    camera.wait()
+    camera.predict(picture(0))
+    assert ros.status("network", "not a number anywhere").level == b"\x02"
+    camera.predict()
+    ros.status("network", "OK")
+    assert node.stop() == 0
 
 
 BAD = {
