@@ -41,6 +41,11 @@ class DataConfig(_Strict):
     minimum_samples: int = Field(default=1, gt=0)
     """Fewer training samples than this are an error."""
 
+    @property
+    def all_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Those of sources that have one of their own, too."""
+        return (*self.sizes, *(source.size for source in self.train if source.size is not None))
+
     @field_validator("sizes")
     @classmethod
     def _multiples(cls, sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
@@ -48,6 +53,11 @@ class DataConfig(_Strict):
             if any(side <= 0 or side % MULTIPLE for side in size):
                 raise ValueError(f"sides must be multiples of {MULTIPLE}, got {size[0]}x{size[1]}")
         return sizes
+
+    @model_validator(mode="after")
+    def _multiples_of_sources(self) -> DataConfig:
+        self._multiples(self.all_sizes)
+        return self
 
 
 class OptimiserConfig(_Strict):

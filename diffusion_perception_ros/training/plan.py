@@ -80,8 +80,7 @@ class Plan:
 
 def plan_run(config: TrainingConfig) -> Plan:
     """The plan of a run, for the largest of its image sizes."""
-    sizes = [*config.data.sizes, *(source.size for source in config.data.train if source.size)]
-    width, height = max(sizes, key=prod)
+    width, height = max(config.data.all_sizes, key=prod)
     batch = config.data.batch_size
     dtype = torch.float32 if config.run.precision == "fp32" else torch.bfloat16
     decoded, decoding, encoding = _Tape(), 0.0, 0.0

@@ -78,7 +78,7 @@ class DiffusionLearner:
             self.identity["experts"] = settings.experts.model_dump(include={"count", "per_token"})
         if settings.head != "autoencoder":
             self.identity["head"] = {"kind": settings.head, "width": settings.head_width}
-        check_sizes(backbone, config.data.sizes, self.codec.downscale)
+        check_sizes(backbone, config.data.all_sizes, self.codec.downscale)
         if config.adaptation is not None:
             adapter = plan_adapter(self.network, config.adaptation.share)
             add_lora(self.network, adapter)
