@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -150,7 +150,7 @@ class Decoder:
         tensor = cut_to_image(tensor, placed)
         if self._input.restore == "linear" or tensor.shape[:0:-1] == size:
             return tensor
-        planes = cast(FloatImage, tensor.transpose(1, 2, 0))
+        planes = tensor.transpose(1, 2, 0)
         return np.ascontiguousarray(resample(planes, *size, self._input.restore).transpose(2, 0, 1))
 
     def _logits(self, semantic: SemanticOutput, tensors: Mapping[str, FloatTensor]) -> FloatTensor:
