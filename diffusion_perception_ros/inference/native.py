@@ -47,6 +47,8 @@ class Native:
         self, tensor: FloatTensor, axes: Sequence[int], signs: Sequence[float], size: Size, allocate: Allocate
     ) -> FloatImage:
         """(3, h, w) of any length → unit vectors (H, W, 3); channel c becomes component axes[c] times signs[c]."""
+        if len(tensor) != 3:
+            raise ValueError(f"normals have 3 components, got an output of {len(tensor)}")
         out = allocate((size[1], size[0], 3), np.float32)
         directions, factors = np.array(axes, np.int32), np.array(signs, np.float32)
         self._library.enlarge_normals(
@@ -99,6 +101,10 @@ class Native:
         settings: Sequence[float],
     ) -> tuple[UInt16Image, npt.NDArray[np.int32]]:
         """See `instances.find_instances`; `things` is 1 for countable channels, `settings` are its four constants."""
+        if offsets.shape != (2, *winner.shape):
+            raise ValueError(f"offsets of {winner.shape} cells have the shape {offsets.shape}")
+        if winner.max(initial=-1) >= len(things):
+            raise ValueError(f"class {winner.max()} wins, but there are {len(things)} labels")
         ids, channels = np.empty(winner.shape, np.uint16), np.empty(1 << 16, np.int32)
         constants = np.array(settings, np.float64)
         count = self._library.find_instances(
@@ -219,8 +225,12 @@ class Native:
 
 
 def is_plain(*arrays: npt.NDArray[Any] | None) -> bool:
-    """Whether the library takes these arrays as they are: row by row without gaps, and no float64."""
-    return all(array is None or (array.flags.c_contiguous and array.dtype != np.float64) for array in arrays)
+    """Whether the library takes these maps as they are: of one size, row by row without gaps, and no float64."""
+    maps = [array for array in arrays if array is not None]
+    return all(
+        array.flags.c_contiguous and array.dtype != np.float64 and array.shape[:2] == maps[0].shape[:2]
+        for array in maps
+    )
 
 
 @functools.cache

@@ -64,7 +64,8 @@ class PointCloudBuilder:
         shape = -(-depth.shape[0] // decimation), -(-depth.shape[1] // decimation)
         points = memory.allocate("points", shape, self._point, PointCloud2)
         library, confidence, labels = native.load(), prediction.confidence, prediction.semantic
-        if library is not None and rgb.strides[1:] == (3, 1) and native.is_plain(depth, confidence, labels):
+        is_plain = rgb.strides[1:] == (3, 1) and rgb.shape[:2] == depth.shape
+        if library is not None and is_plain and native.is_plain(depth, confidence, labels):
             rays = (x, y) if native.is_plain(x, y) else (x[0].copy(), y[:, 0].copy())
             library.write_points(depth, rgb, rays, confidence, labels, decimation, points)
         else:
