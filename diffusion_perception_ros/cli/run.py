@@ -15,6 +15,7 @@ from typing import Any
 from diffusion_perception_ros.cli.common import add_backend_arguments, add_model_argument, progress_bar
 from diffusion_perception_ros.cli.prediction_sheet import MOST, PredictionSheet
 from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
+from diffusion_perception_ros.cli.rerun_log import RerunLog
 from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
 from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
 from diffusion_perception_ros.errors import InputError
@@ -74,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampling.add_argument(
         "--prompt-mask", type=Path, metavar="FILE", help="picture, not black where the object to complete can be seen"
     )
+    parser.add_argument(
+        "--rerun", type=Path, metavar="FILE.rrd", help="also a recording for the Rerun viewer (needs rerun-sdk)"
+    )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
@@ -114,15 +118,18 @@ def run(args: argparse.Namespace) -> int:
     writer = PredictionWriter(args.output, estimator.card, archives=args.save == "npz")
     sheet = PredictionSheet(args.sheet, not args.sheet_without_input) if args.sheet else None
     _protect_inputs(sources, args.output)
+    rerun = RerunLog(args.rerun, estimator.card) if args.rerun else None
     if estimator.fallback_reason:
         _say(estimator.fallback_reason)
     done = []
     for stream, frame in _with_progress(sources, estimator.card.name):
         try:
-            done.append(_predict(frame, stream, estimator, writer, settings, sheet))
+            done.append(_predict(frame, stream, estimator, writer, settings, sheet, rerun))
         except (InputError, RuntimeError) as error:
             problems.append(str(error) if frame.name in str(error) else f"{frame.name}: {error}")
             _say(problems[-1])
+    if rerun is not None:
+        rerun.close()
     _summarise(args, estimator, done, problems)
     if not done:
         return 2
@@ -232,6 +239,7 @@ def _predict(
     writer: PredictionWriter,
     settings: _Settings,
     sheet: PredictionSheet | None,
+    rerun: RerunLog | None,
 ) -> dict[str, Any]:
     """Predicts on one frame and writes its files.
 
@@ -255,6 +263,8 @@ def _predict(
     if settings.steady is not None and frame.stamp is not None:
         prediction = settings.steady.filter(prediction, frame.rgb, frame.stamp)
     files = writer.write(frame.stem, frame.rgb, prediction)
+    if rerun is not None:
+        rerun.add(frame.rgb, prediction, intrinsics, frame.stamp)
     if sheet is not None:
         overview, *maps = (file for file in files if file.suffix == ".png")
         sheet.add(overview.stem, frame.rgb, maps)
