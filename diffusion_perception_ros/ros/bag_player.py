@@ -6,6 +6,12 @@ read (named in the log), 2 nothing could be played.
 
 from __future__ import annotations
 
+
+if __name__ == "__main__":
+    from diffusion_perception_ros.ros.early_end import end_quietly
+
+    end_quietly()
+
 import contextlib
 import json
 import sys

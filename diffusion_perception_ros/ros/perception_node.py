@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+
+if __name__ == "__main__":
+    from diffusion_perception_ros.ros.early_end import end_quietly
+
+    end_quietly()
+
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -7,6 +7,12 @@ in `running`.
 
 from __future__ import annotations
 
+
+if __name__ == "__main__":
+    from diffusion_perception_ros.ros.early_end import end_quietly
+
+    end_quietly()
+
 import contextlib
 import json
 import shutil

@@ -45,13 +45,21 @@ class Ending:
         """`name`: of the executable; `grace`: seconds that an orderly end may take."""
         self._name, self._grace = name, grace
         self._done = threading.Event()
-        self._code: int | None = None
+        self._code: int | None = ENDED
+        """Exit code if the process has to be ended now; None while it works, when a long end is a hang."""
+        self.is_asked = False
+        """A signal has come."""
         self._signals, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)  # a handler that does nothing, for the number to be written
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._wait, name="ending", daemon=True).start()
+
+    def work(self) -> bool:
+        """The start is over, work begins; False if a signal has come meanwhile."""
+        self._code = None
+        return not self.is_asked
 
     def leave(self, code: int) -> None:
         """The work is done; only DDS has to be closed, which takes seconds on a starved machine and loses nothing."""
@@ -65,6 +73,7 @@ class Ending:
 
     def _wait(self) -> None:
         self._signals.recv(1)
+        self.is_asked = True
         threading.Thread(target=_shut_down, name="shutdown", daemon=True).start()  # it may hang, too
         if not self._done.wait(self._grace):
             if self._code is None:
@@ -94,7 +103,7 @@ def run_node(
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-        code = work(node)
+        code = work(node) if ending.work() else ENDED
     except (KeyboardInterrupt, ExternalShutdownException):
         code = ENDED
     except InputError as error:
@@ -121,6 +130,8 @@ def run_node(
 
 def serve(node: Node, on_error: Callable[[Exception], None]) -> None:
     """Serves a node's callbacks until the process is told to end. What a callback raises is told to `on_error`."""
+    if not rclpy.ok():
+        return
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     failures = 0
