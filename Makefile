@@ -56,7 +56,7 @@ bench: setup
 # These three run the checkout's code and leave their results in out/.
 IN_TESTS = $(WORKSPACE); PYTHONPATH=test:$$PYTHONPATH .venv/bin/python -m
 faults: setup-test
-	@$(IN_TESTS) faults $(if $(ROWS),--rows '$(ROWS)',--table docs/reliability.md)
+	@$(IN_TESTS) faults $(if $(ROWS),--rows '$(ROWS)') --table docs/reliability.md
 
 fuzz: setup-test
 	@$(IN_TESTS) fuzz --minutes $(or $(MINUTES),10) $(if $(TARGETS),--targets '$(TARGETS)')

@@ -20,7 +20,7 @@ def main() -> int:
     from harness import Ros
 
     from faults.bench import Bench
-    from faults.campaign import chosen, parse, run_row, write_results
+    from faults.campaign import chosen, parse, run_row, with_earlier, write_results
     from faults.rows import ROWS  # noqa: F401 - fills the list
 
     args = parse(None)
@@ -37,9 +37,9 @@ def main() -> int:
             result = run_row(bench, entry)
             results.append(result)
             print(f"    {result.outcome} in {result.seconds} s: {result.reaction[:1500]}", flush=True)
-            write_results(results, args.output, None)
+            write_results(with_earlier(results, args.output), args.output, None)
         bench.end()
-    write_results(results, args.output, args.table)
+    write_results(with_earlier(results, args.output), args.output, args.table)
     failed = [result.name for result in results if result.outcome == "failed"]
     print(f"{len(results) - len(failed)} of {len(results)} rows did not fail; {args.output}/faults.md")
     return 1 if failed else 0

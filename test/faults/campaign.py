@@ -142,6 +142,19 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_earlier(results: Sequence[Result], folder: Path) -> list[Result]:
+    """The results in the order of the campaign, together with those of other rows that the folder has from before."""
+    path = folder / "faults.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    by_name = {fields["name"]: Result(**fields) for fields in rows}
+    for result in by_name.values():
+        for moment in ("before", "after"):
+            held = getattr(result, moment)
+            setattr(result, moment, held and Resources(**held))
+    by_name |= {result.name: result for result in results}
+    return [by_name[entry.name] for entry in ROWS if entry.name in by_name]
+
+
 def write_results(results: Sequence[Result], folder: Path, document: Path | None) -> None:
     """Writes `faults.json` and `faults.md`, and the table into a document between its markers."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import rclpy
@@ -12,7 +13,7 @@ from sensor_msgs.msg import Image
 def main(domain: int, topics: list[str]) -> None:
     """Receives until it is ended."""
     rclpy.init(domain_id=domain)
-    node = rclpy.create_node("reader")
+    node = rclpy.create_node(f"reader_{os.getpid()}")
     for topic in topics:
         node.create_subscription(Image, topic, lambda message: None, RELIABLE)
     rclpy.spin(node)

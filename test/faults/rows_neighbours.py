@@ -28,10 +28,9 @@ def reader(bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     """A reliable subscriber in a process of its own, matched with the node."""
     path = os.pathsep.join([*(str(TESTS / folder) for folder in ("", "ros")), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "faults.reader", str(bench.ros.domain), OUTPUT]
-    before = bench.ros.node.count_subscribers(OUTPUT)
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.DEVNULL)
     try:
-        bench.ros.wait_for(lambda: bench.ros.node.count_subscribers(OUTPUT) > before, "the reader is there")
+        bench.ros.wait_for(lambda: f"reader_{process.pid}" in bench.ros.node.get_node_names(), "the reader is there")
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
