@@ -13,8 +13,8 @@ Shards of a world that was asked for more `targets` name them in `shard.json` an
 
 | target | file | dtype | shape | meaning |
 |---|---|---|---|---|
-| flow | previous.npy | uint8 | (N, H, W, 3) | the picture before, sRGB |
-| flow | flow.npy | float16 | (N, H, W, 2) | pixels to the place in that picture, NaN unknown |
+| flow | previous.npy | uint8 | (N, H, W, 3) | the image before, sRGB |
+| flow | flow.npy | float16 | (N, H, W, 2) | pixels to the place in that image, NaN unknown |
 | alpha | alpha.npy | uint8 | (N, H, W) | round(255 opacity) |
 | amodal | amodal.npy | uint16 | (N, H, W) | id of one object with its hidden part, else 0 |
 | keypoints | keypoints.npy | float32 | (N, `MOST_PEOPLE`, 17, 3) | u v visibility, NaN where there is nobody |
@@ -97,7 +97,7 @@ def encode_targets(sample: Sample, targets: Sequence[str]) -> dict[str, npt.NDAr
             raise ValueError(f"{sample.name} lacks {target}, which its shard holds")
     if "flow" in targets and sample.flow is not None:
         if sample.previous is None:
-            raise ValueError(f"{sample.name} has flow, but not the picture before")
+            raise ValueError(f"{sample.name} has flow, but not the image before")
         rows |= {"previous": sample.previous, "flow": sample.flow.astype(np.float16)}
     if "alpha" in targets and sample.alpha is not None:
         rows["alpha"] = np.round(sample.alpha * 255).astype(np.uint8)

@@ -2,7 +2,7 @@
 
 A shard is a folder with one `.npy` per modality, all with the sample as first axis, and `shard.json`, which is
 written last: a folder without it is unfinished and is passed over. `shard.json` holds the count of samples (the arrays
-may have room for more), the picture's size, the seeds, and the config that made them.
+may have room for more), the image's size, the seeds, and the config that made them.
 
 `shard_rows` says which arrays.
 """
@@ -100,7 +100,7 @@ class ShardWriter:
         if index >= self._capacity:
             raise ValueError(f"{self.folder} has room for {self._capacity} samples")
         if sample.rgb.shape != (*self._size, 3):
-            raise ValueError(f"{self.folder} holds pictures of {self._size}, got one of {sample.rgb.shape}")
+            raise ValueError(f"{self.folder} holds images of {self._size}, got one of {sample.rgb.shape}")
         for name, row in (encode(sample) | encode_targets(sample, self._targets)).items():
             self._arrays[name][index] = row
         self._seeds.append(seed)

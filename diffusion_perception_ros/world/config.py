@@ -40,7 +40,7 @@ class SceneMixture(_Section):
     hall: Weight = 0.05
     """Large rooms: classrooms, canteens, stores with rows of shelves."""
     tabletop: Weight = 0.19
-    """A table fills the picture at 0.4–1.8 m, cluttered or almost empty."""
+    """A table fills the image at 0.4–1.8 m, cluttered or almost empty."""
     bin: Weight = 0.06
     """Into a bin or tray from above, as a picking robot sees it."""
     shelf: Weight = 0.05
@@ -58,7 +58,7 @@ class SceneMixture(_Section):
     dining: Weight = 0.0
     """A dining table with chairs all round, often in dim light."""
     desk: Weight = 0.0
-    """A long plain table that fills the picture from 0.5–1.4 m, looking down 20–55°, a few things on it."""
+    """A long plain table that fills the image from 0.5–1.4 m, looking down 20–55°, a few things on it."""
     parcels: Weight = 0.0
     """Cardboard boxes on the floor from near: open, taped, tilted, stacked."""
     bare_top: Weight = 0.0
@@ -93,7 +93,7 @@ class CameraConfig(_Section):
     askew_roll_deg: Range = (-25.0, 25.0)
     """Rotation about the optical axis, degrees."""
     center_jitter: Share = 0.02
-    """Largest offset of the principal point from the middle, as a share of the picture's width."""
+    """Largest offset of the principal point from the middle, as a share of the image's width."""
     height_m: Range = (0.35, 1.9)
     """Above the floor or the ground, for scenes that do not set it by their nature."""
     low_height_m: Range = (0.08, 0.45)
@@ -142,7 +142,7 @@ class LightConfig(_Section):
 
 
 class SensorConfig(_Section):
-    """The simulated camera, from light to an 8-bit picture; blur widths are for a picture 320 pixels wide."""
+    """The simulated camera, from light to an 8-bit image; blur widths are for an image 320 pixels wide."""
 
     exposure: Range = (0.10, 0.36)
     """Log-mean brightness that the automatic exposure aims at, 1 = saturation."""
@@ -167,7 +167,7 @@ class SensorConfig(_Section):
     filmic_share: Share = 0.6
     """Images whose highlights are rolled off instead of clipped."""
     filmic_white: Range = (1.0, 2.5)
-    """Light that just saturates in those pictures."""
+    """Light that just saturates in those images."""
     contrast: Range = (0.8, 1.2)
     """Gain about middle grey after the transfer curve."""
     saturation: Range = (0.4, 1.3)
@@ -198,7 +198,7 @@ class WorldConfig(_Section):
     procedural_share: Share = 0.0
     """Share of furniture built by our own code where catalogue meshes exist as well."""
     targets: tuple[Target, ...] = ()
-    """Ground truth beyond depth, normals, classes and instances, each at a cost: `flow` with the picture before this
+    """Ground truth beyond depth, normals, classes and instances, each at a cost: `flow` with the image before this
     one, `alpha`, `amodal`, `keypoints` (people are then procedural: catalogue meshes have no joints)."""
     views_per_scene: Annotated[int, Field(ge=1)] = 1
     """Samples from one scene, each with a camera, light and exposure of its own: building a scene costs more

@@ -1,4 +1,4 @@
-"""A camera that stands still and somebody who walks through its picture: exact ground truth of a moving object."""
+"""A camera that stands still and somebody who walks through its image: exact ground truth of a moving object."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def render_crossing(
 ) -> Iterator[tuple[Sample, int]]:
     """Samples in order, with the id that the walking person has in `instances`.
 
-    The person glides along a straight line across the picture, halfway through it at half of the frames; nothing else
+    The person glides along a straight line across the image, halfway through it at half of the frames; nothing else
     but the sensor's noise and its automatic exposure changes.
 
     Raises:

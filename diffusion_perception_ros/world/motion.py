@@ -1,4 +1,4 @@
-"""The moment before a picture: camera and objects stood a little elsewhere. Exact optical flow between the two."""
+"""The moment before an image: camera and objects stood a little elsewhere. Exact optical flow between the two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 CAMERA_STANDS = 0.15
 """Share of the pairs in which the camera stands still."""
 CAMERA_TURN_DEG = 1.0
-"""Standard deviation of the camera's rotation between the pictures, degrees about each axis."""
+"""Standard deviation of the camera's rotation between the images, degrees about each axis."""
 CAMERA_STEP = 0.02
 """Standard deviation of its step along each axis, as a share of the median depth: near things are watched closely."""
 OBJECT_MOVES = 0.35
@@ -34,7 +34,7 @@ _CLOSER = 0.5
 """A median depth that falls below this share within one step means that the camera was inside something."""
 
 
-def picture_before(
+def previous_view(
     scene: Scene, image: RenderedImage, renderer: Renderer, rng: np.random.Generator
 ) -> tuple[RenderedImage, FloatImage]:
     """The view of a moment ago, and the flow (H, W, 2) from every pixel of `image` to its place in that view.
@@ -55,7 +55,7 @@ def picture_before(
 
 
 def fixed_sensor(config: SensorConfig, rng: np.random.Generator) -> SensorConfig:
-    """One camera out of a range of cameras, so that both pictures of a pair are taken by the same; channels alike."""
+    """One camera out of a range of cameras, so that both images of a pair are taken by the same; channels alike."""
     values: dict[str, object] = {}
     for name in SensorConfig.model_fields:
         value = getattr(config, name)
@@ -68,7 +68,7 @@ def fixed_sensor(config: SensorConfig, rng: np.random.Generator) -> SensorConfig
 
 
 def flow_between(scene: Scene, image: RenderedImage, motions: dict[int, Float64], pose: Float64) -> FloatImage:
-    """(H, W, 2) pixels (right, down) to where each point was, also where it was hidden or outside of the picture.
+    """(H, W, 2) pixels (right, down) to where each point was, also where it was hidden or outside of the image.
 
     Args:
         motions: instance id → (4, 4) that takes its points, in the world, to where they were.

@@ -12,17 +12,17 @@ from diffusion_perception_ros.world.labels import LABELS
 
 
 GAP = 4
-"""Pixels between pictures."""
+"""Pixels between images."""
 GOLDEN_RATIO = 0.618034
 
 
 def contact_sheet(samples: Sequence[Sample], columns: int = 1) -> UInt8Image:
-    """One row of pictures per sample (colour, depth, normals, classes, instances; then, where samples have them, the
-    picture before, flow, opacity, an object with its hidden part, joints), `columns` samples side by side.
+    """One row of images per sample (colour, depth, normals, classes, instances; then, where samples have them, the
+    image before, flow, opacity, an object with its hidden part, joints), `columns` samples side by side.
 
     Samples must have the first five modalities, the same others, and one size. Returns (rows, columns, 3) sRGB.
     """
-    strips = [_pad(np.concatenate([_pad(picture) for picture in _pictures(sample)], axis=1)) for sample in samples]
+    strips = [_pad(np.concatenate([_pad(image) for image in _tiles(sample)], axis=1)) for sample in samples]
     return grid(strips, columns)
 
 
@@ -36,21 +36,21 @@ def grid(strips: Sequence[UInt8Image], columns: int) -> UInt8Image:
 def color_depth(depth: FloatImage) -> UInt8Image:
     """Near red to far blue over the depths' 2nd to 98th percentile, logarithmic; black = unknown, white = sky."""
     known = np.isfinite(depth)
-    picture = np.zeros((*depth.shape, 3), np.uint8)
+    image = np.zeros((*depth.shape, 3), np.uint8)
     if known.any():
         log_depth = np.log(np.maximum(depth[known], 1e-3))
         low, high = np.percentile(log_depth, (2, 98))
         level = (255 * np.clip(1 - (log_depth - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
-        picture[known] = cv2.applyColorMap(level[None], cv2.COLORMAP_TURBO)[0, :, ::-1]
-    picture[np.isposinf(depth)] = 255
-    return picture
+        image[known] = cv2.applyColorMap(level[None], cv2.COLORMAP_TURBO)[0, :, ::-1]
+    image[np.isposinf(depth)] = 255
+    return image
 
 
 def color_normals(normals: FloatImage) -> UInt8Image:
     """Right = red, up = green, towards the camera = blue; black = unknown."""
-    picture = (np.nan_to_num(normals) * (1, -1, -1) + 1) * 127.5
-    picture[np.isnan(normals).any(axis=-1)] = 0
-    return np.round(picture).astype(np.uint8)
+    image = (np.nan_to_num(normals) * (1, -1, -1) + 1) * 127.5
+    image[np.isnan(normals).any(axis=-1)] = 0
+    return np.round(image).astype(np.uint8)
 
 
 def color_semantic(semantic: UInt8Image) -> UInt8Image:
@@ -75,9 +75,9 @@ def color_flow(flow: FloatImage) -> UInt8Image:
     length, angle = np.hypot(right, down), np.arctan2(down, right) % (2 * np.pi)
     share = np.clip(length / max(float(np.percentile(length, 98)), 1e-3), 0, 1)
     hsv = np.stack([angle * (90 / np.pi), share * 255, np.full_like(share, 255)], axis=-1).astype(np.uint8)
-    picture = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
-    picture[np.isnan(flow).any(axis=-1)] = 0
-    return picture
+    image = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+    image[np.isnan(flow).any(axis=-1)] = 0
+    return image
 
 
 def cut_out(rgb: UInt8Image, alpha: FloatImage) -> UInt8Image:
@@ -87,40 +87,40 @@ def cut_out(rgb: UInt8Image, alpha: FloatImage) -> UInt8Image:
 
 
 def show_hidden(rgb: UInt8Image, instances: UInt16Image, amodal: UInt16Image) -> UInt8Image:
-    """The rest of the picture dimmed, what is seen of the object as it is, its hidden part red."""
-    picture = rgb // 3
+    """The rest of the image dimmed, what is seen of the object as it is, its hidden part red."""
+    image = rgb // 3
     seen = (amodal > 0) & (instances == amodal)
-    picture[seen] = rgb[seen]
-    picture[(amodal > 0) & ~seen] = (230, 25, 75)
-    return np.asarray(picture, np.uint8)
+    image[seen] = rgb[seen]
+    image[(amodal > 0) & ~seen] = (230, 25, 75)
+    return np.asarray(image, np.uint8)
 
 
 def draw_joints(rgb: UInt8Image, keypoints: FloatImage) -> UInt8Image:
     """Left green, right red, the nose yellow; hidden joints are rings."""
-    picture = rgb // 2
+    image = rgb // 2
     for person in keypoints:
         for name, (u, v, visibility) in zip(JOINTS, person, strict=True):
             color = {"left": (0, 255, 60), "right": (255, 50, 50)}.get(name.split("_")[0], (255, 230, 0))
             if visibility:
                 thickness = cv2.FILLED if visibility == 2 else 1
-                cv2.circle(picture, (round(float(u)), round(float(v))), 3, color, thickness)
-    return np.asarray(picture, np.uint8)
+                cv2.circle(image, (round(float(u)), round(float(v))), 3, color, thickness)
+    return np.asarray(image, np.uint8)
 
 
 def _targets(sample: Sample) -> list[UInt8Image]:
-    pictures = []
+    images = []
     if sample.previous is not None and sample.flow is not None:
-        pictures += [sample.previous, color_flow(sample.flow)]
+        images += [sample.previous, color_flow(sample.flow)]
     if sample.alpha is not None:
-        pictures.append(cut_out(sample.rgb, sample.alpha))
+        images.append(cut_out(sample.rgb, sample.alpha))
     if sample.amodal is not None and sample.instances is not None:
-        pictures.append(show_hidden(sample.rgb, sample.instances, sample.amodal))
+        images.append(show_hidden(sample.rgb, sample.instances, sample.amodal))
     if sample.keypoints is not None:
-        pictures.append(draw_joints(sample.rgb, sample.keypoints))
-    return pictures
+        images.append(draw_joints(sample.rgb, sample.keypoints))
+    return images
 
 
-def _pictures(sample: Sample) -> list[UInt8Image]:
+def _tiles(sample: Sample) -> list[UInt8Image]:
     if sample.depth is None or sample.normals is None or sample.semantic is None or sample.instances is None:
         raise ValueError(f"{sample.name} lacks a modality")
     return [
@@ -133,5 +133,5 @@ def _pictures(sample: Sample) -> list[UInt8Image]:
     ]
 
 
-def _pad(picture: UInt8Image) -> UInt8Image:
-    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+def _pad(image: UInt8Image) -> UInt8Image:
+    return np.pad(image, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from diffusion_perception_ros.sample import JOINTS, FloatImage, Sample, UInt16Image
 from diffusion_perception_ros.world.config import SensorConfig, Target
 from diffusion_perception_ros.world.labels import CLASS_ID, LABELS
-from diffusion_perception_ros.world.motion import picture_before
+from diffusion_perception_ros.world.motion import previous_view
 from diffusion_perception_ros.world.rendering.image import RenderedImage
 from diffusion_perception_ros.world.rendering.projection import NEAR, camera_from_world, project
 from diffusion_perception_ros.world.rendering.renderer import Renderer
@@ -24,7 +24,7 @@ ALPHA_SAMPLES = 4
 _GROUPS = frozenset({"furniture", "object", "person", "vehicle"})
 """What can be a foreground: windows, doors and pictures are part of the wall."""
 _SMALLEST = {"foreground": 0.015, "object": 0.004}
-"""Share of the picture below which an object is not chosen."""
+"""Share of the image below which an object is not chosen."""
 _LARGEST = 0.6
 _PEOPLE_FIRST = 4.0
 _CANDIDATES = 6
@@ -46,7 +46,7 @@ def add_targets(
 ) -> None:
     """Adds the ground truth asked for to a sample of the scene, of which `image` is the view."""
     if "flow" in targets:
-        before, sample.flow = picture_before(scene, image, renderer, rng)
+        before, sample.flow = previous_view(scene, image, renderer, rng)
         sample.previous = develop(before.radiance, rng, sensor)
     if "alpha" in targets:
         sample.alpha = foreground_alpha(scene, image, renderer)
@@ -57,7 +57,7 @@ def add_targets(
 
 
 def object_ids(image: RenderedImage, smallest: float) -> npt.NDArray[np.int64]:
-    """Instances in view that are things of their own and cover at least a share of the picture, largest first."""
+    """Instances in view that are things of their own and cover at least a share of the image, largest first."""
     area = np.bincount(image.instances.reshape(-1))
     area[0] = 0
     ids = np.flatnonzero((area >= smallest * image.instances.size) & (area <= _LARGEST * image.instances.size))
@@ -69,7 +69,7 @@ def object_ids(image: RenderedImage, smallest: float) -> npt.NDArray[np.int64]:
 def foreground_alpha(scene: Scene, image: RenderedImage, renderer: Renderer) -> FloatImage:
     """(H, W), share of every pixel's area that shows the foreground, in steps of 1 / `ALPHA_SAMPLES`².
 
-    The foreground is the object that covers most of the picture, what lies near its middle and people counting more; 0
+    The foreground is the object that covers most of the image, what lies near its middle and people counting more; 0
     everywhere if there is none. Leaves and fences are cut out of their textures sample by sample.
     """
     ids = object_ids(image, _SMALLEST["foreground"])

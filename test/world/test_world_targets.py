@@ -26,7 +26,7 @@ from diffusion_perception_ros.world.config import TARGETS, SceneMixture, WorldCo
 from diffusion_perception_ros.world.generate import render_sample
 from diffusion_perception_ros.world.items import makers
 from diffusion_perception_ros.world.items.people import person
-from diffusion_perception_ros.world.motion import flow_between, picture_before
+from diffusion_perception_ros.world.motion import flow_between, previous_view
 from diffusion_perception_ros.world.rendering.opengl import OpenGLRenderer
 from diffusion_perception_ros.world.rendering.renderer import Renderer
 from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer
@@ -122,7 +122,7 @@ def test_flow_leads_to_the_same_place_in_the_picture_before(renderer: Renderer, 
         camera=Camera(Intrinsics(WIDTH, HEIGHT, 72.0, 72.0, 47.5, 35.5), look_at((0.1, -0.3, 1.1), (2, -0.1, 0.6)))
     )
     image = renderer.render(scene)
-    before, flow = picture_before(scene, image, renderer, np.random.default_rng(seed))
+    before, flow = previous_view(scene, image, renderer, np.random.default_rng(seed))
     v, u = np.mgrid[:HEIGHT, :WIDTH]
     place = (np.stack([u, v], -1) + flow).astype(np.float32)
     inside = ((place >= 0) & (place <= (WIDTH - 1, HEIGHT - 1))).all(-1)

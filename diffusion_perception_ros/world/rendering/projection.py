@@ -1,7 +1,7 @@
 """What both renderers share: the camera's projection, places of lights, shadow maps fitted to what the camera sees.
 
 Clip coordinates follow OpenGL, with one difference: image rows grow downwards in memory and in clip space alike, so
-that nothing has to be flipped when a picture is read back.
+that nothing has to be flipped when an image is read back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LIGHTS = 4
 OCCLUSION_RADIUS = {False: 0.45, True: 0.7}
 """Metres, indoors and outdoors."""
 SHADOW_FIT_STRIDE = 8
-"""Every n-th sample of the picture takes part in fitting the shadow maps."""
+"""Every n-th sample of the image takes part in fitting the shadow maps."""
 LAMP_HALF_ANGLE = np.radians(75.0)
 """Widest cone of one lamp's shadow map; what lies outside of it is lit."""
 SHADOW_REACH = 30.0

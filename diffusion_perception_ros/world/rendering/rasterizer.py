@@ -2,7 +2,7 @@
 
 It follows Olano and Greer, "Triangle scan conversion using 2D homogeneous coordinates" (1997): with M the 3x3 matrix
 whose columns are a triangle's corners as (u w, v w, w), the row vector e = M^-1 (u, v, 1) holds the barycentric
-coordinates of what pixel (u, v) sees, divided by w. So e is affine over the picture, its sum is 1 / w, and triangles
+coordinates of what pixel (u, v) sees, divided by w. So e is affine over the image, its sum is 1 / w, and triangles
 that reach behind the camera need no clipping.
 """
 
@@ -49,8 +49,8 @@ def rasterize(
     """Finds the nearest triangle at every pixel centre.
 
     Args:
-        clip: (N, 3, 4) float64 corners in clip coordinates, rows of the picture growing with y.
-        image: (N,) int64, which of the B pictures a triangle belongs to.
+        clip: (N, 3, 4) float64 corners in clip coordinates, rows of the image growing with y.
+        image: (N,) int64, which of the B images a triangle belongs to.
         size: B, H, W.
         has_holes: (N,) bool, triangles whose fragments `keep_fragment` is asked about.
     """

@@ -54,5 +54,5 @@ def create_renderer(width: int, height: int, supersample: int = 1) -> Renderer:
     except EGLMissing as error:
         from diffusion_perception_ros.world.rendering.torch_renderer import TorchRenderer  # PyTorch is heavy
 
-        _logger.warning("Rendering with PyTorch, several times slower: %s", error)
+        _logger.warning("Rendering with PyTorch, some twenty times slower: %s", error)
         return TorchRenderer(width, height, supersample)

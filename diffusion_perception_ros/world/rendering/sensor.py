@@ -1,4 +1,4 @@
-"""The simulated camera: from rendered light to the 8-bit picture that a robot's camera would give."""
+"""The simulated camera: from rendered light to the 8-bit image that a robot's camera would give."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffusion_perception_ros.world.rendering.image import RenderedImage
 
 
 REFERENCE_WIDTH = 320
-"""Blur widths of the config are for pictures this wide and grow with the picture."""
+"""Blur widths of the config are for images this wide and grow with the image."""
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 BRIGHT_LIMIT = 1.3
-"""The brightest tenth of a picture is kept around saturation, however dark the rest is."""
+"""The brightest tenth of an image is kept around saturation, however dark the rest is."""
 MAX_GAIN = 60.0
 """The automatic exposure makes nothing brighter than this."""
 
@@ -29,7 +29,7 @@ def capture(
     frame_id: str = "",
     name: str = "",
 ) -> Sample:
-    """What the camera gives of a rendered view: its picture (see `develop`) with the ground truth of the renderer.
+    """What the camera gives of a rendered view: its image (see `develop`) with the ground truth of the renderer.
 
     Args:
         rng: the only source of randomness.
@@ -62,7 +62,7 @@ def _sheared(rgb: UInt8Image, image: RenderedImage, share: float) -> tuple[UInt8
 
 
 def develop(radiance: FloatImage, rng: np.random.Generator, config: SensorConfig) -> UInt8Image:
-    """Takes a picture: optics, exposure, noise, transfer curve, compression, each drawn at random from the config.
+    """Takes a photograph: optics, exposure, noise, transfer curve, compression, each drawn at random from the config.
 
     Args:
         radiance: (H, W, 3), linear light of any scale.
@@ -77,10 +77,10 @@ def develop(radiance: FloatImage, rng: np.random.Generator, config: SensorConfig
     light = _add_noise(light, noise, rng)
     if config.bayer_share > 0 and rng.random() < config.bayer_share:
         light = _through_a_mosaic(light)
-    picture = np.round(np.clip(_transfer(light, rng, config), 0.0, 1.0) * 255.0).astype(np.uint8)
+    image = np.round(np.clip(_transfer(light, rng, config), 0.0, 1.0) * 255.0).astype(np.uint8)
     if rng.random() < config.jpeg_share:
-        picture = _compress(picture, int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1)))
-    return picture
+        image = _compress(image, int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1)))
+    return image
 
 
 def _through_the_lens(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> FloatImage:
@@ -154,14 +154,14 @@ def _transfer(light: FloatImage, rng: np.random.Generator, config: SensorConfig)
         light = light * (1.0 + light / (white * white)) / (1.0 + light) * np.float32(1.0 + 0.5 / white)
     exponent, contrast = 1.0 / rng.uniform(*config.gamma), rng.uniform(*config.contrast)
     saturation = 0.0 if rng.random() < config.grey_share else rng.uniform(*config.saturation)
-    picture = np.asarray(cv2.pow(np.clip(light, 0.0, 1.0), exponent), np.float32)
+    image = np.asarray(cv2.pow(np.clip(light, 0.0, 1.0), exponent), np.float32)
     # Contrast about middle grey, then colourfulness about the luminance, as one affine map of the channels.
     mixing = contrast * (saturation * np.eye(3) + (1.0 - saturation) * LUMINANCE)
     offset = np.full((3, 1), 0.5 * (1.0 - contrast))
-    return np.asarray(cv2.transform(picture, np.hstack([mixing, offset]).astype(np.float32)))
+    return np.asarray(cv2.transform(image, np.hstack([mixing, offset]).astype(np.float32)))
 
 
-def _compress(picture: UInt8Image, quality: int) -> UInt8Image:
-    _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+def _compress(image: UInt8Image, quality: int) -> UInt8Image:
+    _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return np.ascontiguousarray(decoded[..., ::-1])

@@ -138,7 +138,7 @@ class _Soup:
         )
 
     def rasterize(self, matrix: npt.NDArray[np.float64], height: int, width: int) -> Fragments:
-        """One picture of the soup through a (4, 4) projection from the optical frame."""
+        """One view of the soup through a (4, 4) projection from the optical frame."""
         homogeneous = torch.cat([self.positions, torch.ones_like(self.positions[..., :1])], -1)
         clip = homogeneous @ torch.from_numpy(matrix.T.copy()).to(self.positions.device)
         image = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
@@ -192,7 +192,7 @@ class _Surface:
 
 
 class _Light:
-    """The light of one picture; the same steps as shaders/shade.frag."""
+    """The light of one image; the same steps as shaders/shade.frag."""
 
     def __init__(
         self, scene: Scene, camera: Intrinsics, view: npt.NDArray[np.float64], soup: _Soup, surface: _Surface
