@@ -74,7 +74,7 @@ def test_things_have_one_class_and_stuff_has_no_instance(kind: str) -> None:
     assert len(np.unique(pairs[0])) == pairs.shape[1]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("street", "nature")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("street", "nature", "rough")])
 def test_indoor_cameras_are_inside_the_room_and_outside_of_things(kind: str) -> None:
     too_near = 0
     for seed in range(SEEDS_PER_KIND):

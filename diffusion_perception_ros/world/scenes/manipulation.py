@@ -60,8 +60,8 @@ def _add_arm(builder: SceneBuilder, room: Room, wrist: npt.NDArray[np.float64]) 
     housing = metal(builder) if rng.random() < 0.4 else plastic(builder)
     pads = plastic(builder) if rng.random() < 0.5 else Material((0.02, 0.02, 0.02))
     right, down, ahead = wrist[:3, 0], wrist[:3, 1], wrist[:3, 2]
-    below, gap, reach = rng.uniform(0.05, 0.11), rng.uniform(0.03, 0.11), rng.uniform(0.06, 0.16)
-    palm = wrist[:3, 3] + below * down + rng.uniform(0.0, 0.05) * ahead
+    below, gap, reach = rng.uniform(0.1, 0.15), rng.uniform(0.03, 0.11), rng.uniform(0.08, 0.2)
+    palm = wrist[:3, 3] + below * down + rng.uniform(0.03, 0.1) * ahead
 
     def put(size: tuple[float, float, float], at: npt.NDArray[np.float64], material: Material) -> None:
         builder.add(box(size).moved(at, rotation=wrist[:3, :3]), tag, material)
@@ -72,11 +72,12 @@ def _add_arm(builder: SceneBuilder, room: Room, wrist: npt.NDArray[np.float64]) 
         finger = palm + side * (gap + thick) / 2 * right
         put((thick, rng.uniform(0.015, 0.03), reach), finger + (reach / 2 + 0.02) * ahead, housing)
         put((thick, rng.uniform(0.015, 0.03), 0.03), finger + (reach + 0.02) * ahead - side * 0.003 * right, pads)
-    elbow = palm - rng.uniform(0.2, 0.4) * ahead + np.array([*rng.normal(0, 0.15, 2), rng.uniform(0.1, 0.35)])
+    aside = float(rng.choice([-1, 1])) * rng.uniform(0.2, 0.4)  # the links pass the camera at one side
+    elbow = palm + aside * right - rng.uniform(0.1, 0.3) * ahead + np.array([0.0, 0.0, rng.uniform(0.05, 0.25)])
     elbow[2] = min(elbow[2], room.height - 0.1)
     foot = elbow + np.array([*rng.normal(0, 0.4, 2), 0.0])
     foot[2] = 0.0
-    radius = rng.uniform(0.03, 0.06)
+    radius = rng.uniform(0.025, 0.04)
     for start, end in ((palm - 0.03 * ahead, elbow), (elbow, foot)):
         builder.add(tube(start, end, radius, segments=14), tag, housing)
         builder.add(sphere(radius * 1.25, end, 12), tag, pads)
