@@ -259,7 +259,7 @@ def test_without_network(
 def test_an_existing_model_folder_is_kept(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     assert main(["models", "fetch", "lotus-depth-d", "-o", str(tmp_path / "mine")]) == 2
-    assert "exists already: give --overwrite" in capsys.readouterr().err
+    assert "exists already: choose another folder or give --overwrite" in capsys.readouterr().err
     assert not hub.requests
 
 
