@@ -172,7 +172,7 @@ def draw(samples: list[Sample], path: Path) -> None:
         for name in names:
             axis.plot(minutes, [getattr(sample, name) for sample in samples], label=name.split("_")[0])
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, max(1.0, 1.1 * axis.get_ylim()[1]))
         axis.grid(alpha=0.3)
         if len(names) > 1:
             axis.legend()
