@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from diffusion_perception_ros.inference.card import InstancesOutput, read_card
 from diffusion_perception_ros.inference.instances import enlarge_instances, find_instances
 from diffusion_perception_ros.ros.qos import IMAGE_QOS, OUTPUT_QOS
-from diffusion_perception_ros.training.onestep.network import DeployedNet
+from diffusion_perception_ros.training.onestep.deployed import DeployedNet
 from diffusion_perception_ros.training.onestep.weights import read_weights
 
 
