@@ -198,15 +198,12 @@ def test_the_graph_agrees_with_the_network(graph: tuple[OneStepNet, Path]) -> No
     assert all(".norm." in name for name in norms)  # that of the attention, which no convolution is beside
 
 
-def test_int8_keeps_in_float_what_costs_too_much(graph: tuple[OneStepNet, Path], tmp_path: Path) -> None:
+def test_int8_is_small_and_layers_in_float_bring_it_closer(graph: tuple[OneStepNet, Path], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     feeds = [{"image": rng.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)} for _ in range(6)]
     quantiser = Quantiser(graph[1], feeds)
     whole = quantiser.drift(())
     assert quantiser.drift(quantiser.convolutions) < whole
     path = Path(shutil.copy(graph[1], tmp_path / "model.onnx"))
-    kept = quantise(path, feeds, limit=0.6 * whole)
-    assert set(ALWAYS_FLOAT) <= set(kept)
-    assert len(kept) < len(quantiser.convolutions)
-    assert quantiser.drift([node for node, name in quantiser.convolutions.items() if name in kept]) < whole
+    assert quantise(path, feeds, limit=2 * whole) == sorted(ALWAYS_FLOAT)
     assert path.stat().st_size < 0.6 * graph[1].stat().st_size
