@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -95,3 +96,11 @@ def test_pins_are_those_of_make_setup() -> None:
     for major in ("1", "2"):
         for line in robot_environment.pins(major):
             assert line in known or line.partition(";")[0] in without_markers or line in only_numpy_1, line
+
+
+def test_the_oldest_opencv_has_all_that_is_used() -> None:
+    cv2 = pytest.importorskip("cv2")
+    package = Path(robot_environment.__file__).parent
+    used = {name for file in package.rglob("*.py") for name in re.findall(r"\bcv2\.(\w+)", file.read_text("utf-8"))}
+    # Names for annotations only.
+    assert [name for name in sorted(used - {"typing"}) if not hasattr(cv2, name)] == []

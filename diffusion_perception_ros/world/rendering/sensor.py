@@ -144,7 +144,7 @@ def _through_a_mosaic(light: FloatImage) -> FloatImage:
     raw = light[..., 1].copy()
     raw[::2, ::2], raw[1::2, 1::2] = light[::2, ::2, 0], light[1::2, 1::2, 2]
     counts = np.round(np.clip(raw, 0.0, 2.0) * 16383.0).astype(np.uint16)  # 14 bits and one of headroom
-    return np.asarray(cv2.cvtColor(counts, cv2.COLOR_BayerRGGB2RGB), np.float32) / np.float32(16383.0)
+    return np.asarray(cv2.cvtColor(counts, cv2.COLOR_BayerBG2RGB), np.float32) / np.float32(16383.0)
 
 
 def _transfer(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> FloatImage:
