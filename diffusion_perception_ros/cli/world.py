@@ -18,7 +18,7 @@ from diffusion_perception_ros.datasets.shard_rendering import SHARD_SIZE, render
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.world.config import TARGETS, WorldConfig, load_config
-from diffusion_perception_ros.world.generate import render_sample
+from diffusion_perception_ros.world.generate import render_seeds, shared_renderer
 from diffusion_perception_ros.world.sheet import contact_sheet
 
 
@@ -109,8 +109,9 @@ def _draw_sheet(args: argparse.Namespace, config: WorldConfig) -> dict[str, Any]
     width, height = args.size
     with progress_bar() as progress:
         task = progress.add_task("rendering", total=args.count)
-        for seed in range(args.seed, args.seed + args.count):
-            samples.append(render_sample(seed, config, width, height, args.supersample))
+        renderer = shared_renderer(width, height, args.supersample)
+        for seeded in render_seeds(range(args.seed, args.seed + args.count), config, renderer):
+            samples.append(seeded.sample)
             progress.advance(task)
     image = contact_sheet(samples, columns=1 if args.count <= 8 else 2)
     _write_image(args.sheet, image[..., ::-1])
