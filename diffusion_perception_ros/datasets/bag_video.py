@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.video import MOST_DELAYED, VideoDecoder, packet_of
@@ -73,8 +73,8 @@ class VideoReader:
             self._decoder = VideoDecoder(packet.codec)
         self._keep(self._decoder.feed(packet.data, number))
 
-    def _keep(self, frames: object) -> None:
-        for number, rgb in frames:  # type: ignore[attr-defined]
+    def _keep(self, frames: Iterable[tuple[int, UInt8Image]]) -> None:
+        for number, rgb in frames:
             self._frames[number] = rgb
         while len(self._frames) > _KEPT:
             del self._frames[min(self._frames)]

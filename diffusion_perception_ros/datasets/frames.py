@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ class BagFrames:
                 self._topic = message.topic
                 packet = packet_of(message.content)
                 if packet is None:
-                    yield self._frame(message, count, lambda content=message.content: color_of(content))
+                    yield self._frame(message, count, functools.partial(color_of, message.content))
                 else:
                     waiting[count] = message
                     yield from self._fed(packet, count, waiting)
@@ -228,7 +229,7 @@ class BagFrames:
                 self._decoder = VideoDecoder(packet.codec)
             for done, rgb in self._decoder.feed(packet.data, number):
                 if done in waiting:
-                    yield self._frame(waiting.pop(done), done, lambda rgb=rgb: rgb)
+                    yield self._frame(waiting.pop(done), done, functools.partial(_as_is, rgb))
         except InputError as error:
             yield self._problem(waiting.pop(number), number, str(error))
         for late in [ordinal for ordinal in waiting if ordinal <= number - MOST_DELAYED]:
@@ -238,7 +239,7 @@ class BagFrames:
         if self._decoder is not None:
             for done, rgb in self._decoder.flush():
                 if done in waiting:
-                    yield self._frame(waiting.pop(done), done, lambda rgb=rgb: rgb)
+                    yield self._frame(waiting.pop(done), done, functools.partial(_as_is, rgb))
         for number, message in sorted(waiting.items()):
             yield self._problem(message, number, "the video gives no frame for it: a packet may be missing")
 
@@ -263,3 +264,7 @@ class BagFrames:
         intrinsics = self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0])
         name = f"{self._path} {message.topic} frame {number}"
         return Frame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)
+
+
+def _as_is(rgb: UInt8Image) -> UInt8Image:
+    return rgb

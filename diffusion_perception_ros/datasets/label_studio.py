@@ -31,7 +31,7 @@ def open_label_studio(path: Path, tasks: Sequence[Any], background: str | None =
     Raises:
         InputError: nothing is annotated.
     """
-    drawings, problems = [], []
+    drawings, problems = [], list[str]()
     for number, task in enumerate(task for task in tasks if isinstance(task, dict)):
         drawing = _drawing(path, task, number, problems)
         if drawing is not None:

@@ -259,7 +259,11 @@ def _kitti(root: Path) -> Layout | None:
         items.append(Item(root / "image" / name, depth, read, name.partition("_image_")[0], camera))
     for folder in sorted(root.rglob("proj_depth/groundtruth/image_0[23]")):
         drive = folder.parents[2]
-        places = (drive, drive.parent / drive.name[:10] / drive.name, root / drive.name[:10] / drive.name)
+        places: tuple[Path, ...] = (
+            drive,
+            drive.parent / drive.name[:10] / drive.name,
+            root / drive.name[:10] / drive.name,
+        )
         places += (root / "raw" / drive.name[:10] / drive.name, root.parent / drive.name[:10] / drive.name)
         raw = next((place / folder.name / "data" for place in places if (place / folder.name / "data").is_dir()), None)
         if raw is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, DEPTH, color_of, depth_of
 from diffusion_perception_ros.inference.video import header_of
 from diffusion_perception_ros.recordings.recording import Item, Recording
+from diffusion_perception_ros.sample import FloatImage
 
 
 MAX_STAMP_DIFFERENCE = 20_000_000
@@ -145,13 +146,13 @@ class BagDataset(EvaluationDataset):
             group=self.group_of(index),
         )
 
-    def _content(self, item: Item, name: str):  # type: ignore[no-untyped-def]
+    def _content(self, item: Item, name: str) -> Any:
         try:
             return self._recording.message(item).content
         except InputError as error:
             raise InputError(f"{item.topic} {name}: {error}") from error
 
-    def _read_depth(self, item: Item, name: str, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    def _read_depth(self, item: Item, name: str, shape: tuple[int, ...]) -> FloatImage:
         message = self._content(item, name)
         try:
             metres = depth_of(message)

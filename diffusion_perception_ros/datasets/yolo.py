@@ -35,7 +35,7 @@ def open_yolo(path: Path, background: str | None = None) -> DrawnDataset:
     """
     root = path.parent
     classes = _names(path)
-    drawings, problems = [], []
+    drawings, problems = [], list[str]()
     for labels in sorted(folder for folder in root.rglob("labels") if folder.is_dir()):
         for file in sorted(labels.rglob("*.txt")):
             image = _image(labels, file)

@@ -233,7 +233,9 @@ class _Editor:
         limits = [self._reduced(kind, source, f"wrap_{target}_{kind}") for kind in ("ReduceMin", "ReduceMax")]
         offset = self.add("Sub", [source, limits[0]], f"wrap_{target}_offset")
         span = self.add("Sub", [limits[1], limits[0]], f"wrap_{target}_span")
-        self.graph.initializer.append(numpy_helper.from_array(np.float32(_EPSILON), f"wrap_{target}_epsilon"))
+        self.graph.initializer.append(
+            numpy_helper.from_array(np.array(_EPSILON, np.float32), f"wrap_{target}_epsilon")
+        )
         safe = self.add("Max", [span, f"wrap_{target}_epsilon"], f"wrap_{target}_safe")
         self.add("Div", [offset, safe], target)
 

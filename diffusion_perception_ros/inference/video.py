@@ -48,8 +48,8 @@ def packet_of(message: Any) -> Packet | None:
         name = str(message.encoding)
         codec = codec_of(name) or name.partition(";")[0].strip().lower()
         return Packet(codec, message.data, bool(int(message.flags) & 1) or _is_key(codec, message.data))
-    codec = codec_of(str(getattr(message, "format", "")))
-    return None if codec is None else Packet(codec, message.data, _is_key(codec, message.data))
+    found = codec_of(str(getattr(message, "format", "")))
+    return None if found is None else Packet(found, message.data, _is_key(found, message.data))
 
 
 def codec_of(format: str) -> str | None:
@@ -97,7 +97,7 @@ class VideoDecoder:
             self._context = av.CodecContext.create(codec, "r")
         except (av.error.FFmpegError, ValueError) as error:
             raise InputError(f"video of the codec '{codec}' cannot be decoded here: {error}") from error
-        self._context.thread_count = 1  # type: ignore[attr-defined]
+        self._context.thread_count = 1
         self._context.flags |= 0x80000  # low delay: no frame is held back that need not be
 
     def feed(self, data: Any, number: int) -> Iterator[tuple[int, UInt8Image]]:
