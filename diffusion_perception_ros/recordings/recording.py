@@ -6,6 +6,7 @@ import heapq
 import os
 import shutil
 import tempfile
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -88,6 +89,7 @@ class Recording:
         self._files = metadata.files
         self._opened: OrderedDict[int, Storage] = OrderedDict()
         self._temporary: dict[int, tempfile.TemporaryDirectory[str]] = {}
+        self._lock = threading.RLock()
         self._types = MessageTypes()
         self._converters: dict[Channel, Converter] = {}
         self._channels: dict[int, dict[int, Channel]] = {}
@@ -145,7 +147,8 @@ class Recording:
         Raises:
             InputError: it cannot be read or converted.
         """
-        data = self._part(item.part).read(item.place)
+        with self._lock:  # files have one place that is read next
+            data = self._part(item.part).read(item.place)
         if self._compressed_messages:
             data = _decompressed(data, item.topic)
         if item.channel not in self._converters:
