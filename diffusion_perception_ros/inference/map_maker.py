@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,7 @@ class MapMaker:
         self._labels = card.labels
         ids = np.array([label.id for label in card.labels], np.int32)
         self._label_ids = ids
-        self._id_type = np.uint8 if not len(ids) or ids.max() < 255 else np.uint16
+        self._id_type: Any = np.uint8 if not len(ids) or ids.max() < 255 else np.uint16
         self._things = np.array([label.is_thing for label in card.labels], np.uint8)
         self._is_one_to_one = len(set(ids.tolist())) == len(ids)
 
