@@ -40,7 +40,7 @@ LARGEST_FILE = 64 << 30
 _Base: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):
+class _Loader(_Base):  # type: ignore[misc]
     """PyYAML's safe loader; dates stay text, and a key given twice is an error."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to say it

@@ -18,7 +18,7 @@ from diffusion_perception_ros.inference.models import find_model
 
 
 if TYPE_CHECKING:
-    from diffusion_perception_ros.training.onestep.adapted_model import AdaptedModel, Comparison
+    from diffusion_perception_ros.training.onestep.adapted_model import AdaptationComparison, AdaptedModel
 
 
 _TASKS = ("depth", "normals", "semantic")
@@ -154,7 +154,7 @@ def _deliver(args: argparse.Namespace, base: Path, card: ModelCard, folder: Path
     return 0
 
 
-def _table(comparison: Comparison, model: AdaptedModel, base: str) -> Table:
+def _table(comparison: AdaptationComparison, model: AdaptedModel, base: str) -> Table:
     table = Table(title=f"{model.held_out} held-out images of {model.data}")
     table.add_column("measure")
     for title in (base, model.name):

@@ -15,7 +15,7 @@ from diffusion_perception_ros.cli.common import TableConsole
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.export.model_folder import replaced_model
 from diffusion_perception_ros.export.sizes import parse_size
-from diffusion_perception_ros.families.catalogue import CatalogueEntry, find_entry, read_catalogue
+from diffusion_perception_ros.families.catalogue import PublishedModel, find_entry, read_catalogue
 from diffusion_perception_ros.inference.models import user_models_folder
 
 
@@ -81,7 +81,7 @@ def show_available(as_json: bool) -> int:
 
 
 def _export(
-    entry: CatalogueEntry,
+    entry: PublishedModel,
     folders: Sequence[Path],
     label: str,
     output: Path,
@@ -105,7 +105,7 @@ def _export(
     return export_and_report(published, output, options, replaced, is_default_size=not args.size)
 
 
-def _check_export(entry: CatalogueEntry, output: Path, args: argparse.Namespace) -> None:
+def _check_export(entry: PublishedModel, output: Path, args: argparse.Namespace) -> None:
     """Before gigabytes are downloaded for it.
 
     Raises:
@@ -117,7 +117,7 @@ def _check_export(entry: CatalogueEntry, output: Path, args: argparse.Namespace)
     check_published(published, _options(entry, "", output, args), is_default_size=not args.size)
 
 
-def _options(entry: CatalogueEntry, label: str, output: Path, args: argparse.Namespace) -> ExportOptions:
+def _options(entry: PublishedModel, label: str, output: Path, args: argparse.Namespace) -> ExportOptions:
     from diffusion_perception_ros.export.options import ExportOptions
 
     return ExportOptions(
@@ -140,7 +140,7 @@ def _command(args: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-def _restrictions(entry: CatalogueEntry) -> list[str]:
+def _restrictions(entry: PublishedModel) -> list[str]:
     words = ["for non-commercial use only"] if entry.non_commercial else []
     return [*words, "gated (its publisher wants to know who uses it)"] if entry.gated else words
 

@@ -17,7 +17,7 @@ from diffusion_perception_ros.cli.prediction_sheet import MOST, PredictionSheet
 from diffusion_perception_ros.cli.prediction_writer import PredictionWriter
 from diffusion_perception_ros.cli.rerun_log import RerunLog
 from diffusion_perception_ros.datasets.camera_files import Calibration, parse_calibration
-from diffusion_perception_ros.datasets.frames import Frame, Frames, PictureFrames, open_frames
+from diffusion_perception_ros.datasets.frames import Frames, InputFrame, PictureFrames, open_frames
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -203,7 +203,7 @@ def _check_prompts(estimator: Estimator, settings: _Settings) -> None:
             raise InputError(f"model '{card.name}' segments the object that it is asked for: give {option}")
 
 
-def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str, Frame]]:
+def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str, InputFrame]]:
     """All frames, each with its stream; stems keep pictures of the same name apart by their folders' names."""
     stems = _distinct_stems([file for source in sources if isinstance(source, PictureFrames) for file in source.files])
     total = sum(len(source) for source in sources) if all(len(source) for source in sources) else None
@@ -233,7 +233,7 @@ def _distinct_stems(files: Sequence[Path]) -> dict[str, str]:
 
 
 def _predict(
-    frame: Frame,
+    frame: InputFrame,
     stream: str,
     estimator: Estimator,
     writer: PredictionWriter,

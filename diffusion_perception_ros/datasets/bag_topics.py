@@ -21,7 +21,7 @@ from diffusion_perception_ros.recordings.message_types import (
     FOXGLOVE_VIDEO,
     IMAGE,
 )
-from diffusion_perception_ros.recordings.recording import Item, Recording
+from diffusion_perception_ros.recordings.recording import Recording, RecordingItem
 from diffusion_perception_ros.sample import Intrinsics
 
 
@@ -40,7 +40,7 @@ class ImageTopic:
     """`color` or `depth`."""
     form: str
     """Encoding or format, for people."""
-    items: list[Item] = field(default_factory=list)
+    items: list[RecordingItem] = field(default_factory=list)
     frame_ids: set[str] = field(default_factory=set)
     stamps: list[int] = field(default_factory=list)
     """Nanoseconds, of every item; of an image without a stamp the time at which it was recorded."""
@@ -142,7 +142,7 @@ class _Seen(NamedTuple):
     """An image message, after a look at it."""
 
     kind: str
-    item: Item
+    item: RecordingItem
     stamp: int
     frame_id: str
     is_key: bool | None

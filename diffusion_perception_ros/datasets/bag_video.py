@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.video import MOST_DELAYED, VideoDecoder, packet_of
-from diffusion_perception_ros.recordings.recording import Item, Recording
+from diffusion_perception_ros.recordings.recording import Recording, RecordingItem
 from diffusion_perception_ros.sample import UInt8Image
 
 
@@ -17,7 +17,7 @@ _KEPT = 2 * MOST_DELAYED
 class VideoReader:
     """Reading in order decodes every packet once; going back starts again at the key frame before."""
 
-    def __init__(self, recording: Recording, items: Sequence[Item], keys: Sequence[bool]) -> None:
+    def __init__(self, recording: Recording, items: Sequence[RecordingItem], keys: Sequence[bool]) -> None:
         """
         Args:
             recording: where the packets are.

@@ -28,7 +28,7 @@ USUAL_RATE = 30.0
 
 
 @dataclass(frozen=True)
-class Frame:
+class InputFrame:
     """One picture, or the reason why there is none."""
 
     name: str
@@ -49,7 +49,7 @@ class Frames(Protocol):
     def __len__(self) -> int:
         """Number of frames, 0 if unknown; only for progress."""
 
-    def __iter__(self) -> Iterator[Frame]: ...
+    def __iter__(self) -> Iterator[InputFrame]: ...
 
 
 def open_frames(path: Path, image_topic: str | None = None) -> Frames:
@@ -94,16 +94,16 @@ class DatasetFrames:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[InputFrame]:
         for index in range(len(self._dataset)):
             name = self._dataset.name_of(index)
             stem = name.replace("/", "_")
             try:
                 sample = self._dataset[index]
             except InputError as error:
-                yield Frame(name, stem, problem=str(error))
+                yield InputFrame(name, stem, problem=str(error))
             else:
-                yield Frame(name, stem, sample.rgb, intrinsics=sample.intrinsics)
+                yield InputFrame(name, stem, sample.rgb, intrinsics=sample.intrinsics)
 
 
 class PictureFrames:
@@ -115,12 +115,12 @@ class PictureFrames:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[InputFrame]:
         for file in self.files:
             try:
-                yield Frame(str(file), file.stem, read_picture(file))
+                yield InputFrame(str(file), file.stem, read_picture(file))
             except InputError as error:
-                yield Frame(str(file), file.stem, problem=str(error))
+                yield InputFrame(str(file), file.stem, problem=str(error))
 
 
 class VideoFrames:
@@ -139,7 +139,7 @@ class VideoFrames:
     def __len__(self) -> int:
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[InputFrame]:
         count = 0
         announced = len(self)
         rate = self._capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
@@ -149,12 +149,12 @@ class VideoFrames:
                 break
             rgb = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
             name, stem = f"{self._path} frame {count}", f"{self._path.stem}_{count:06d}"
-            yield Frame(name, stem, rgb, stamp=count / rate)
+            yield InputFrame(name, stem, rgb, stamp=count / rate)
             count += 1
         self._capture.release()
         # Containers round their frame counts, so a small difference means nothing.
         if count < 0.95 * announced or count == 0:
-            yield Frame(
+            yield InputFrame(
                 str(self._path), self._path.stem, problem=f"{self._path} is damaged: it ends after {count} frames"
             )
 
@@ -190,7 +190,7 @@ class BagFrames:
     def __len__(self) -> int:
         return 0
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[InputFrame]:
         count, other, waiting = 0, dict[str, str](), dict[int, Message]()
         self._decoder = None
         topics = None if self._topic is None else {self._topic}
@@ -210,17 +210,19 @@ class BagFrames:
         yield from self._flushed(waiting)
         stem = self._path.stem
         for sentence in self._recording.damage:
-            yield Frame(str(self._path), stem, problem=sentence)
+            yield InputFrame(str(self._path), stem, problem=sentence)
         if not count:
             wanted = f"colour images on {self._topic}" if self._topic else "colour images"
             reasons = "; ".join(f"{name} is not used: {reason}" for name, reason in other.items())
-            yield Frame(str(self._path), stem, problem=self._nothing(wanted) + (f"; {reasons}" if reasons else ""))
+            yield InputFrame(
+                str(self._path), stem, problem=self._nothing(wanted) + (f"; {reasons}" if reasons else "")
+            )
 
     def _nothing(self, wanted: str) -> str:
         has = ", ".join(sorted(name for name, kind in self._recording.topics.items() if kind in IMAGE_TYPES))
         return f"{self._path} has no {wanted}; its image topics: {has or 'none'}"
 
-    def _fed(self, packet: Packet, number: int, waiting: dict[int, Message]) -> Iterator[Frame]:
+    def _fed(self, packet: Packet, number: int, waiting: dict[int, Message]) -> Iterator[InputFrame]:
         """Frames of a video that are done after a packet; those that will never be are named."""
         try:
             if self._decoder is None:
@@ -235,7 +237,7 @@ class BagFrames:
         for late in [ordinal for ordinal in waiting if ordinal <= number - MOST_DELAYED]:
             yield self._problem(waiting.pop(late), late, "the video gives no frame for it: a packet may be missing")
 
-    def _flushed(self, waiting: dict[int, Message]) -> Iterator[Frame]:
+    def _flushed(self, waiting: dict[int, Message]) -> Iterator[InputFrame]:
         if self._decoder is not None:
             for done, rgb in self._decoder.flush():
                 if done in waiting:
@@ -243,11 +245,11 @@ class BagFrames:
         for number, message in sorted(waiting.items()):
             yield self._problem(message, number, "the video gives no frame for it: a packet may be missing")
 
-    def _problem(self, message: Message, number: int, reason: str) -> Frame:
+    def _problem(self, message: Message, number: int, reason: str) -> InputFrame:
         name = f"{self._path} {message.topic} frame {number}"
-        return Frame(name, f"{self._path.stem}_{number:06d}", problem=f"{name}: {reason}")
+        return InputFrame(name, f"{self._path.stem}_{number:06d}", problem=f"{name}: {reason}")
 
-    def _frame(self, message: Message, number: int, read: Callable[[], UInt8Image]) -> Frame:
+    def _frame(self, message: Message, number: int, read: Callable[[], UInt8Image]) -> InputFrame:
         stem = f"{self._path.stem}_{number:06d}"
         header = header_of(message.content)
         try:
@@ -263,7 +265,7 @@ class BagFrames:
         info = self._topics.camera_of(message.topic, message.type, header.frame_id)
         intrinsics = self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0])
         name = f"{self._path} {message.topic} frame {number}"
-        return Frame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)
+        return InputFrame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)
 
 
 def _as_is(rgb: UInt8Image) -> UInt8Image:

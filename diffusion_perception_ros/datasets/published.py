@@ -43,7 +43,7 @@ _REDWOOD: Camera = (525.0, 525.0, 319.5, 239.5)
 
 
 @dataclass(frozen=True)
-class Item:
+class PublishedItem:
     """An image with its depth."""
 
     rgb: Path
@@ -58,7 +58,7 @@ class Layout:
     """What a folder turned out to be."""
 
     name: str
-    items: list[Item]
+    items: list[PublishedItem]
     depth_kind: str = "dense_sensor"
     notes: list[str] = field(default_factory=list)
 
@@ -168,14 +168,14 @@ def _by_time(
     depths: Sequence[tuple[float, Path]],
     read: DepthReader,
     camera: Camera | None,
-) -> tuple[list[Item], list[str]]:
+) -> tuple[list[PublishedItem], list[str]]:
     """Every colour image with the nearest depth; a sentence for those that have none near enough."""
     stamps = np.array([stamp for stamp, _ in depths])
     items = []
     for stamp, path in colors:
         nearest = int(np.argmin(np.abs(stamps - stamp))) if len(stamps) else -1
         if nearest >= 0 and abs(stamps[nearest] - stamp) <= MAX_DIFFERENCE:
-            items.append(Item(path, depths[nearest][1], read, root.resolve().name, camera))
+            items.append(PublishedItem(path, depths[nearest][1], read, root.resolve().name, camera))
     missing = len(colors) - len(items)
     words = f"{missing} of {len(colors)} images have no depth within {MAX_DIFFERENCE:g} s and are left out"
     return items, [words] if missing else []
@@ -183,7 +183,7 @@ def _by_time(
 
 def _seven_scenes(root: Path) -> Layout | None:
     items = [
-        Item(
+        PublishedItem(
             color,
             color.with_name(color.name.replace(".color.", ".depth.")),
             scaled_png(1000.0),
@@ -218,7 +218,7 @@ def _scannetpp(root: Path) -> Layout | None:
         for item in _same_stem(folder / "rgb", folder / "depth", scaled_png(1000.0), folder.parent.name, None):
             k = frames.get(item.rgb.stem, {}).get("intrinsic")
             camera = (k[0][0], k[1][1], k[0][2], k[1][2]) if k else None
-            items.append(Item(item.rgb, item.depth, item.read, item.group, camera))
+            items.append(PublishedItem(item.rgb, item.depth, item.read, item.group, camera))
     return Layout("ScanNet++ (iPhone)", items) if items else None
 
 
@@ -256,7 +256,7 @@ def _kitti(root: Path) -> Layout | None:
         name = depth.name.replace("groundtruth_depth", "image")
         matrix = root / "intrinsics" / Path(name).with_suffix(".txt")
         camera = _matrix(matrix) if matrix.is_file() else None
-        items.append(Item(root / "image" / name, depth, read, name.partition("_image_")[0], camera))
+        items.append(PublishedItem(root / "image" / name, depth, read, name.partition("_image_")[0], camera))
     for folder in sorted(root.rglob("proj_depth/groundtruth/image_0[23]")):
         drive = folder.parents[2]
         places: tuple[Path, ...] = (
@@ -270,7 +270,10 @@ def _kitti(root: Path) -> Layout | None:
             raise InputError(
                 f"{folder} has no colour images: put KITTI's raw drive {drive.name} into {root / drive.name[:10]}"
             )
-        items += [Item(_existing(raw, depth.stem), depth, read, drive.name) for depth in sorted(folder.glob("*.png"))]
+        items += [
+            PublishedItem(_existing(raw, depth.stem), depth, read, drive.name)
+            for depth in sorted(folder.glob("*.png"))
+        ]
     return Layout("KITTI depth (256 per metre)", items, "sparse_lidar") if items else None
 
 
@@ -290,7 +293,7 @@ def _ibims(root: Path) -> Layout | None:
     for item in _same_stem(root / "rgb", root / "depth", read, "ibims1", None):
         calibration = root / "calib" / f"{item.rgb.stem}.txt"
         camera = _matrix(calibration) if calibration.is_file() else None
-        items.append(Item(item.rgb, item.depth, read, item.group, camera))
+        items.append(PublishedItem(item.rgb, item.depth, read, item.group, camera))
     return Layout("iBims-1", items, "exact") if items else None
 
 
@@ -301,7 +304,9 @@ def _diode(root: Path) -> Layout | None:
         return np.where(np.squeeze(_array(mask)) > 0, depth, np.nan).astype(np.float32)
 
     items = [
-        Item(_existing(depth.parent, depth.name.removesuffix("_depth.npy")), depth, read, _group(depth, root), _DIODE)
+        PublishedItem(
+            _existing(depth.parent, depth.name.removesuffix("_depth.npy")), depth, read, _group(depth, root), _DIODE
+        )
         for depth in sorted(root.rglob("*_depth.npy"))
         if depth.with_name(depth.name.replace("_depth.npy", "_depth_mask.npy")).is_file()
     ]
@@ -316,7 +321,7 @@ def _eth3d(root: Path) -> Layout | None:
         return np.where(np.isfinite(stored), stored, np.nan).reshape(size).astype(np.float32)
 
     items = [
-        Item(scene.parent / "images" / "dslr_images" / depth.name, depth, read, scene.parent.resolve().name)
+        PublishedItem(scene.parent / "images" / "dslr_images" / depth.name, depth, read, scene.parent.resolve().name)
         for scene in sorted([*root.glob("ground_truth_depth"), *root.glob("*/ground_truth_depth")])
         for depth in sorted((scene / "dslr_images").glob("*"))
     ]
@@ -325,7 +330,7 @@ def _eth3d(root: Path) -> Layout | None:
 
 def _nyu_folder(root: Path) -> Layout | None:
     items = [
-        Item(
+        PublishedItem(
             _existing(depth.parent, depth.name.replace("sync_depth_", "rgb_").removesuffix(".png")),
             depth,
             scaled_png(1000.0),
@@ -342,12 +347,14 @@ def _scenes_with(root: Path, *folders: str) -> list[Path]:
     return [path for path in candidates if all((path / folder).is_dir() for folder in folders)]
 
 
-def _same_stem(colors: Path, depths: Path, read: DepthReader, group: str, camera: Camera | None) -> list[Item]:
+def _same_stem(
+    colors: Path, depths: Path, read: DepthReader, group: str, camera: Camera | None
+) -> list[PublishedItem]:
     """Images that have depth of the same name, numbers in the order of numbers."""
     by_stem = {path.stem: path for path in depths.glob("*") if path.suffix in (*IMAGES, ".tiff", ".tif")}
     found = [path for path in colors.glob("*") if path.suffix in IMAGES and path.stem in by_stem]
     found.sort(key=lambda path: (int(path.stem) if path.stem.isdecimal() else 0, path.name))
-    return [Item(path, by_stem[path.stem], read, group, camera) for path in found]
+    return [PublishedItem(path, by_stem[path.stem], read, group, camera) for path in found]
 
 
 def _existing(folder: Path, stem: str) -> Path:

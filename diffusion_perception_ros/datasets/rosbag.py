@@ -23,7 +23,7 @@ from diffusion_perception_ros.datasets.depth_checks import check_depth
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, DEPTH, color_of, depth_of
 from diffusion_perception_ros.inference.video import header_of
-from diffusion_perception_ros.recordings.recording import Item, Recording
+from diffusion_perception_ros.recordings.recording import Recording, RecordingItem
 from diffusion_perception_ros.sample import FloatImage
 
 
@@ -146,13 +146,13 @@ class BagDataset(EvaluationDataset):
             group=self.group_of(index),
         )
 
-    def _content(self, item: Item, name: str) -> Any:
+    def _content(self, item: RecordingItem, name: str) -> Any:
         try:
             return self._recording.message(item).content
         except InputError as error:
             raise InputError(f"{item.topic} {name}: {error}") from error
 
-    def _read_depth(self, item: Item, name: str, shape: tuple[int, ...]) -> FloatImage:
+    def _read_depth(self, item: RecordingItem, name: str, shape: tuple[int, ...]) -> FloatImage:
         message = self._content(item, name)
         try:
             metres = depth_of(message)

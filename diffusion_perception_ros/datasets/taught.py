@@ -121,7 +121,7 @@ def _teachable(teacher: Estimator) -> tuple[list[str], UInt8Image]:
             f"model '{card.name}' cannot teach: of {', '.join(card.tasks)} nothing is depth up to a factor, normals, "
             "or classes with the names of this package's"
         )
-    return tasks, table
+    return list(tasks), table
 
 
 def _shrunk(rgb: UInt8Image) -> UInt8Image:

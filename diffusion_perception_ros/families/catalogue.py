@@ -42,7 +42,7 @@ class Repository(_Strict):
         return f"https://huggingface.co/{self.id}"
 
 
-class CatalogueEntry(_Strict):
+class PublishedModel(_Strict):
     """One model that can be fetched: what it gives, under which terms, and how it becomes a model folder."""
 
     name: str
@@ -81,16 +81,16 @@ class CatalogueEntry(_Strict):
 
 
 @functools.cache
-def read_catalogue() -> dict[str, CatalogueEntry]:
+def read_catalogue() -> dict[str, PublishedModel]:
     """Every entry by name, in the order of the file."""
     text = resources.files(__package__).joinpath("catalogue.yaml").read_text(encoding="utf-8")
     document = yaml.safe_load(text)
     # Keys that start with a dot only hold what several entries share, through YAML's anchors.
     fields = {name: {"name": name, **entry} for name, entry in document.items() if not name.startswith(".")}
-    return TypeAdapter(dict[str, CatalogueEntry]).validate_python(fields)
+    return TypeAdapter(dict[str, PublishedModel]).validate_python(fields)
 
 
-def find_entry(name: str) -> CatalogueEntry:
+def find_entry(name: str) -> PublishedModel:
     """The entry of a name.
 
     Raises:

@@ -28,7 +28,7 @@ _LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointPart:
     """A sub-folder of a checkpoint, on this disk."""
 
     root: Path
@@ -74,7 +74,7 @@ class CheckpointFiles:
         """
         return bool(self._names(subfolder))
 
-    def part(self, subfolder: str) -> Part:
+    def part(self, subfolder: str) -> CheckpointPart:
         """A sub-folder with its config and, if it is a network's, one set of weights.
 
         Raises:
@@ -93,7 +93,7 @@ class CheckpointFiles:
         for name in weights:
             if name.endswith(".safetensors"):
                 check_safetensors(folder / subfolder / name)
-        return Part(folder, subfolder, variant)
+        return CheckpointPart(folder, subfolder, variant)
 
     def file(self, name: str) -> Path:
         """A single file, for checkpoints that are not in the layout of diffusers.

@@ -22,7 +22,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.families.catalogue import CatalogueEntry, Repository
+from diffusion_perception_ros.families.catalogue import PublishedModel, Repository
 from diffusion_perception_ros.families.checkpoint_files import choose_weights
 from diffusion_perception_ros.families.hub_errors import hub_errors
 
@@ -80,7 +80,7 @@ def downloads_folder() -> Path:
     return Path(cache_home) / "diffusion_perception_ros" / "checkpoints"
 
 
-def plan_download(entry: CatalogueEntry, revision: str | None = None) -> list[RepositoryPlan]:
+def plan_download(entry: PublishedModel, revision: str | None = None) -> list[RepositoryPlan]:
     """Asks the hub what has to be downloaded for a model; downloads nothing.
 
     Args:

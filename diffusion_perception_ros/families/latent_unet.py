@@ -101,8 +101,8 @@ def meet_at_any_size(unet: UNet2DConditionModel) -> None:
 def replace_upsamplers(network: nn.Module) -> None:
     """Changes a network of diffusers in place; its numbers and the names of its weights stay the same."""
     for module in network.modules():
-        upsamplers = getattr(module, "upsamplers", None)
-        for number, upsampler in enumerate(upsamplers or ()):
+        upsamplers: Any = getattr(module, "upsamplers", None) or []
+        for number, upsampler in enumerate(upsamplers):
             if isinstance(upsampler, Upsample2D) and upsampler.name == "conv" and upsampler.interpolate:
                 upsamplers[number] = _Enlarge(upsampler.conv)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles, Part
+from diffusion_perception_ros.families.checkpoint_files import CheckpointFiles, CheckpointPart
 
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -150,7 +150,7 @@ def check_config(files: CheckpointFiles, subfolder: str, network: nn.Module, exp
             )
 
 
-def _check_class(kind: type[nn.Module], part: Part) -> None:
+def _check_class(kind: type[nn.Module], part: CheckpointPart) -> None:
     path = part.folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def _check_class(kind: type[nn.Module], part: Part) -> None:
         raise InputError(f"{path} describes a {named}, expected {kind.__name__}: this is the wrong part or checkpoint")
 
 
-def _check_complete(kind: type[nn.Module], part: Part, found: Mapping[str, Any]) -> None:
+def _check_complete(kind: type[nn.Module], part: CheckpointPart, found: Mapping[str, Any]) -> None:
     """Both libraries only warn of weights that a file lacks, and fill them with random numbers."""
     missing = sorted(found.get("missing_keys") or ())
     mismatched = sorted(str(key) for key in found.get("mismatched_keys") or ())

@@ -35,7 +35,7 @@ _ALIASES = {
 }
 
 
-class Window(NamedTuple):
+class ImageWindow(NamedTuple):
     """The part of the full sensor image that the image shows, in full-resolution pixels."""
 
     left: int
@@ -90,17 +90,17 @@ def image_intrinsics(info: Any, width: int, height: int, rectified: bool = False
         raise InputError(f"camera_info of '{info.header.frame_id}': {error}") from error
 
 
-def image_window(info: Any, width: int, height: int) -> Window:
+def image_window(info: Any, width: int, height: int) -> ImageWindow:
     """What an image of width x height shows of the full sensor.
 
     Raises:
         InputError: its aspect ratio is neither the sensor's nor the region's.
     """
     region = info.roi
-    whole = Window(0, 0, int(info.width) or width, int(info.height) or height)
+    whole = ImageWindow(0, 0, int(info.width) or width, int(info.height) or height)
     window = whole
     if region.width and region.height:
-        window = Window(*(int(getattr(region, name)) for name in ("x_offset", "y_offset", "width", "height")))
+        window = ImageWindow(*(int(getattr(region, name)) for name in ("x_offset", "y_offset", "width", "height")))
     binning = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
     binned = window.width / binning[0], window.height / binning[1]
     # Binning and resizing round each side to whole pixels.

@@ -46,7 +46,7 @@ class Message(NamedTuple):
     """Fields by attribute; arrays are NumPy arrays."""
 
 
-class Item(NamedTuple):
+class RecordingItem(NamedTuple):
     """Where a message is, before it is read."""
 
     topic: str
@@ -120,7 +120,9 @@ class Recording:
         for number in list(self._opened):
             self._close_part(number)
 
-    def items(self, topics: Collection[str] | None = None, types: Collection[str] | None = None) -> Iterator[Item]:
+    def items(
+        self, topics: Collection[str] | None = None, types: Collection[str] | None = None
+    ) -> Iterator[RecordingItem]:
         """Places of messages in the order of the times at which they were recorded.
 
         Args:
@@ -141,7 +143,7 @@ class Recording:
             streams = [self._entries(part, wanted[part]) for part in group]
             yield from streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda item: item.time)
 
-    def data(self, item: Item) -> bytes:
+    def data(self, item: RecordingItem) -> bytes:
         """CDR of a message with its encapsulation header, as DDS carries it.
 
         Raises:
@@ -158,7 +160,7 @@ class Recording:
         except Exception as error:  # bytes that are no such message raise anything
             raise InputError(f"it is no message of {item.type} ({type(error).__name__}: {error})") from error
 
-    def message(self, item: Item) -> Message:
+    def message(self, item: RecordingItem) -> Message:
         """A message with its fields.
 
         Raises:
@@ -186,7 +188,7 @@ class Recording:
             yield message
         self.settle()
 
-    def lose(self, item: Item, reason: str) -> None:
+    def lose(self, item: RecordingItem, reason: str) -> None:
         """Counts a message that cannot be read; `settle` says it."""
         self._lost[item.topic, reason] += 1
 
@@ -260,10 +262,10 @@ class Recording:
         if group:
             yield group
 
-    def _entries(self, part: int, channels: dict[int, Channel]) -> Iterator[Item]:
+    def _entries(self, part: int, channels: dict[int, Channel]) -> Iterator[RecordingItem]:
         for time, number, place in self._listed(part, channels):
             channel = channels[number]
-            yield Item(channel.topic, time, channel.type, channel, part, place)
+            yield RecordingItem(channel.topic, time, channel.type, channel, part, place)
         if part in self._opened:
             self._collect(self._opened[part])
 

@@ -29,7 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.ros.bag_source import Message, Source, open_source
+from diffusion_perception_ros.ros.bag_source import BagMessage, BagSource, open_source
 from diffusion_perception_ros.ros.depth_thinning import thinned
 from diffusion_perception_ros.ros.messages import message_type
 from diffusion_perception_ros.ros.node_parameters import NodeParameters
@@ -56,7 +56,7 @@ class BagPlayer(Node):
         self._spinner.add_node(self)
         self._clock_output = self.create_publisher(Clock, "/clock", 10) if self.parameters.clock else None
 
-    def play(self, source: Source) -> None:
+    def play(self, source: BagSource) -> None:
         """Plays to the end, or for ever with `loop`.
 
         Raises:
@@ -72,7 +72,7 @@ class BagPlayer(Node):
                 break
         self._finish()
 
-    def _advertise(self, source: Source) -> None:
+    def _advertise(self, source: BagSource) -> None:
         wanted = set(self.parameters.topics or source.topics)
         for topic in sorted(source.left_out):
             if not self.parameters.topics or topic in wanted:
@@ -110,7 +110,7 @@ class BagPlayer(Node):
         # Endpoints match one by one: give those that `wait_for` does not name the same chance.
         self._spin(SETTLE_TIME)
 
-    def _play_once(self, source: Source) -> int:
+    def _play_once(self, source: BagSource) -> int:
         """Number of messages published."""
         before = self.published.total()
         offset = round(self.parameters.start_offset * 1e9)
@@ -132,7 +132,7 @@ class BagPlayer(Node):
             self.published[message.topic] += 1
         return self.published.total() - before
 
-    def _sparse(self, source: Source, message: Message) -> bytes:
+    def _sparse(self, source: BagSource, message: BagMessage) -> bytes:
         """What is published of a message: of depth images only `depth_share` of the pixels."""
         if self.parameters.depth_share == 1 or source.topics[message.topic] != IMAGE:
             return message.data
@@ -163,7 +163,7 @@ class BagPlayer(Node):
         while (remaining := deadline - time.monotonic()) > 0:
             self._spinner.spin_once(timeout_sec=remaining)
 
-    def summary(self, source: Source) -> dict[str, Any]:
+    def summary(self, source: BagSource) -> dict[str, Any]:
         """What was done, for scripts."""
         return {
             "bag": self.parameters.bag,

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
-from diffusion_perception_ros.recordings.recording import Item, Recording, is_recording
+from diffusion_perception_ros.recordings.recording import Recording, RecordingItem, is_recording
 from diffusion_perception_ros.ros.messages import image_message, message_type
 
 
@@ -24,7 +24,7 @@ STATIC_TOPICS = {"/tf_static"}
 """Latched even where the recording does not say so, as in damaged files."""
 
 
-class Message(NamedTuple):
+class BagMessage(NamedTuple):
     """One recorded message."""
 
     topic: str
@@ -35,12 +35,12 @@ class Message(NamedTuple):
 
 
 @dataclass
-class Source:
+class BagSource:
     """An opened recording; `messages()` can be called again and again."""
 
     topics: dict[str, str]
     """Topic to type, e.g. `sensor_msgs/msg/Image`."""
-    messages: Callable[[], Iterable[Message]]
+    messages: Callable[[], Iterable[BagMessage]]
     """Messages in the order of the recording. Damaged files and unreadable pictures are passed over and noted."""
     latched: set[str] = field(default_factory=set)
     """Topics that were offered transient local."""
@@ -63,7 +63,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(path: Path, picture_rate: float, picture_frame_id: str) -> Iterator[Source]:
+def open_source(path: Path, picture_rate: float, picture_frame_id: str) -> Iterator[BagSource]:
     """Opens a recording.
 
     Args:
@@ -84,24 +84,24 @@ def open_source(path: Path, picture_rate: float, picture_frame_id: str) -> Itera
 
 
 @contextlib.contextmanager
-def _recorded(path: Path) -> Iterator[Source]:
+def _recorded(path: Path) -> Iterator[BagSource]:
     """Everything becomes CDR of ROS 2; what cannot is named in `left_out`."""
     with Recording(path) as recording:
         stamps = _Stamps()
 
-        def messages() -> Iterator[Message]:
+        def messages() -> Iterator[BagMessage]:
             for item in recording.items():
                 try:
                     data = recording.data(item)
                 except InputError as error:
                     recording.lose(item, str(error))
                     continue
-                yield Message(item.topic, item.time, stamps.completed(item, data, source.note))
+                yield BagMessage(item.topic, item.time, stamps.completed(item, data, source.note))
             recording.settle()
             for sentence in recording.damage:
                 source.lost(sentence)
 
-        source = Source(recording.topics, messages, left_out=recording.left_out)
+        source = BagSource(recording.topics, messages, left_out=recording.left_out)
         source.notes, source.damage = list(recording.notes), list(recording.damage)
         source.latched = recording.latched | STATIC_TOPICS.intersection(recording.topics)
         yield source
@@ -113,7 +113,7 @@ class _Stamps:
     def __init__(self) -> None:
         self._has_header: dict[str, bool] = {}
 
-    def completed(self, item: Item, data: bytes, note: Callable[[str], None]) -> bytes:
+    def completed(self, item: RecordingItem, data: bytes, note: Callable[[str], None]) -> bytes:
         """The message with a stamp in its header, if it begins with one."""
         if item.type not in self._has_header:
             self._has_header[item.type] = _begins_with_header(item.type)
@@ -136,14 +136,14 @@ def _begins_with_header(kind: str) -> bool:
     return next(iter(fields.items()), None) == ("header", "std_msgs/Header")
 
 
-def _pictures(path: Path, rate: float, frame_id: str) -> Source:
+def _pictures(path: Path, rate: float, frame_id: str) -> BagSource:
     """Topics `image_raw` and `camera_info`, relative to the node; stamps start at the present."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES) if path.is_dir() else []
     if not files:
         raise InputError(f"{path} is neither a bag nor a folder with pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     start = time.time_ns()
 
-    def messages() -> Iterator[Message]:
+    def messages() -> Iterator[BagMessage]:
         for index, file in enumerate(files):
             try:
                 rgb = read_picture(file)
@@ -155,9 +155,9 @@ def _pictures(path: Path, rate: float, frame_id: str) -> Source:
             header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
             # Without a calibration K stays 0, which says so.
             info = CameraInfo(header=header, height=rgb.shape[0], width=rgb.shape[1])
-            yield Message("camera_info", stamp, serialize_message(info))
-            yield Message("image_raw", stamp, serialize_message(image_message(header, rgb)))
+            yield BagMessage("camera_info", stamp, serialize_message(info))
+            yield BagMessage("image_raw", stamp, serialize_message(image_message(header, rgb)))
 
     topics = {"image_raw": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}
-    source = Source(topics, messages)
+    source = BagSource(topics, messages)
     return source

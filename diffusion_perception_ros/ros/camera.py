@@ -45,7 +45,7 @@ VIDEO_TYPES = {
 """Transports of video, and the message that each needs; H.264 in CompressedImage is `compressed`."""
 
 
-class Camera:
+class CameraInput:
     """Output topics exist while it is configured, subscriptions while it is active. Lives in the executor's thread."""
 
     def __init__(

@@ -11,11 +11,11 @@ from enum import Enum
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from diffusion_perception_ros.ros.camera import Camera
+from diffusion_perception_ros.ros.camera import CameraInput
 from diffusion_perception_ros.ros.camera_topics import topic_of
 from diffusion_perception_ros.ros.log import shortened
 from diffusion_perception_ros.ros.monitor import WINDOW, Statistics, summed
-from diffusion_perception_ros.ros.network import Network
+from diffusion_perception_ros.ros.network import NodeNetwork
 from diffusion_perception_ros.ros.outputs import OUTPUTS
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.problems import Kind, Problems
@@ -83,16 +83,16 @@ class Snapshot:
     parameters: PerceptionParameters
     problems: Problems
     """Of the node; its cameras have their own."""
-    network: Network | None
+    network: NodeNetwork | None
     loading: str
     """What is being loaded, and how far it is; empty when nothing is."""
     limit: float
     """Seconds that an image may take."""
-    cameras: Sequence[Camera]
+    cameras: Sequence[CameraInput]
     count_publishers: Callable[[str], int]
     """Of a resolved topic."""
 
-    def input(self, camera: Camera, name: str) -> str:
+    def input(self, camera: CameraInput, name: str) -> str:
         """A subscribed topic and who publishes it."""
         topic = camera.inputs[name].topic_name
         publishers = self.count_publishers(topic)
@@ -107,7 +107,7 @@ def diagnose(snapshot: Snapshot) -> list[DiagnosticStatus]:
     return statuses
 
 
-def _images(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
+def _images(snapshot: Snapshot, camera: CameraInput) -> DiagnosticStatus:
     part, monitor = topic_of(camera.name, "images"), camera.monitor
     values = {Key.STATE: snapshot.state}
     if not {"image", "camera_info"} <= camera.inputs.keys():
@@ -186,7 +186,7 @@ def _rate(moments: list[float]) -> float:
     return (len(moments) - 1) / (moments[-1] - moments[0]) if len(moments) > 1 and moments[-1] > moments[0] else 0.0
 
 
-def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
+def _outputs(snapshot: Snapshot, camera: CameraInput) -> DiagnosticStatus:
     part, outputs = topic_of(camera.name, "outputs"), camera.outputs
     if outputs is None:
         return _status(snapshot, part, [], {}, idle="no topics offered")
@@ -209,7 +209,7 @@ def _outputs(snapshot: Snapshot, camera: Camera) -> DiagnosticStatus:
     return _status(snapshot, part, failed + problems, values, error=bool(failed), idle=idle)
 
 
-def _prompt_problems(snapshot: Snapshot, camera: Camera, tasks: Set[str]) -> list[str]:
+def _prompt_problems(snapshot: Snapshot, camera: CameraInput, tasks: Set[str]) -> list[str]:
     """What is wrong with the prompts of a model that has to be asked for a mask."""
     topics = [name for name in ("prompt", "prompt_mask") if name in camera.inputs]
     if "mask" not in tasks or camera.stages is None or not topics:
@@ -220,7 +220,7 @@ def _prompt_problems(snapshot: Snapshot, camera: Camera, tasks: Set[str]) -> lis
     return camera.monitor.problems.current([Kind.PROMPT], within=RECENT)
 
 
-def _why_not_metric(snapshot: Snapshot, camera: Camera, outputs: Outputs) -> str:
+def _why_not_metric(snapshot: Snapshot, camera: CameraInput, outputs: Outputs) -> str:
     """Why there is neither metric depth nor a cloud, empty if there is."""
     if "depth" not in outputs.card.tasks:
         return f"model '{outputs.card.name}' gives no depth"
@@ -237,12 +237,12 @@ def _why_not_metric(snapshot: Snapshot, camera: Camera, outputs: Outputs) -> str
     return "no camera_info has come" if _lacks_camera_info(camera) else ""
 
 
-def _lacks_camera_info(camera: Camera) -> bool:
+def _lacks_camera_info(camera: CameraInput) -> bool:
     """None has come since the activation."""
     return camera.stages is None or not camera.stages.infos.any_yet
 
 
-def _scale_values(camera: Camera) -> Values:
+def _scale_values(camera: CameraInput) -> Values:
     """Scale and shift of the last frame, for models that need them."""
     latest = camera.stages.scale if camera.stages is not None else None
     if latest is None:

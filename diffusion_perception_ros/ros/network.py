@@ -15,7 +15,7 @@ from diffusion_perception_ros.ros.problems import Kind, Problems
 from diffusion_perception_ros.sample import Prediction
 
 
-class Network:
+class NodeNetwork:
     """An estimator for the worker's thread, or for two while the one before still works on its last image."""
 
     def __init__(self, estimator: Estimator | RemoteEstimator, problems: Problems) -> None:

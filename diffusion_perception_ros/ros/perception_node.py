@@ -22,13 +22,13 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.inference.licences import notice
 from diffusion_perception_ros.inference.remote_estimator import RemoteEstimator
-from diffusion_perception_ros.ros.camera import Camera
+from diffusion_perception_ros.ros.camera import CameraInput
 from diffusion_perception_ros.ros.diagnostics import Snapshot, diagnose
 from diffusion_perception_ros.ros.job import Job
 from diffusion_perception_ros.ros.loading import Loading, load_estimator
 from diffusion_perception_ros.ros.managed_node import ManagedNode
 from diffusion_perception_ros.ros.manager_bond import ManagerBond
-from diffusion_perception_ros.ros.network import Network
+from diffusion_perception_ros.ros.network import NodeNetwork
 from diffusion_perception_ros.ros.node_parameters import NodeParameters
 from diffusion_perception_ros.ros.parameters import CameraParameters, PerceptionParameters
 from diffusion_perception_ros.ros.pipeline import Pipeline
@@ -55,12 +55,12 @@ class PerceptionNode(ManagedNode):
         """Raises InputError for a wrong parameter."""
         super().__init__("perception_node", **options)
         self.problems = Problems(self.log)
-        self._network: Network | None = None
+        self._network: NodeNetwork | None = None
         self._pipeline: Pipeline | None = None
         self._worker: FairWorker[Job] | None = None
         self._loading: Loading | None = None
         self._bond = ManagerBond(self, self.log)
-        self._cameras: list[Camera] = []
+        self._cameras: list[CameraInput] = []
         self.parameters = NodeParameters(
             self, PerceptionParameters, self._why_not_now, self._why_wrong, self._on_parameters
         )
@@ -69,7 +69,7 @@ class PerceptionNode(ManagedNode):
         names = self.parameters.values.cameras
         self.parameters.add_scopes(names, CameraParameters.model_fields)
         self._cameras = [
-            Camera(self, name, self.log, functools.partial(self.parameters.of, name), self._listen_to_transforms)
+            CameraInput(self, name, self.log, functools.partial(self.parameters.of, name), self._listen_to_transforms)
             for name in names or [""]
         ]
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -167,7 +167,7 @@ class PerceptionNode(ManagedNode):
         self.log.event(f"model '{estimator.card.name}' on {estimator.backend_name} gives {tasks}")
 
     def _offer_topics(self, estimator: Estimator | RemoteEstimator) -> None:
-        self._network = Network(estimator, self.problems)
+        self._network = NodeNetwork(estimator, self.problems)
         for camera in self._cameras:
             camera.configure(estimator.card)
 

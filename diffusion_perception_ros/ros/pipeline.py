@@ -8,7 +8,7 @@ from typing import Any
 
 from diffusion_perception_ros.inference.estimator import Query
 from diffusion_perception_ros.ros.job import Job
-from diffusion_perception_ros.ros.network import Network
+from diffusion_perception_ros.ros.network import NodeNetwork
 from diffusion_perception_ros.ros.parameters import PerceptionParameters
 from diffusion_perception_ros.ros.sampling import sampling_arguments
 from diffusion_perception_ros.ros.stages import Stages
@@ -30,7 +30,7 @@ class Pipeline:
 
     def __init__(
         self,
-        network: Network,
+        network: NodeNetwork,
         stages: Mapping[str, Stages],
         parameters: Callable[[], PerceptionParameters],
         watchdog: Watchdog,

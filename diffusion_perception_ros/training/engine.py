@@ -19,7 +19,7 @@ from diffusion_perception_ros.training.precision import has_bf16
 from diffusion_perception_ros.training.sharding import gathered, local, shard, whole
 
 
-class Engine:
+class TrainingEngine:
     """Gradients, updates and averages; which process does what, in which precision, is decided here.
 
     `start` gives it the network; nothing but `accelerator`, `device` and `agreed` works before.

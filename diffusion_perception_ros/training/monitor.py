@@ -23,7 +23,7 @@ _CURVES = "the curves for TensorBoard"
 _LINE_SECONDS = 30.0
 
 
-class Monitor:
+class TrainingMonitor:
     """Writes below the run folder and to stderr. A disabled monitor (other processes than the first) does nothing.
 
     What cannot be written, because the disk is full, is said and left out.
@@ -46,7 +46,7 @@ class Monitor:
         self._last_line = 0.0
         self._failed: set[str] = set()
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> TrainingMonitor:
         self._bar.start()
         return self
 

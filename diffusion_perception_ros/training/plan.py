@@ -136,7 +136,9 @@ def _build(config: TrainingConfig, width: int, height: int) -> tuple[nn.Module, 
     if not isinstance(settings, DiffusionNetwork):
         channels = objective.noise_channels if objective.kind == "lotus_g" else 0
         noise = [torch.zeros(1, channels, height // UNSHUFFLE, width // UNSHUFFLE)] if channels else []
-        network = OneStepNet(NetworkConfig(size=settings.size, noise_channels=channels))
+        network = OneStepNet(
+            NetworkConfig(size=settings.size, noise_channels=channels, classes=len(config.data.classes))
+        )
         return network.train(), [torch.zeros(1, 3, height, width), *noise], 1
     in_pixels = settings.pretrained is None
     channels, downscale = (3 * settings.pixels**2, settings.pixels) if in_pixels else (4, 8)
@@ -316,10 +318,10 @@ def _attention_without_matrix() -> Iterator[list[float]]:
 
     def attend(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
         operations.append(4.0 * query.numel() * key.shape[-2])
-        result: Tensor = _Attention.apply(query, key, value)
+        result: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
         return result
 
-    F.scaled_dot_product_attention = attend  # type: ignore[assignment]
+    F.scaled_dot_product_attention = attend
     try:
         yield operations
     finally:

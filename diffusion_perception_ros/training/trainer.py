@@ -19,10 +19,10 @@ from diffusion_perception_ros.training import checkpoint as checkpoints
 from diffusion_perception_ros.training.batch_stream import BatchStream, Position, Prefetcher
 from diffusion_perception_ros.training.batches import Batch
 from diffusion_perception_ros.training.config import TrainingConfig
-from diffusion_perception_ros.training.engine import Engine
+from diffusion_perception_ros.training.engine import TrainingEngine
 from diffusion_perception_ros.training.evaluator import Evaluator
 from diffusion_perception_ros.training.learner import EmaTeacher, make_learner
-from diffusion_perception_ros.training.monitor import Monitor
+from diffusion_perception_ros.training.monitor import TrainingMonitor
 from diffusion_perception_ros.training.onestep.losses import inverse_frequency_weights
 from diffusion_perception_ros.training.schedule import Schedule, StopSignal
 from diffusion_perception_ros.training.sources import evenly, label_counts, open_sources
@@ -47,7 +47,7 @@ class Trainer:
             InputError: no or too little data, a checkpoint of another network, or a folder that cannot be written.
         """
         self.config, self.folder = config, run
-        self._engine = Engine(config)
+        self._engine = TrainingEngine(config)
         self._schedule = Schedule(config.run, config.optimiser)
         self.step, self.seconds = 0, 0.0
         self._position = Position()
@@ -69,7 +69,7 @@ class Trainer:
         self._real = self._make_real_evaluator()
         try:
             run.mkdir(parents=True, exist_ok=True)
-            self._monitor = Monitor(run, self._engine.accelerator.is_main_process, console)
+            self._monitor = TrainingMonitor(run, self._engine.accelerator.is_main_process, console)
         except OSError as error:
             raise InputError(
                 f"{run} cannot be written ({error.strerror or error}): choose another run folder"

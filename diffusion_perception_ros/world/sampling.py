@@ -97,10 +97,10 @@ def _relit(scene: Scene, rng: np.random.Generator) -> Scene:
         return np.asarray(np.exp(rng.normal(0, 0.5)) * rng.uniform(0.8, 1.2, 3))
 
     def dimmed(light: PointLight | DirectionalLight) -> PointLight | DirectionalLight:
-        red, green, blue = (light.color * tint() * (0.02 if rng.random() < 0.2 else 1.0)).tolist()
+        red, green, blue = (np.asarray(light.color) * tint() * (0.02 if rng.random() < 0.2 else 1.0)).tolist()
         return replace(light, color=(red, green, blue))
 
-    red, green, blue = (scene.ambient * tint()).tolist()
+    red, green, blue = (np.asarray(scene.ambient) * tint()).tolist()
     return replace(scene, lights=[dimmed(light) for light in scene.lights], ambient=(red, green, blue))
 
 

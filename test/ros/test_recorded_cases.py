@@ -21,13 +21,13 @@ from recording_factory import (
 )
 from sensor_msgs.msg import Image
 
-from diffusion_perception_ros.ros.bag_source import Message, Source, open_source
+from diffusion_perception_ros.ros.bag_source import BagMessage, BagSource, open_source
 
 
 FRAMES = 4
 
 
-def played(path: Path) -> tuple[list[Message], Source]:
+def played(path: Path) -> tuple[list[BagMessage], BagSource]:
     with open_source(path, 10.0, "camera") as source:
         messages = list(source.messages())
     assert [message.stamp for message in messages] == sorted(message.stamp for message in messages)

@@ -22,7 +22,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
 from diffusion_perception_ros.training.checkpoint import latest_checkpoint, read_checkpoint
 from diffusion_perception_ros.training.config import load_config
-from diffusion_perception_ros.training.engine import Engine
+from diffusion_perception_ros.training.engine import TrainingEngine
 from diffusion_perception_ros.training.muon import orthogonal
 from diffusion_perception_ros.training.trainer import BEST, Trainer
 
@@ -231,7 +231,7 @@ def test_accumulated_batches_count_as_one(tmp_path: Path, data: Path) -> None:
     inputs, targets, networks = torch.randn(8, 3), torch.randn(8, 2), []
     for parts in (1, 2):
         torch.manual_seed(1)
-        engine = Engine(load_config(config, [f"optimiser.accumulation={parts}"]))
+        engine = TrainingEngine(load_config(config, [f"optimiser.accumulation={parts}"]))
         engine.start(nn.Linear(3, 2))
         norms = []
         for some, wanted in zip(inputs.chunk(parts), targets.chunk(parts), strict=True):

@@ -16,7 +16,7 @@ from diffusion_perception_ros.training.onestep.losses import (
     multi_task_losses,
     surface_loss,
 )
-from diffusion_perception_ros.training.onestep.network import Outputs
+from diffusion_perception_ros.training.onestep.network import NetworkOutputs
 from diffusion_perception_ros.training.settings.parts import LossWeights
 from diffusion_perception_ros.training.validation import validate
 from diffusion_perception_ros.world.labels import LABELS
@@ -27,10 +27,10 @@ def batch() -> Batch:
     return collate([toy_room(seed) for seed in range(3)])
 
 
-def truth(batch: Batch) -> Outputs:
+def truth(batch: Batch) -> NetworkOutputs:
     log_depth, _ = log_depth_target(batch)
     semantic = torch.nn.functional.one_hot(batch.semantic.clamp(max=len(LABELS) - 1), len(LABELS))
-    return Outputs(
+    return NetworkOutputs(
         log_depth[:, None],
         torch.full_like(log_depth[:, None], -4.0),
         batch.normals,
@@ -39,7 +39,7 @@ def truth(batch: Batch) -> Outputs:
     )
 
 
-def losses(outputs: Outputs, batch: Batch) -> dict[str, float]:
+def losses(outputs: NetworkOutputs, batch: Batch) -> dict[str, float]:
     return {name: value.item() for name, value in multi_task_losses(outputs, batch, LossWeights()).items()}
 
 
@@ -84,7 +84,7 @@ def test_pictures_without_ground_truth_or_camera_give_finite_gradients() -> None
     uncalibrated = toy_room(1)
     uncalibrated.intrinsics = None
     for batch in (bare, collate([uncalibrated])):
-        outputs = Outputs(
+        outputs = NetworkOutputs(
             *(
                 torch.randn(1, c, s, s, requires_grad=True)
                 for c, s in ((1, 64), (1, 64), (3, 64), (len(LABELS), 32), (2, 32))

@@ -187,7 +187,7 @@ def _take_turns(runs: Runs, rounds: int, times: dict[str, list[float]]) -> None:
 def _growth(node: LiveNode, messages: Sequence[Image], images: int = 300) -> dict[str, float]:
     """Resident memory before and after so many images, in MB."""
     node.listen(MAPS)
-    node.process(messages * 5)
+    node.process([*messages] * 5)
     before = _resident()
     for _ in range(images // len(messages)):
         node.process(messages)

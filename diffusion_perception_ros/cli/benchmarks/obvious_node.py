@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import cv_bridge
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
 from rclpy.node import Node
@@ -75,9 +77,9 @@ class ObviousNode:
         logits: torch.Tensor,
         offsets: torch.Tensor,
         size: tuple[int, int],
-        mask: np.ndarray,
+        mask: npt.NDArray[Any],
         label_ids: list[int],
-    ) -> np.ndarray:
+    ) -> npt.NDArray[Any]:
         output = self._card.output("instances")
         assert isinstance(output, InstancesOutput)
         height, width = offsets.shape[2:]
@@ -87,7 +89,7 @@ class ObviousNode:
         ids, channels = find_instances(winner, offsets[0].numpy() * scale[:, None, None], things)
         return enlarge_instances(ids, channels, mask, label_ids)
 
-    def _publish(self, image: Image, topic: str, values: np.ndarray, encoding: str) -> None:
+    def _publish(self, image: Image, topic: str, values: npt.NDArray[Any], encoding: str) -> None:
         message = self._bridge.cv2_to_imgmsg(values, encoding)
         message.header = image.header
         self._publishers[topic].publish(message)

@@ -29,7 +29,7 @@ from diffusion_perception_ros.training.diffusion.drawings import (
     entity_colours,
     joints_of,
 )
-from diffusion_perception_ros.training.diffusion.prompts import Prompts, mask_picture
+from diffusion_perception_ros.training.diffusion.prompts import PromptTensors, mask_picture
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.world.labels import LABELS
 
@@ -66,7 +66,7 @@ def annotate(
     task: str,
     batch: Batch,
     generator: torch.Generator | None = None,
-    prompts: Prompts | None = None,
+    prompts: PromptTensors | None = None,
     colouring: Colouring = "position",
 ) -> Annotation:
     """The annotation of one task.

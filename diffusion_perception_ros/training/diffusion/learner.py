@@ -37,7 +37,7 @@ from diffusion_perception_ros.training.diffusion.experts import add_experts, mix
 from diffusion_perception_ros.training.diffusion.heads import HeadCodec, HeadedUNet
 from diffusion_perception_ros.training.diffusion.losses import end_to_end_losses, latent_loss, picture_losses
 from diffusion_perception_ros.training.diffusion.objectives import make_diffusion_objective
-from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, Prompts, condition, draw_prompts
+from diffusion_perception_ros.training.diffusion.prompts import CONDITIONED, PromptTensors, condition, draw_prompts
 from diffusion_perception_ros.training.estimates import Estimates
 from diffusion_perception_ros.training.lora import add_lora, merge_lora, plan_adapter
 
@@ -189,7 +189,7 @@ class DiffusionLearner:
         drawn = torch.randint(0, len(possible), (len(batch.image),), generator=generator)
         return torch.tensor(possible)[drawn]
 
-    def _shown(self, task: str, batch: Batch, prompts: Prompts | None, like: Tensor) -> list[Tensor]:
+    def _shown(self, task: str, batch: Batch, prompts: PromptTensors | None, like: Tensor) -> list[Tensor]:
         """The latent of what the task is shown besides the picture, zeros for nothing; none if no task is."""
         if not self._conditioned:
             return []

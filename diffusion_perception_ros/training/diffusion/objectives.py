@@ -4,9 +4,9 @@ With x the latent of the picture and y the latent of the annotation:
 
 | objective | network sees | at t | learns | inference |
 |---|---|---|---|---|
-| Lotus-D (arXiv:2409.18124) | x | T | y | one step |
-| Lotus-G | x and noise | T | y | one step |
-| GenPercept (arXiv:2403.06090) | x, the noisy latent for beta = 1 | any | -y | one step, at t = 1 |
+| LotusObjective-D (arXiv:2409.18124) | x | T | y | one step |
+| LotusObjective-G | x and noise | T | y | one step |
+| GenPerceptObjective (arXiv:2403.06090) | x, the noisy latent for beta = 1 | any | -y | one step, at t = 1 |
 | E2E-FT (arXiv:2409.11355) | x and zeros | T | -y | one step |
 | multi-step (Marigold; Scaling, arXiv:2411.08034) | x and noisy y | any | noise, y or v | DDIM, trailing |
 | flow matching (DICEPTION, arXiv:2502.17157) | x and (1 - s) y + s noise | 1000 s | noise - y | Euler |
@@ -70,7 +70,7 @@ class DiffusionObjective(Protocol):
 
 
 @dataclass(frozen=True)
-class Lotus:
+class LotusObjective:
     """One step from t = T to y."""
 
     sees_noise: bool
@@ -90,8 +90,8 @@ class Lotus:
 
 
 @dataclass(frozen=True)
-class GenPercept:
-    """For beta = 1 the noisy latent is the picture's and the v target is -y (GenPercept, Sec. 3)."""
+class GenPerceptObjective:
+    """For beta = 1 the noisy latent is the picture's and the v target is -y (GenPerceptObjective, Sec. 3)."""
 
     sees_noise = False
     draws_samples = False
@@ -250,11 +250,11 @@ def make_diffusion_objective(config: ObjectiveConfig, in_pixels: bool = False) -
         case "flow_matching":
             return FlowMatching(steps)
         case "genpercept":
-            return GenPercept()
+            return GenPerceptObjective()
         case "e2e_ft":
             return EndToEnd()
         case _:
-            return Lotus(sees_noise=config.kind == "lotus_g")
+            return LotusObjective(sees_noise=config.kind == "lotus_g")
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ _SMALLEST = 0.002
 """Share of the picture below which no object is pointed at."""
 
 
-class Prompts(NamedTuple):
+class PromptTensors(NamedTuple):
     """An object of every picture, and points on and beside it."""
 
     objects: Tensor
@@ -29,7 +29,7 @@ class Prompts(NamedTuple):
     """(N, `MOST_POINTS`, 3): right and down as shares of the sides, 1 = on the object; unused slots are 0."""
 
 
-def draw_prompts(batch: Batch, generator: torch.Generator, most: int = MOST_POINTS) -> Prompts:
+def draw_prompts(batch: Batch, generator: torch.Generator, most: int = MOST_POINTS) -> PromptTensors:
     """An object at random and 1 to `most` points: the first on the object, the others anywhere in the picture."""
     assert batch.instances is not None
     instances = batch.instances.cpu()
@@ -48,7 +48,7 @@ def draw_prompts(batch: Batch, generator: torch.Generator, most: int = MOST_POIN
         rows = points[index, : len(places)]
         rows[:, 0], rows[:, 1] = (places % width + 0.5) / width, (places // width + 0.5) / height
         rows[:, 2] = ids.reshape(-1)[places] == objects[index]
-    return Prompts(objects.to(batch.image.device), points.to(batch.image.device))
+    return PromptTensors(objects.to(batch.image.device), points.to(batch.image.device))
 
 
 def _below(limit: int, generator: torch.Generator) -> int:
@@ -61,7 +61,7 @@ def point_map(points: Tensor, height: int, width: int) -> Tensor:
     An unused slot is a green spot in the corner, which the network sees in every picture.
 
     Args:
-        points: (N, P, 3), see `Prompts.points`.
+        points: (N, P, 3), see `PromptTensors.points`.
     """
     right = (torch.arange(width, device=points.device) + 0.5) / width
     down = (torch.arange(height, device=points.device) + 0.5) / width
@@ -86,7 +86,7 @@ def visible_part(batch: Batch) -> Tensor:
     return (batch.amodal > 0) & (batch.instances == batch.amodal.amax((1, 2), keepdim=True))
 
 
-def condition(task: str, batch: Batch, prompts: Prompts | None) -> Tensor | None:
+def condition(task: str, batch: Batch, prompts: PromptTensors | None) -> Tensor | None:
     """(N, 3, H, W) in [-1, 1], what a task is shown besides the picture; None for tasks that need nothing."""
     if task == "flow":
         return batch.previous

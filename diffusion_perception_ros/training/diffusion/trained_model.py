@@ -203,8 +203,8 @@ class TrainedModel(NativeModel):
             return {"scheduler": "euler_flow", **latent}
         ddim = {"scheduler": "ddim", "prediction_type": kind, **latent}
         if isinstance(self._objective, MultiStep):
-            fields = ("beta_schedule", "beta_start", "beta_end", "timestep_spacing")
-            fields += ("rescale_betas_zero_snr", "clip_sample")
+            fields = ["beta_schedule", "beta_start", "beta_end", "timestep_spacing"]
+            fields += ["rescale_betas_zero_snr", "clip_sample"]
             return ddim | {name: self._objective.scheduler.config[name] for name in fields}
         if steps != 1 or self.recipe.noise == "none":
             return super().card_sampler(steps)

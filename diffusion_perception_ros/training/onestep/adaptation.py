@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffusion_perception_ros.training.lora import Adapter, add_lora, plan_adapter
 from diffusion_perception_ros.training.onestep.losses import normals_loss
-from diffusion_perception_ros.training.onestep.network import OneStepNet, Outputs
+from diffusion_perception_ros.training.onestep.network import NetworkOutputs, OneStepNet
 from diffusion_perception_ros.training.settings.names import AdaptedTask
 from diffusion_perception_ros.training.settings.parts import AdaptationConfig, LossWeights
 
@@ -52,7 +52,9 @@ class Adaptation:
         """Weights of the loss terms against labels: zero for tasks that stay as they were."""
         return weights.model_copy(update={term: 0.0 for task in self._kept for term in _TERMS[task]})
 
-    def kept(self, outputs: Outputs, image: Tensor, noise: Tensor | None, weights: LossWeights) -> dict[str, Tensor]:
+    def kept(
+        self, outputs: NetworkOutputs, image: Tensor, noise: Tensor | None, weights: LossWeights
+    ) -> dict[str, Tensor]:
         """Weighted distances of the tasks that stay from what the network said before, zero at first.
 
         Args:
@@ -60,11 +62,11 @@ class Adaptation:
             weights: of the terms as if they had labels.
         """
         with torch.no_grad():
-            before: Outputs = self._teacher(image, noise)
+            before: NetworkOutputs = self._teacher(image, noise)
         return {f"kept_{task}": _distance(task, outputs, before, weights) for task in self._kept}
 
 
-def _distance(task: str, said: Outputs, before: Outputs, weights: LossWeights) -> Tensor:
+def _distance(task: str, said: NetworkOutputs, before: NetworkOutputs, weights: LossWeights) -> Tensor:
     """Weighted distance of what a network says now from what it said before, zero if they agree."""
     if task == "depth":
         depth = (said.log_depth - before.log_depth).float().abs().mean()

@@ -28,7 +28,7 @@ MAIN_SCORES = {"depth": ("abs_rel", -1), "normals": ("normals_mean", -1), "seman
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AdaptationComparison:
     """Scores on the held-out pictures before the first and after the last step."""
 
     before: dict[str, float]
@@ -54,7 +54,7 @@ class Comparison:
         ]
 
 
-def compare_before_and_after(run: Path) -> Comparison:
+def compare_before_and_after(run: Path) -> AdaptationComparison:
     """The first and the last evaluation of a finished run.
 
     Raises:
@@ -64,7 +64,7 @@ def compare_before_and_after(run: Path) -> Comparison:
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         first, last = records[0], records[-1]
-        return Comparison(first["scores"], last["scores"], last["step"], last["minutes"])
+        return AdaptationComparison(first["scores"], last["scores"], last["step"], last["minutes"])
     except (OSError, ValueError, LookupError) as error:
         raise InputError(f"{path} does not hold the evaluations of an adaptation: {error}") from error
 
@@ -160,7 +160,9 @@ def _card(
     return ModelCard.model_validate(base.model_copy(update=fields).model_dump())
 
 
-def _readme(card: ModelCard, base: ModelCard, model: AdaptedModel, source: Checkpoint, comparison: Comparison) -> str:
+def _readme(
+    card: ModelCard, base: ModelCard, model: AdaptedModel, source: Checkpoint, comparison: AdaptationComparison
+) -> str:
     learnt, share = learnt_share(source)
     rows = "\n".join(f"| {title} | {before} | {after} |" for title, before, after in comparison.rows())
     credits = f" The credits of its training data are in {CREDITS}." if (model.base / CREDITS).is_file() else ""

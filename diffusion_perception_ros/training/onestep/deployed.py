@@ -62,7 +62,7 @@ def _rows(convolution: nn.Conv2d, first: int, last: int | None) -> nn.Conv2d:
     part = nn.Conv2d(
         convolution.in_channels,
         len(weight),
-        convolution.kernel_size,
+        convolution.kernel_size,  # type: ignore[arg-type]
         padding=convolution.padding,  # type: ignore[arg-type]
     )
     part.weight, part.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())

@@ -193,6 +193,7 @@ def _renamed(tensors: dict[str, Tensor], encoder: EfficientNetLite) -> dict[str,
     modules = {"_conv_stem": "stages.0.0", "_bn0": "stages.0.1"}
     number = 0
     for stage, blocks in enumerate(list(encoder.stages)[1:], start=1):
+        assert isinstance(blocks, nn.Sequential)
         for place, block in enumerate(blocks):
             expands = isinstance(block.expand, nn.Sequential)
             parts = [("_expand_conv", "_bn0", "expand")] if expands else []

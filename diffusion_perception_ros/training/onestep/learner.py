@@ -16,7 +16,12 @@ from diffusion_perception_ros.training.objectives import OneStepObjective
 from diffusion_perception_ros.training.onestep.adaptation import Adaptation
 from diffusion_perception_ros.training.onestep.encoder import load_imagenet_weights
 from diffusion_perception_ros.training.onestep.losses import multi_task_losses
-from diffusion_perception_ros.training.onestep.network import NetworkConfig, OneStepNet, Outputs, refinement_parameters
+from diffusion_perception_ros.training.onestep.network import (
+    NetworkConfig,
+    NetworkOutputs,
+    OneStepNet,
+    refinement_parameters,
+)
 from diffusion_perception_ros.training.onestep.weights import weights_of
 
 
@@ -39,7 +44,8 @@ class OneStepLearner:
         self.identity: dict[str, Any] = settings.model_dump()
         network = OneStepNet(settings)
         self.network: nn.Module = network
-        may_lack, may_exceed = refinement_parameters(network), ()
+        may_lack = refinement_parameters(network)
+        may_exceed: tuple[str, ...] = ()
         if network.pretrained is not None and settings.encoder != "plain":
             network.frozen_norm = config.network.encoder_norm == "frozen"
             if not _has_encoder(config.init_from):
@@ -65,7 +71,7 @@ class OneStepLearner:
     def losses(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Learner`."""
         inputs = self._objective.conditioning(batch.image, generator)
-        outputs: Outputs = network(*inputs)
+        outputs: NetworkOutputs = network(*inputs)
         terms = multi_task_losses(outputs, batch, self._learnt, self.class_weights)
         weighted = {name: getattr(self._learnt, name) * value for name, value in terms.items()}
         if self._adaptation is not None:
@@ -75,7 +81,7 @@ class OneStepLearner:
     def estimates(self, network: nn.Module, batch: Batch) -> Estimates:
         """See `Learner`."""
         generator = torch.Generator().manual_seed(0)  # the same noise for every picture, as the exported model has it
-        outputs: Outputs = network(*self._objective.conditioning(batch.image, generator))
+        outputs: NetworkOutputs = network(*self._objective.conditioning(batch.image, generator))
         return Estimates(
             depth=torch.exp(outputs.log_depth[:, 0].float()) * batch.focal[:, None, None],
             normals=outputs.normals.float(),

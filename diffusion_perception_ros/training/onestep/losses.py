@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_perception_ros.sample import UNLABELLED
 from diffusion_perception_ros.training.batches import Batch
-from diffusion_perception_ros.training.onestep.network import Outputs
+from diffusion_perception_ros.training.onestep.network import NetworkOutputs
 from diffusion_perception_ros.training.settings.parts import LossWeights
 
 
@@ -29,7 +29,7 @@ _GRADIENT_STRIDES = (1, 2, 4, 8, 16)
 
 
 def multi_task_losses(
-    outputs: Outputs, batch: Batch, weights: LossWeights, class_weights: Tensor | None = None
+    outputs: NetworkOutputs, batch: Batch, weights: LossWeights, class_weights: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Unweighted terms by the names of `LossWeights`; only those with a positive weight are computed."""
     terms = depth_losses(outputs, batch)
@@ -58,7 +58,7 @@ def log_depth_target(batch: Batch) -> tuple[Tensor, Tensor]:
     return metres.log() - focal.log()[:, None, None], known.float() + _SKY_WEIGHT * sky.float()
 
 
-def depth_losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+def depth_losses(outputs: NetworkOutputs, batch: Batch) -> dict[str, Tensor]:
     """`scale_invariant`, `metric`, `gradient` and `confidence`."""
     target, weight = log_depth_target(batch)
     error = outputs.log_depth[:, 0].float() - target

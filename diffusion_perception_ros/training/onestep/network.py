@@ -69,7 +69,7 @@ class NetworkConfig(BaseModel):
     """What a pre-trained encoder is to the plain one: its features are added at every level, or take its place."""
 
 
-class Outputs(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """What the network says about N pictures of H x W pixels."""
 
     log_depth: Tensor
@@ -126,11 +126,11 @@ class OneStepNet(nn.Module):
             x = level(x, skips.pop())
         return x
 
-    def forward(self, image: Tensor, noise: Tensor | None = None) -> Outputs:
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> NetworkOutputs:
         """One pass. `noise` is (N, noise_channels, H/4, W/4), needed exactly by networks that have noise channels."""
         x = self.decoded(image, noise)
         geometry, labelling = self.geometry(x), self.labelling(x)
-        return Outputs(
+        return NetworkOutputs(
             log_depth=geometry[:, :1] + LOG_DEPTH_CENTRE,
             log_scale=geometry[:, 1:2].clamp(*LOG_SCALE_RANGE),
             normals=geometry[:, 2:],
@@ -151,6 +151,7 @@ class OneStepNet(nn.Module):
         x = self.stem(x)
         features = []
         for number, level in enumerate(self.encoder):
+            assert isinstance(level, nn.Sequential)
             if number:
                 x = level[0](x)
             if added:

@@ -23,7 +23,7 @@ from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.files import whole_file
 from diffusion_perception_ros.world.labels import CLASS_ID
 from diffusion_perception_ros.world.meshes.catalogue import CatalogueEntry, find_archives, read_catalogue
-from diffusion_perception_ros.world.meshes.wavefront import TEXTURE_SIZE, Material, ObjMesh, read_obj, read_texture
+from diffusion_perception_ros.world.meshes.wavefront import TEXTURE_SIZE, ObjMaterial, ObjMesh, read_obj, read_texture
 
 
 CACHE_VERSION = 3
@@ -252,13 +252,13 @@ def _simplified(
             yield positions, np.clip(uvs - np.floor(uvs.min(axis=1, keepdims=True)), 0, 1000), index
 
 
-def _albedo(materials: list[Material], texture: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def _albedo(materials: list[ObjMaterial], texture: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     color = np.clip([material.color for material in materials], 0, 1)
     linear = np.where(color > 0.04045, ((color + 0.055) / 1.055) ** 2.4, color / 12.92)
     linear[texture >= 0] = 0.9  # the map holds the colour; modellers leave any Kd beside it
     return np.round(255 * linear).astype(np.uint8)
 
 
-def _gloss(materials: list[Material]) -> npt.NDArray[np.uint8]:
+def _gloss(materials: list[ObjMaterial]) -> npt.NDArray[np.uint8]:
     specular = np.clip([material.specular for material in materials], 0, 1)
     return np.round(255 * 0.6 * specular).astype(np.uint8)

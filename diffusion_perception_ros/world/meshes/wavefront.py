@@ -33,7 +33,7 @@ _COLORS_BY_NAME: dict[str, tuple[float, float, float]] = {
 
 
 @dataclass
-class Material:
+class ObjMaterial:
     """What an MTL file says about a surface."""
 
     color: tuple[float, float, float] = (0.6, 0.55, 0.5)
@@ -56,7 +56,7 @@ class ObjMesh:
     """(T, 3, 2); v = 0 is the first row of the image; zero where the file has none."""
     material: npt.NDArray[np.int64]
     """(T,) index into `materials`."""
-    materials: list[Material] = field(default_factory=list)
+    materials: list[ObjMaterial] = field(default_factory=list)
 
 
 def read_obj(archive: zipfile.ZipFile, member: str) -> ObjMesh:
@@ -122,21 +122,23 @@ def _corner(word: str, vertices: int, texture_vertices: int) -> tuple[int, int]:
     )
 
 
-def _materials(archive: zipfile.ZipFile, member: str, names: dict[str, int], libraries: list[str]) -> list[Material]:
+def _materials(
+    archive: zipfile.ZipFile, member: str, names: dict[str, int], libraries: list[str]
+) -> list[ObjMaterial]:
     members = {name.lower(): name for name in archive.namelist()}
     folder = posixpath.dirname(member)
-    known: dict[str, Material] = {}
+    known: dict[str, ObjMaterial] = {}
     for library in libraries:
         path = _resolve(members, folder, library)
         if path:
             known.update(_read_mtl(archive.read(path).decode("latin-1"), members, folder))
     materials = [known.get(name, _guess_material(name)) for name in names]
-    return materials or [Material()]
+    return materials or [ObjMaterial()]
 
 
-def _read_mtl(text: str, members: dict[str, str], folder: str) -> dict[str, Material]:
-    materials: dict[str, Material] = {}
-    current = Material()
+def _read_mtl(text: str, members: dict[str, str], folder: str) -> dict[str, ObjMaterial]:
+    materials: dict[str, ObjMaterial] = {}
+    current = ObjMaterial()
     for line in text.splitlines():
         words = line.split()
         if len(words) < 2:
@@ -144,7 +146,7 @@ def _read_mtl(text: str, members: dict[str, str], folder: str) -> dict[str, Mate
         key = words[0].lower()
         try:
             if key == "newmtl":
-                current = materials.setdefault(line.split(None, 1)[1].strip(), Material())
+                current = materials.setdefault(line.split(None, 1)[1].strip(), ObjMaterial())
             elif key == "kd":
                 current.color = (float(words[1]), float(words[2]), float(words[3]))
             elif key == "ks":
@@ -158,9 +160,9 @@ def _read_mtl(text: str, members: dict[str, str], folder: str) -> dict[str, Mate
     return materials
 
 
-def _guess_material(name: str) -> Material:
-    color = next((color for key, color in _COLORS_BY_NAME.items() if key in name.lower()), Material.color)
-    return Material(color)
+def _guess_material(name: str) -> ObjMaterial:
+    color = next((color for key, color in _COLORS_BY_NAME.items() if key in name.lower()), ObjMaterial.color)
+    return ObjMaterial(color)
 
 
 def _resolve(members: dict[str, str], folder: str, path: str) -> str | None:

@@ -120,8 +120,8 @@ def _line_kernel(length: float, angle: float) -> FloatImage:
 
 def _expose(light: FloatImage, rng: np.random.Generator, config: SensorConfig) -> tuple[FloatImage, float]:
     """Automatic exposure and white balance; also gives the shot noise that goes with the gain."""
-    luminance = cv2.transform(light, LUMINANCE[None])
-    log_mean = float(np.exp(np.mean(cv2.log(luminance + np.float32(1e-4)))))
+    luminance = np.asarray(cv2.transform(light, LUMINANCE[None]), np.float32)
+    log_mean = float(np.exp(np.mean(np.asarray(cv2.log(luminance + np.float32(1e-4)), np.float32))))
     bright = float(np.percentile(luminance[::4, ::4], 90))
     gain = min(rng.uniform(*config.exposure) / max(log_mean, 1e-4), BRIGHT_LIMIT / max(bright, 1e-4), MAX_GAIN)
     noise = rng.uniform(*config.noise)

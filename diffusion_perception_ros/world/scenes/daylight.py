@@ -24,7 +24,8 @@ def night(builder: SceneBuilder, camera: Camera) -> OutdoorLight:
         lights.append(PointLight((x, y, float(pose[2, 3] + rng.uniform(2.5, 7))), (red, green, blue)))
     if rng.random() < 0.6:
         x, y, z = (pose[:3, 3] + pose[:3, 0] * rng.uniform(-0.4, 0.4) + pose[:3, 1] * rng.uniform(-0.3, 0.3)).tolist()
-        lights.insert(0, PointLight((x, y, z), (*(3 * [rng.uniform(3, 25)]),)))
+        strength = rng.uniform(3, 25)
+        lights.insert(0, PointLight((x, y, z), (strength, strength, strength)))
     sky = hsv(rng.uniform(0.55, 0.7), rng.uniform(0.2, 0.7), rng.uniform(0.02, 0.25)) ** 2.2
     ambient = (sky + 0.02) * rng.uniform(0.3, 1.5)
     return lights, (*ambient.tolist(),), (*sky.tolist(),), float(rng.uniform(0, 1))

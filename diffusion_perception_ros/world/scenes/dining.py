@@ -12,8 +12,7 @@ from diffusion_perception_ros.world.items.finishes import wood, wood_or_paint
 from diffusion_perception_ros.world.items.objects import small_thing
 from diffusion_perception_ros.world.items.seating import side_chair
 from diffusion_perception_ros.world.items.shapes import box, rotation_z
-from diffusion_perception_ros.world.scenes.cameras import View, handheld_view
-from diffusion_perception_ros.world.scenes.nearfield import Proposal
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View, handheld_view
 from diffusion_perception_ros.world.scenes.placement import Top, half_extents, scatter_on
 from diffusion_perception_ros.world.scenes.rooms import Room
 

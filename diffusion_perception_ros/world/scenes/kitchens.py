@@ -19,9 +19,8 @@ from diffusion_perception_ros.world.items.kitchens import (
 )
 from diffusion_perception_ros.world.items.objects import small_thing
 from diffusion_perception_ros.world.items.shapes import box
-from diffusion_perception_ros.world.scenes.cameras import View, handheld_view
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View, handheld_view
 from diffusion_perception_ros.world.scenes.dining import Seated, add_dining_table
-from diffusion_perception_ros.world.scenes.nearfield import Proposal
 from diffusion_perception_ros.world.scenes.placement import Top, half_extents, scatter_on
 from diffusion_perception_ros.world.scenes.rooms import Room
 

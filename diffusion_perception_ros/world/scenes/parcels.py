@@ -12,8 +12,7 @@ from diffusion_perception_ros.world.items.finishes import BLACK, printed
 from diffusion_perception_ros.world.items.objects import open_box, small_thing
 from diffusion_perception_ros.world.items.seating import side_chair
 from diffusion_perception_ros.world.items.shapes import box, join, rotation_x, tube
-from diffusion_perception_ros.world.scenes.cameras import View, handheld_view
-from diffusion_perception_ros.world.scenes.nearfield import Proposal
+from diffusion_perception_ros.world.scenes.cameras import Proposal, View, handheld_view
 from diffusion_perception_ros.world.scenes.placement import half_extents, place_freely
 from diffusion_perception_ros.world.scenes.rooms import Room
 
