@@ -25,7 +25,7 @@ ORDER = ("cli", "research", "ros", "evaluation", "training", "families", "export
 """Packages from top to bottom; others that appear are drawn last."""
 
 WAY = (
-    ("ros/camera.py", "Camera._on_image", "callback"),
+    ("ros/camera.py", "CameraInput._on_image", "callback"),
     ("ros/worker.py", "FairWorker.offer", "callback"),
     ("ros/worker.py", "FairWorker._run", "worker"),
     ("ros/pipeline.py", "Pipeline.__call__", "worker"),

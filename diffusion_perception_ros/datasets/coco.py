@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_perception_ros.datasets.annotation_colors import read_color
-from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape, find_image
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
 from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask, rle_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture, read_values
@@ -73,7 +73,7 @@ class _CocoFile:
             if entry.get("isthing") in (0, False):
                 self.stuff.add(name)
         self.images = {_key(entry.get("id")): entry for entry in _entries(content["images"])}
-        self.shapes: dict[Any, list[Shape]] = defaultdict(list)
+        self.shapes: dict[Any, list[ObjectShape]] = defaultdict(list)
         for number, entry in enumerate(content["annotations"]):
             self._add(entry, number)
 
@@ -117,7 +117,7 @@ class _CocoFile:
             label = self.names[_key(entry["category_id"])]
             draw = functools.partial(_mask, entry.get("segmentation"), bool(entry.get("bbox")), name)
             crowd = entry.get("iscrowd") in (1, True, "1")
-            self.shapes[image].append(Shape(label, draw, None if crowd else number))
+            self.shapes[image].append(ObjectShape(label, draw, None if crowd else number))
 
     def _add_panoptic(self, entry: Mapping[str, Any], image: Any, name: str) -> None:
         """One PNG per image, whose colours are the ids of its segments."""
@@ -130,7 +130,7 @@ class _CocoFile:
             label = self.names[_key(segment["category_id"])]
             crowd = bool(segment.get("iscrowd")) or label in self.stuff
             draw = functools.partial(self._segment, file, segment.get("id"), part)
-            self.shapes[image].append(Shape(label, draw, None if crowd else (image, place)))
+            self.shapes[image].append(ObjectShape(label, draw, None if crowd else (image, place)))
 
     def _segment(self, file: str, number: Any, name: str, size: tuple[int, int]) -> Mask:
         if not isinstance(number, int):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.datasets.annotation_colors import read_color
-from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape, find_image
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
 from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -52,7 +52,7 @@ def _drawing(path: Path, image: ElementTree.Element) -> Drawing:
         key = (element.get("label"), group) if group not in (None, "", "0") else (place,)
         what = f"a {element.tag} '{element.get('label')}' on {name} of {path}"
         drawn.append(
-            Shape(str(element.get("label")), functools.partial(_mask, element.tag, element.attrib, what), key)
+            ObjectShape(str(element.get("label")), functools.partial(_mask, element.tag, element.attrib, what), key)
         )
     width, height = image.get("width"), image.get("height")
     size = (int(width), int(height)) if width and height else None

@@ -30,7 +30,7 @@ _FOLDERS = ("", "images", "rgb", "..", "../images", "../rgb", "../..", "JPEGImag
 
 
 @dataclass(frozen=True)
-class Shape:
+class ObjectShape:
     """One drawn object, or a part of one."""
 
     label: str
@@ -47,7 +47,7 @@ class Drawing:
     name: str
     picture: Callable[[], UInt8Image]
     """Reads the image. Raises InputError."""
-    shapes: Sequence[Shape]
+    shapes: Sequence[ObjectShape]
     size: tuple[int, int] | None = None
     """(width, height) that the annotation says."""
 

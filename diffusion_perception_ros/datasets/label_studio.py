@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape, find_image
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
 from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -62,7 +62,7 @@ def _drawing(path: Path, task: Mapping[str, Any], number: int, problems: list[st
                 problems.append(f"{what} has no area with a label")
             continue
         draw = functools.partial(_mask, kind, value, what)
-        shapes.append(Shape(str(value[kind][0]), draw, (result.get("id"), place)))
+        shapes.append(ObjectShape(str(value[kind][0]), draw, (result.get("id"), place)))
     if not shapes:
         return None
     name = f"{path.stem}/{Path(image.replace(chr(92), '/')).name}"

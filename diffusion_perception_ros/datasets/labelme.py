@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape, find_image
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
 from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_compressed
@@ -85,7 +85,7 @@ def _drawing(root: Path, path: Path, content: _File, problems: list[str]) -> Dra
             continue
         name = f"a shape '{shape.label}' of {path}"
         draw = functools.partial(_draw, shape, name)
-        shapes.append(Shape(shape.label, draw, _object_of(shape, place)))
+        shapes.append(ObjectShape(shape.label, draw, _object_of(shape, place)))
     if content.shapes and not shapes:
         raise InputError(f"{path} has no object that can be used: {problems[-1]}")
     size = (content.width, content.height) if content.width and content.height else None

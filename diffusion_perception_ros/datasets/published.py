@@ -54,7 +54,7 @@ class PublishedItem:
 
 
 @dataclass
-class Layout:
+class PublishedLayout:
     """What a folder turned out to be."""
 
     name: str
@@ -66,7 +66,7 @@ class Layout:
 class PublishedDataset(EvaluationDataset):
     """Images and depth of a published layout; larger images are resized to their depth where both show the same."""
 
-    def __init__(self, root: Path, layout: Layout, groups: Sequence[str] | None = None) -> None:
+    def __init__(self, root: Path, layout: PublishedLayout, groups: Sequence[str] | None = None) -> None:
         super().__init__(str(root))
         known = dict.fromkeys(item.group for item in layout.items)
         if unknown := sorted(set(groups or ()) - known.keys()):
@@ -103,7 +103,7 @@ class PublishedDataset(EvaluationDataset):
         )
 
 
-def find_layout(root: Path) -> Layout | None:
+def find_layout(root: Path) -> PublishedLayout | None:
     """The published layout of a folder, None if it has none of them.
 
     Raises:
@@ -137,7 +137,7 @@ def scaled_png(per_metre: float, largest: int = 65535) -> DepthReader:
     return read
 
 
-def _tum(root: Path) -> Layout | None:
+def _tum(root: Path) -> PublishedLayout | None:
     if not ((root / "rgb.txt").is_file() and (root / "depth.txt").is_file()):
         return None
     colors, depths = (_timed_list(root / name) for name in ("rgb.txt", "depth.txt"))
@@ -146,7 +146,7 @@ def _tum(root: Path) -> Layout | None:
     notes = (
         [] if camera else ["its intrinsics are unknown: the folder's name does not say which freiburg camera it is"]
     )
-    return Layout("TUM RGB-D (5000 per metre)", items, notes=notes + apart)
+    return PublishedLayout("TUM RGB-D (5000 per metre)", items, notes=notes + apart)
 
 
 def _timed_list(path: Path) -> list[tuple[float, Path]]:
@@ -181,7 +181,7 @@ def _by_time(
     return items, [words] if missing else []
 
 
-def _seven_scenes(root: Path) -> Layout | None:
+def _seven_scenes(root: Path) -> PublishedLayout | None:
     items = [
         PublishedItem(
             color,
@@ -193,10 +193,10 @@ def _seven_scenes(root: Path) -> Layout | None:
         for color in sorted(root.rglob("frame-*.color.png"))
     ]
     note = "its depth is not registered to the colour camera: scores near edges suffer from that"
-    return Layout("7-Scenes", items, notes=[note]) if items else None
+    return PublishedLayout("7-Scenes", items, notes=[note]) if items else None
 
 
-def _scannet(root: Path) -> Layout | None:
+def _scannet(root: Path) -> PublishedLayout | None:
     items = []
     for folder in _scenes_with(root, "color", "depth"):
         matrix = folder / "intrinsic" / "intrinsic_color.txt"
@@ -204,10 +204,10 @@ def _scannet(root: Path) -> Layout | None:
             continue
         camera = _matrix(matrix)
         items += _same_stem(folder / "color", folder / "depth", scaled_png(1000.0), folder.resolve().name, camera)
-    return Layout("ScanNet's export", items) if items else None
+    return PublishedLayout("ScanNet's export", items) if items else None
 
 
-def _scannetpp(root: Path) -> Layout | None:
+def _scannetpp(root: Path) -> PublishedLayout | None:
     items = []
     for poses in sorted(root.rglob("pose_intrinsic_imu.json")):
         folder = poses.parent
@@ -219,23 +219,23 @@ def _scannetpp(root: Path) -> Layout | None:
             k = frames.get(item.rgb.stem, {}).get("intrinsic")
             camera = (k[0][0], k[1][1], k[0][2], k[1][2]) if k else None
             items.append(PublishedItem(item.rgb, item.depth, item.read, item.group, camera))
-    return Layout("ScanNet++ (iPhone)", items) if items else None
+    return PublishedLayout("ScanNet++ (iPhone)", items) if items else None
 
 
-def _redwood(root: Path) -> Layout | None:
+def _redwood(root: Path) -> PublishedLayout | None:
     read = scaled_png(1000.0)
     pairs = [(root / f"{base.name.removesuffix('-depth')}-color", base) for base in sorted(root.glob("*-depth"))]
     items = [item for color, depth in pairs for item in _same_stem(color, depth, read, color.name[:-6], _REDWOOD)]
     if items:
-        return Layout("Redwood's simulated scenes", items)
+        return PublishedLayout("Redwood's simulated scenes", items)
     for name in ("rgb", "image", "color"):
         colors, depths = (_stamped(root / folder) for folder in (name, "depth"))
         if colors and depths:
             items, apart = _by_time(root, colors, depths, read, _REDWOOD)
-            return Layout("Redwood", items, notes=apart)
+            return PublishedLayout("Redwood", items, notes=apart)
     if (root / "image").is_dir() and not (root / "groundtruth_depth").is_dir():
         items = _same_stem(root / "image", root / "depth", read, root.resolve().name, _REDWOOD)
-        return Layout("Redwood", items) if items else None
+        return PublishedLayout("Redwood", items) if items else None
     return None
 
 
@@ -249,7 +249,7 @@ def _stamped(folder: Path) -> list[tuple[float, Path]]:
     return found
 
 
-def _kitti(root: Path) -> Layout | None:
+def _kitti(root: Path) -> PublishedLayout | None:
     read = scaled_png(256.0)
     items = []
     for depth in sorted(root.glob("groundtruth_depth/*.png")):
@@ -274,10 +274,10 @@ def _kitti(root: Path) -> Layout | None:
             PublishedItem(_existing(raw, depth.stem), depth, read, drive.name)
             for depth in sorted(folder.glob("*.png"))
         ]
-    return Layout("KITTI depth (256 per metre)", items, "sparse_lidar") if items else None
+    return PublishedLayout("KITTI depth (256 per metre)", items, "sparse_lidar") if items else None
 
 
-def _ibims(root: Path) -> Layout | None:
+def _ibims(root: Path) -> PublishedLayout | None:
     if not (root / "mask_invalid").is_dir() or not (root / "calib").is_dir():
         return None
 
@@ -294,10 +294,10 @@ def _ibims(root: Path) -> Layout | None:
         calibration = root / "calib" / f"{item.rgb.stem}.txt"
         camera = _matrix(calibration) if calibration.is_file() else None
         items.append(PublishedItem(item.rgb, item.depth, read, item.group, camera))
-    return Layout("iBims-1", items, "exact") if items else None
+    return PublishedLayout("iBims-1", items, "exact") if items else None
 
 
-def _diode(root: Path) -> Layout | None:
+def _diode(root: Path) -> PublishedLayout | None:
     def read(path: Path, _: tuple[int, int]) -> FloatImage:
         depth = np.squeeze(_array(path)).astype(np.float32)
         mask = path.with_name(path.name.replace("_depth.npy", "_depth_mask.npy"))
@@ -310,10 +310,10 @@ def _diode(root: Path) -> Layout | None:
         for depth in sorted(root.rglob("*_depth.npy"))
         if depth.with_name(depth.name.replace("_depth.npy", "_depth_mask.npy")).is_file()
     ]
-    return Layout("DIODE", items, "exact") if items else None
+    return PublishedLayout("DIODE", items, "exact") if items else None
 
 
-def _eth3d(root: Path) -> Layout | None:
+def _eth3d(root: Path) -> PublishedLayout | None:
     def read(path: Path, size: tuple[int, int]) -> FloatImage:
         stored = np.fromfile(path, "<f4")
         if stored.size != size[0] * size[1]:
@@ -325,10 +325,10 @@ def _eth3d(root: Path) -> Layout | None:
         for scene in sorted([*root.glob("ground_truth_depth"), *root.glob("*/ground_truth_depth")])
         for depth in sorted((scene / "dslr_images").glob("*"))
     ]
-    return Layout("ETH3D", items, "sparse_lidar") if items else None
+    return PublishedLayout("ETH3D", items, "sparse_lidar") if items else None
 
 
-def _nyu_folder(root: Path) -> Layout | None:
+def _nyu_folder(root: Path) -> PublishedLayout | None:
     items = [
         PublishedItem(
             _existing(depth.parent, depth.name.replace("sync_depth_", "rgb_").removesuffix(".png")),
@@ -339,7 +339,7 @@ def _nyu_folder(root: Path) -> Layout | None:
         )
         for depth in sorted(root.rglob("sync_depth_*.png"))
     ]
-    return Layout("NYU depth v2 (synchronised files)", items) if items else None
+    return PublishedLayout("NYU depth v2 (synchronised files)", items) if items else None
 
 
 def _scenes_with(root: Path, *folders: str) -> list[Path]:

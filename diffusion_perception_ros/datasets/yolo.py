@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, Shape
+from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape
 from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import PICTURE_SUFFIXES, read_picture
@@ -72,7 +72,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def _shapes(file: Path, classes: list[str], problems: list[str]) -> list[Shape]:
+def _shapes(file: Path, classes: list[str], problems: list[str]) -> list[ObjectShape]:
     shapes = []
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         words = line.split()
@@ -88,7 +88,7 @@ def _shapes(file: Path, classes: list[str], problems: list[str]) -> list[Shape]:
             problems.append(f"{file}:{number} cannot be used: {error}")
             continue
         draw = functools.partial(_mask, tuple(points), f"{file}:{number}")
-        shapes.append(Shape(classes[label], draw, number))
+        shapes.append(ObjectShape(classes[label], draw, number))
     return shapes
 
 

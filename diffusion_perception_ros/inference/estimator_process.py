@@ -16,7 +16,7 @@ from typing import Any
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.estimator import Estimator
-from diffusion_perception_ros.inference.process_channel import Channel, Closed
+from diffusion_perception_ros.inference.process_channel import Closed, ProcessChannel
 
 
 def end_with_parent(pipe: int) -> None:
@@ -26,7 +26,7 @@ def end_with_parent(pipe: int) -> None:
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def serve(channel: Channel) -> None:
+def serve(channel: ProcessChannel) -> None:
     """Answers questions: a method of the estimator and its arguments; the first is `load`."""
     estimator: Estimator | None = None
     while True:
@@ -65,7 +65,7 @@ def main() -> None:
     socket, outgoing, incoming, pipe = map(int, sys.argv[1:5])
     end_with_parent(pipe)
     with contextlib.suppress(Closed):
-        serve(Channel(Connection(socket), outgoing, incoming))
+        serve(ProcessChannel(Connection(socket), outgoing, incoming))
 
 
 if __name__ == "__main__":

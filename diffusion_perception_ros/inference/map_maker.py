@@ -78,7 +78,7 @@ class MapMaker:
         """See `postprocess.semantic_map`."""
         if self._native is None or _is_left_to_opencv(scores.probabilities, size):
             return semantic_map(scores, self._labels, size)
-        ids: UInt8Image | UInt16Image = self._label_ids[list(scores.channels)].astype(self._id_type)
+        ids: Any = self._label_ids[list(scores.channels)].astype(self._id_type)
         places = memory.allocator("semantic"), memory.allocator("semantic_confidence")
         return self._native.enlarge_classes(scores.probabilities, ids, size, *places)
 

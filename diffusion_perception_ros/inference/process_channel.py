@@ -13,7 +13,7 @@ class Closed(Exception):
     """The other process has gone."""
 
 
-class Channel:
+class ProcessChannel:
     """One end. A message is taken before the other end sends its next one, as in a call and its answer.
 
     The memory has no name, so that nothing is left of it however the processes end.

@@ -16,7 +16,7 @@ from typing import Any
 
 from diffusion_perception_ros.inference.card import ModelCard
 from diffusion_perception_ros.inference.estimator import Query
-from diffusion_perception_ros.inference.process_channel import Channel, Closed
+from diffusion_perception_ros.inference.process_channel import Closed, ProcessChannel
 from diffusion_perception_ros.inference.sampling.settings import Sampling, resolve_sampling
 from diffusion_perception_ros.sample import Prediction, UInt8Image
 
@@ -58,7 +58,7 @@ class RemoteEstimator:
         self._arguments = {**arguments, "warm_up": warm_up}
         self._load_timeout, self._limit = load_timeout, limit
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._channel: ProcessChannel | None = None
         self._life = -1
         self._pause, self._next_start = FIRST_PAUSE, 0.0
         self._is_closed = False
@@ -151,7 +151,7 @@ class RemoteEstimator:
         self._process = subprocess.Popen(command, pass_fds=files, start_new_session=True, stdin=subprocess.DEVNULL)
         theirs.close()
         os.close(read)
-        self._channel = Channel(Connection(ours.detach()), questions, answers)
+        self._channel = ProcessChannel(Connection(ours.detach()), questions, answers)
         try:
             found = self._exchange("load", self._arguments, self._load_timeout)
         except Exception:
