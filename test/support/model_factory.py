@@ -14,6 +14,7 @@ The graph undoes the normalisation and then computes, from pixel values r, g, b 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def write_card(folder: Path, fields: Mapping[str, Any], changes: Mapping[str, An
         "files": {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))},
         **(changes or {}),
     }
-    (folder / CARD_NAME).write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+    plain = json.loads(json.dumps(card))  # values that appear twice are written out: cards have no aliases
+    (folder / CARD_NAME).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
     return folder
 
 
@@ -118,7 +120,8 @@ def edit_card(folder: Path, **changes: Any) -> None:
     path = folder / CARD_NAME
     fields = yaml.safe_load(path.read_text(encoding="utf-8")) | changes
     fields = {name: value for name, value in fields.items() if value is not ...}
-    path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
+    plain = json.loads(json.dumps(fields))
+    path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
 def free_the_batch(folder: Path) -> Path:
