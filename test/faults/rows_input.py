@@ -182,10 +182,10 @@ def everything_changes(bench: Bench) -> str:
 @row("1 000 images per second", "the newest are predicted, the others counted as dropped", quick=True)
 def thousand_hertz(bench: Bench) -> str:
     before = len(bench.depths.messages)
-    for _ in range(1000):
+    for _ in range(300):
         bench.images.publish(rgb_image(RGB, bench.stamp()))
         bench.ros.pause(0.0005)
-    return f"{len(bench.depths.messages) - before} maps of 1 000 images"
+    return f"{len(bench.depths.messages) - before} maps of 300 images"
 
 
 @row("two publishers 2 ms apart", "said once; the log stays short", quick=True)
