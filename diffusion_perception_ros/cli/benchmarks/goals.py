@@ -89,7 +89,7 @@ def as_markdown(results: Results, rows: Mapping[str, Mapping[str, Any]], machine
         "`cli/benchmarks/obvious_node.py`: cv_bridge, PyTorch in float32, the same weights and outputs.",
         "",
         "Maps are made by the C++ library of `src/` (`diffusion-perception doctor` says whether it is there); without",
-        "it NumPy and OpenCV make the same maps, at 640x480 in about 20 ms more. Smaller maps (`output_size: half` or",
+        "it NumPy and OpenCV make the same maps. Smaller maps (`output_size: half` or",
         "`network`) and a smaller input (`input_area`) cost less in proportion to their pixels.",
         "",
         "What bounds each stage:",
