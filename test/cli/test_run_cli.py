@@ -246,7 +246,7 @@ def test_camera_info_gives_metres(metric_model: str, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("width: 640", "needs camera_matrix.data"),
-        ("{", "is not a YAML file"),
+        ("{", "is not YAML"),
         ("k: [0,0,0,0,0,0,0,0,1]\nwidth: 64\nheight: 48", "is uncalibrated"),
         ("k: [500,0,320,0,500,180,0,0,1]\nwidth: 640\nheight: 360", "another aspect ratio"),
     ],

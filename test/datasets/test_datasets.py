@@ -84,7 +84,7 @@ def cut(path: Path) -> None:
 BREAKAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing depth": (lambda root: (root / "depth/b.png").unlink(), "depth/b.png cannot be read"),
     "empty picture": (lambda root: (root / "rgb/b.png").write_bytes(b""), "rgb/b.png is empty"),
-    "text for depth": (lambda root: (root / "depth/b.png").write_text("hello"), "depth/b.png is not a picture"),
+    "text for depth": (lambda root: (root / "depth/b.png").write_text("hello"), "depth/b.png is not an image"),
     "truncated depth": (lambda root: cut(root / "depth/b.png"), "depth/b.png"),
     "wrong size": (lambda root: write_depth(root / "depth/b.png", height=20), "48x20 but its picture is 48x32"),
     "no measurement": (lambda root: write_depth(root / "depth/b.png", 0.0), "no pixel with depth"),
@@ -288,7 +288,7 @@ def test_depth_is_paired_by_stamp_only_when_close(tmp_path: Path) -> None:
 
 def test_depth_of_another_frame_is_not_registered(tmp_path: Path) -> None:
     bag = write_bag(tmp_path, BagSpec(frames=3, depth_frame_id="depth_optical"))
-    with pytest.raises(InputError, match=r"/camera/depth/image_raw \(depth_optical\)"):
+    with pytest.raises(InputError, match=r"/camera/depth/image_raw \(depth, depth_optical\)"):
         BagDataset(bag)
     dataset = BagDataset(bag, depth_required=False)
     assert [sample.depth for sample in dataset] == [None, None, None]

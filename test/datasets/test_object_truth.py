@@ -204,7 +204,7 @@ def test_data_without_truth_for_the_model_is_an_error(
     assert "no ground truth of what model 'model' predicts (alpha)" in capsys.readouterr().err
     data = write_manifest(tmp_path, {name: items[name] for name in ("people", "matte8")})
     assert main(["evaluate", "--data", str(data), "--model", str(model)]) == 0
-    assert "1 picture with no ground truth" in capsys.readouterr().err
+    assert "1 image with no ground truth" in capsys.readouterr().err
 
 
 def change(name: str, **fields: Any) -> Callable[[Path, Items], None]:

@@ -111,7 +111,7 @@ def test_cameras_held_askew_roll_further_and_only_where_configured() -> None:
 def test_kitchens_are_seen_from_a_hand_and_desks_obliquely_from_near() -> None:
     for seed in range(6):
         kitchen, desk = (sample_scene(seed, only(kind), 64, 48) for kind in ("kitchen", "desk"))
-        assert 1.1 <= kitchen.camera.world_from_camera[2, 3] <= 1.8
+        assert 0.9 <= kitchen.camera.world_from_camera[2, 3] <= 2.2
         assert {"cabinet", "floor"} <= {LABELS[index].name for index in np.unique(kitchen.triangles.semantic)}
         assert nearest_surface(desk) < 1.5
 

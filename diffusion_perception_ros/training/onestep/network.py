@@ -151,12 +151,7 @@ class OneStepNet(nn.Module):
         x = self.stem(x)
         features = []
         for number, level in enumerate(self.encoder):
-            assert isinstance(level, nn.Sequential)
-            if number:
-                x = level[0](x)
-            if added:
-                x = x + added[number]
-            x = level[1 if number else 0 :](x)
+            x = level(x, added[number]) if added else level(x)
             features.append(x)
         return features
 
@@ -230,7 +225,25 @@ class _Attention(nn.Module):
         return result
 
 
-def _encoder_levels(width: Width, beside: bool = False) -> list[nn.Sequential]:
+class _EncoderLevel(nn.Sequential):
+    """Halves the resolution (all but the first level, whose first module is a block already), then refines."""
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """`added` is of the level's resolution: features of a pre-trained encoder, which join before the blocks.
+
+        A level is always called as a whole, because with fully sharded data parallelism its call gathers its weights.
+        """
+        modules = list(self)
+        if isinstance(modules[0], nn.Conv2d):
+            x = modules.pop(0)(x)
+        if added is not None:
+            x = x + added
+        for module in modules:
+            x = module(x)
+        return x
+
+
+def _encoder_levels(width: Width, beside: bool = False) -> list[_EncoderLevel]:
     """
     Args:
         beside: a pre-trained encoder, whose features take the place of the refinements of the two coarse levels.
@@ -249,7 +262,7 @@ def _encoder_levels(width: Width, beside: bool = False) -> list[nn.Sequential]:
             if level == len(width.channels) - 1:
                 modules.append(_Attention(channels))
         modules.extend(_Refinement(channels) for _ in range(refinements))
-        levels.append(nn.Sequential(*modules))
+        levels.append(_EncoderLevel(*modules))
     return levels
 
 
