@@ -168,7 +168,7 @@ def test_nothing_left_is_an_error(scenes: Path, model: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(
     ("data", "wanted", "message"),
-    [("nowhere", "rows", "not a folder"), ("data", "no-such-model", "no-such-model"), ("data", "rows", None)],
+    [("nowhere", "rows", "there is no folder"), ("data", "no-such-model", "no-such-model"), ("data", "rows", None)],
 )
 def test_wrong_arguments(
     scenes: Path, model: Path, data: str, wanted: str, message: str | None, capsys: pytest.CaptureFixture[str]

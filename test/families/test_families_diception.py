@@ -208,7 +208,7 @@ def test_encoded_prompts_need_no_encoders_any_more(folders: tuple[Path, Path, Pa
     assert cached.tokens.shape == (1, 77 + 256, 48)
     assert (cached.tokens[:, :77, 40:] == 0).all()  # the CLIPs are 16 + 24 wide, T5 is 48
     load((checkpoint, bare, prompts), "pose")
-    with pytest.raises(InputError, match="no part 'tokenizer'"):
+    with pytest.raises(InputError, match="the part 'tokenizer' of the checkpoint"):
         load((checkpoint, bare, tmp_path / "other.safetensors"), "pose")
     assert not (tmp_path / "other.safetensors").exists()
     broken = tmp_path / "broken.safetensors"

@@ -215,7 +215,7 @@ def test_wrong_checkpoints_are_named(folders: tuple[Path, Path], tmp_path: Path)
     with pytest.raises(InputError, match=r"attn\.qkv\.weight"):
         loaded({name: value for name, value in weights.items() if "qkv" not in name})
     base = shutil.copytree(folders[1], tmp_path / "base", ignore=shutil.ignore_patterns("vae"))
-    with pytest.raises(InputError, match="no part 'vae'"):
+    with pytest.raises(InputError, match="the part 'vae' of the checkpoint"):
         load((folders[0], base), "depth")
 
 
