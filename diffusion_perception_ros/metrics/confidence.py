@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 
 from diffusion_perception_ros.metrics.dense import Scores
 
@@ -64,6 +63,8 @@ def sparsification_scores(error: FloatArray, confidence: FloatArray) -> Scores:
     return {
         "ause": float(np.mean(by_confidence - oracle)),
         "aurg": float(np.mean(1.0 - by_confidence)),
+        from scipy.stats import spearmanr  # takes a second to import: only when it is needed
+
         "correlation": float(spearmanr(errors, -sureness).statistic),
     }
 

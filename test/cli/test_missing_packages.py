@@ -49,4 +49,4 @@ def test_evaluate_needs_none_of_them(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT, "evaluate", "--data", str(tmp_path / "nowhere")]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 2
-    assert "not a folder" in result.stderr
+    assert "there is no folder" in result.stderr
