@@ -60,11 +60,11 @@ def sparsification_scores(error: FloatArray, confidence: FloatArray) -> Scores:
     ties = np.random.default_rng(0).permutation(errors.size)
     by_confidence = _remaining_error(errors[np.lexsort((ties, -sureness))])
     oracle = _remaining_error(np.sort(errors))
+    from scipy.stats import spearmanr  # takes a second to import: only when it is needed
+
     return {
         "ause": float(np.mean(by_confidence - oracle)),
         "aurg": float(np.mean(1.0 - by_confidence)),
-        from scipy.stats import spearmanr  # takes a second to import: only when it is needed
-
         "correlation": float(spearmanr(errors, -sureness).statistic),
     }
 
