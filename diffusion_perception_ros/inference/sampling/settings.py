@@ -59,7 +59,7 @@ def resolve_sampling(
             f"model '{card.name}' starts from no noise: all {ensemble_size} samples of an ensemble would be equal"
         )
     _check_noise_mode(card, noise_mode, takes_noise)
-    if seed is not None and not takes_noise:
+    if seed is not None and sampler is None and noise is None:
         raise InputError(f"model '{card.name}' takes no noise: it has no seed")
     if merging is not None and merging not in MERGINGS:
         raise InputError(f"unknown merging '{merging}': choose one of {', '.join(MERGINGS)}")
