@@ -96,7 +96,7 @@ def test_a_finished_shard_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_samples_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path / "s", 1, HEIGHT, WIDTH + 1)
-    with pytest.raises(ValueError, match="pictures of"):
+    with pytest.raises(ValueError, match="images of"):
         writer.append(make_sample(0))
 
 

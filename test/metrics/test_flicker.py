@@ -202,7 +202,7 @@ def test_run_temporal_steadies_a_video_and_refuses_pictures(
         change[name] = float(np.mean(np.abs(np.diff(np.log(np.maximum(depths, 1e-6)), axis=0))))
     assert change["steady"] < 0.6 * change["raw"]
     assert main(["run", str(still), "-o", str(tmp_path / "no"), "--temporal"]) == 2
-    assert "is an image without a time" in capsys.readouterr().err
+    assert "is a picture without a time" in capsys.readouterr().err
 
 
 def test_only_the_person_moves_in_the_rendered_clip() -> None:
