@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,14 +45,17 @@ def render_crossing(
     scene, walker = _scene(seed, width, height)
     pose = scene.camera.world_from_camera
     moving = scene.triangles.instance == walker
-    standing = scene.triangles.positions[moving].copy()
+    standing = scene.triangles.positions
     renderer: Renderer = create_renderer(width, height, supersample=2)
     try:
         for number in range(frames):
             travelled = SPEED * (number - (frames - 1) / 2) / rate
-            scene.triangles.positions[moving] = standing + (travelled * pose[:3, 0]).astype(np.float32)
+            positions = standing.copy()
+            positions[moving] += (travelled * pose[:3, 0]).astype(np.float32)
+            # New triangles, because a renderer keeps those that it has seen.
+            moved = replace(scene, triangles=replace(scene.triangles, positions=positions))
             sample = capture(
-                renderer.render(scene),
+                renderer.render(moved),
                 scene.camera.intrinsics,
                 np.random.default_rng([seed, number]),
                 SENSOR,
