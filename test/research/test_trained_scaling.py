@@ -84,7 +84,7 @@ def test_ensembles_are_better_and_their_spread_knows_where_it_is_wrong(folder: P
 def test_an_upcycled_network_answers_as_the_dense_one_and_learns_on(folder: Path, tmp_path: Path) -> None:
     dense_file = folder / "dense" / BEST / AVERAGED
     experts = {"count": 4, "upcycle_from": str(dense_file)}
-    config = load_config(write_config(folder, experts=experts), ["run.max_steps=120", "optimiser.learning_rate=5e-4"])
+    config = load_config(write_config(folder, experts=experts), ["run.max_steps=120", "optimiser.learning_rate=2e-4"])
     start = DiffusionLearner(config).network.eval()
     dense = new_backbone("dit", SMALL_DIT, 96, 48, 1).eval()
     load_weights(dense, dense_file)
