@@ -1,4 +1,4 @@
-"""Readers of pictures with ground truth. All yield `sample.Sample`; those used for scoring add what a score needs."""
+"""Readers of images with ground truth. All yield `sample.Sample`; those used for scoring add what a score needs."""
 
 from __future__ import annotations
 
