@@ -297,17 +297,13 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """What a fused kernel keeps: queries, keys, values and the result, but no matrix of all pairs."""
+    """What a fused kernel keeps: queries, keys, values and the result, but no matrix of all pairs. A plan runs forward."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         result = torch.empty_like(query[..., : value.shape[-1]])
         ctx.save_for_backward(query, key, value, result)
         return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotImplementedError("a plan never runs backward")
 
 
 @contextmanager
