@@ -297,7 +297,7 @@ def _same(tensor: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """What a fused kernel keeps: queries, keys, values and the result, but no matrix of all pairs. A plan runs forward."""
+    """What a fused kernel keeps: queries, keys, values and the result, but no matrix of all pairs. Forward only."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
