@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import heapq
 from abc import abstractmethod
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +66,27 @@ class ChunkedStorage(Storage):
     @abstractmethod
     def walk(self, data: bytes) -> Iterator[Located]:
         """Messages of a chunk's data in the order of the file; ends where they are cut off."""
+
+    def scan_chunk(self, position: int, counts: Counter[int]) -> None:
+        """Takes up a chunk of a file without an index, and counts its messages by channel; a damaged one is lost."""
+        try:
+            data = self.load(position)
+        except InputError as error:
+            self.lost(str(error))
+            return
+        times = []
+        for message in self.walk(data):
+            counts[message.channel] += 1
+            times.append(message.time)
+        if times:
+            self.chunks.append(Chunk(min(times), max(times), position))
+
+    def unfinished(self, position: int, counts: Counter[int]) -> None:
+        """Says that the file ends at `position` before its end was written."""
+        self.lost(
+            f"{self.path} was not finished: its recorder was killed or it was cut off; its {counts.total()} messages "
+            f"up to byte {min(position, self._size)} of {self._size} are read"
+        )
 
     def entries(self, channels: Collection[int]) -> Iterator[Entry]:
         heap: list[tuple[int, int, int, Any]] = [

@@ -94,30 +94,13 @@ class McapStorage(ChunkedStorage):
             if opcode == Opcode.DATA_END:
                 finished = True
             elif opcode == Opcode.CHUNK:
-                self._scan_chunk(position, counts)
+                self.scan_chunk(position, counts)
             elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE):
                 self._scan_loose(opcode, position + _RECORD.size, end, counts)
             position = end
         if not finished:
-            self.lost(
-                f"{self.path} was not finished: its recorder was killed or it was cut off; its {counts.total()} "
-                f"messages "
-                f"up to byte {min(position, self._size)} of {self._size} are read"
-            )
+            self.unfinished(position, counts)
         self.counts = dict(counts)
-
-    def _scan_chunk(self, position: int, counts: Counter[int]) -> None:
-        try:
-            data = self.load(position)
-        except InputError as error:
-            self.lost(str(error))
-            return
-        times = []
-        for message in self.walk(data):
-            counts[message.channel] += 1
-            times.append(message.time)
-        if times:
-            self.chunks.append(Chunk(min(times), max(times), position))
 
     def _scan_loose(self, opcode: int, begin: int, end: int, counts: Counter[int]) -> None:
         if opcode != Opcode.MESSAGE:

@@ -94,26 +94,10 @@ class Ros1Storage(ChunkedStorage):
             except (KeyError, ValueError, struct.error):
                 break
             if record.kind == _CHUNK:
-                self._scan_chunk(position, counts)
+                self.scan_chunk(position, counts)
             position = record.end
-        self.lost(
-            f"{self.path} was not finished: its recorder was killed or it was cut off; its {counts.total()} messages "
-            f"up to byte {min(position, self._size)} of {self._size} are read"
-        )
+        self.unfinished(position, counts)
         self.counts = dict(counts)
-
-    def _scan_chunk(self, position: int, counts: Counter[int]) -> None:
-        try:
-            data = self.load(position)
-        except InputError as error:
-            self.lost(str(error))
-            return
-        times = []
-        for message in self.walk(data):
-            counts[message.channel] += 1
-            times.append(message.time)
-        if times:
-            self.chunks.append(Chunk(min(times), max(times), position))
 
     def load(self, offset: int) -> bytes:
         name = f"the chunk at byte {offset} of {self.path}"
