@@ -18,7 +18,7 @@ SET ?=
 help:
 	@echo "make demo [BAG=path] [MODEL=name]  publisher, perception node and recorder over DDS, then a report"
 	@echo "make test                          linters and the whole test suite"
-	@echo "make test-distros                  docs/on_your_robot.md word by word on stand-ins for Humble and Jazzy"
+	@echo "make test-distros                  docs/on_your_robot.md word by word on stand-ins for Humble, Jazzy and Kilted"
 	@echo "make bench                         benchmarks, to out/bench and docs/performance.md"
 	@echo "make faults [ROWS=words]           the fault campaign, to out/faults and docs/reliability.md"
 	@echo "make fuzz [MINUTES=10 TARGETS=words]  random input for every reader of foreign bytes, to out/fuzz"

