@@ -150,7 +150,7 @@ def decompress(data: bytes, compression: str, size: int, name: str) -> bytes:
         raise InputError(f"{name} says that it has {size} bytes, at most {LARGEST_CHUNK} are read")
     try:
         if compression == "zstd":
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)[:size]
+            return zstandard.ZstdDecompressor().stream_reader(data).read(size)
         if compression == "lz4":
             return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size)) if size else b""
         if compression == "bz2":

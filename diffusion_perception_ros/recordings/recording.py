@@ -31,7 +31,8 @@ from diffusion_perception_ros.recordings.storage import LARGEST_CHUNK, Channel, 
 
 
 OPEN_FILES = 8
-"""Files of a split recording that are kept open; of compressed ones only one, as it lies on the disk."""
+"""Files of a split recording that are kept open, besides those being listed; of compressed ones, which are unpacked on
+the disk, only one."""
 
 
 class Message(NamedTuple):
@@ -88,6 +89,8 @@ class Recording:
         self._compressed_messages = metadata.compressed_messages
         self._files = metadata.files
         self._opened: OrderedDict[int, Storage] = OrderedDict()
+        self._listing: Counter[int] = Counter()
+        """Listings under way per part: closing its file would end them."""
         self._temporary: dict[int, tempfile.TemporaryDirectory[str]] = {}
         self._lock = threading.RLock()
         self._types = MessageTypes()
@@ -139,9 +142,12 @@ class Recording:
             }
             for part, channels in self._channels.items()
         }
-        for group in self._groups([part for part, channels in wanted.items() if channels]):
-            streams = [self._entries(part, wanted[part]) for part in group]
-            yield from streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda item: item.time)
+        parts = [part for part, channels in wanted.items() if channels]
+        if all(part in self._spans and not self._is_packed(part) for part in parts):
+            yield from self._merged(parts, wanted)
+        else:  # without times, and where every file has to be decompressed, the order of the names
+            for part in parts:
+                yield from self._entries(part, wanted[part])
 
     def data(self, item: RecordingItem) -> bytes:
         """CDR of a message with its encapsulation header, as DDS carries it.
@@ -207,7 +213,7 @@ class Recording:
     def _survey(self) -> Counter[str]:
         """Opens every file once; messages per topic as the files have them."""
         counts: Counter[str] = Counter()
-        for part, file in enumerate(self._files):
+        for part in range(len(self._files)):
             try:
                 storage = self._part(part)
             except InputError as error:
@@ -219,7 +225,7 @@ class Recording:
             for number, count in storage.counts.items():
                 if number in storage.channels:
                     counts[storage.channels[number].topic] += count
-            if file.name.endswith(COMPRESSED_SUFFIX):
+            if self._is_packed(part):
                 self._close_part(part)
         return counts
 
@@ -240,27 +246,22 @@ class Recording:
             if missing > 0 and held:
                 self._say_lost(
                     f"{missing} of the {count} messages of {topic} that {self.path / METADATA} counts are not in "
-                    f"the files"
+                    "the files"
                 )
 
-    def _groups(self, parts: list[int]) -> Iterator[list[int]]:
-        """Parts in the order of their times; those that overlap come together. Unknown times keep the given order."""
-        if any(part not in self._spans for part in parts) or any(
-            self._files[part].name.endswith(COMPRESSED_SUFFIX) for part in parts
-        ):
-            yield from ([part] for part in parts)
-            return
-        group: list[int] = []
-        end = 0
-        for part in sorted(parts, key=lambda part: self._spans[part]):
-            start, stop = self._spans[part]
-            if group and start > end:
-                yield group
-                group = []
-            group.append(part)
-            end = max(end, stop) if len(group) > 1 else stop
-        if group:
-            yield group
+    def _merged(self, parts: list[int], wanted: dict[int, dict[int, Channel]]) -> Iterator[RecordingItem]:
+        """Messages of several parts in the order of time; a part is opened when its first message is due."""
+        heap: list[tuple[int, int, RecordingItem | None, Iterator[RecordingItem]]] = [
+            (self._spans[part][0], part, None, self._entries(part, wanted[part])) for part in parts
+        ]
+        heapq.heapify(heap)
+        while heap:
+            _, part, item, rest = heapq.heappop(heap)
+            if item is not None:
+                yield item
+            following = next(rest, None)
+            if following is not None:
+                heapq.heappush(heap, (following.time, part, following, rest))
 
     def _entries(self, part: int, channels: dict[int, Channel]) -> Iterator[RecordingItem]:
         for time, number, place in self._listed(part, channels):
@@ -270,23 +271,30 @@ class Recording:
             self._collect(self._opened[part])
 
     def _listed(self, part: int, channels: dict[int, Channel]) -> Iterator[Entry]:
+        self._listing[part] += 1
         try:
             yield from self._part(part).entries(channels)
         except InputError as error:
             self._say_lost(str(error))
         except Exception as error:  # damaged bytes make the libraries below raise anything
             self._say_lost(f"{self._files[part]} cannot be read further ({type(error).__name__}: {error})")
+        finally:
+            self._listing[part] -= 1
+
+    def _is_packed(self, part: int) -> bool:
+        return self._files[part].name.endswith(COMPRESSED_SUFFIX)
 
     def _part(self, number: int) -> Storage:
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
-        file = self._files[number]
-        storage = self._open_packed(number) if file.name.endswith(COMPRESSED_SUFFIX) else _open_storage(file)
+        storage = self._open_packed(number) if self._is_packed(number) else _open_storage(self._files[number])
         self._opened[number] = storage
         self._collect(storage)
-        while len(self._opened) > OPEN_FILES or (self._temporary and len(self._temporary) > 1):
-            self._close_part(next(iter(self._temporary if len(self._temporary) > 1 else self._opened)))
+        for opened, most in ((self._temporary, 1), (self._opened, OPEN_FILES)):
+            idle = [part for part in opened if part != number and not self._listing[part]]
+            for part in idle[: max(0, len(opened) - most)]:
+                self._close_part(part)
         return storage
 
     def _open_packed(self, number: int) -> Storage:

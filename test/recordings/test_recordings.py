@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import shutil
 import struct
+import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import pytest
 import yaml
+import zstandard
 from mcap.reader import make_reader
 from mcap.writer import CompressionType
 from recording_factory import (
@@ -32,7 +37,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.recordings import chunked
-from diffusion_perception_ros.recordings.recording import Recording, is_recording
+from diffusion_perception_ros.recordings.recording import OPEN_FILES, Recording, is_recording
 
 
 FRAMES = 6
@@ -310,6 +315,35 @@ def test_files_whose_times_overlap_are_merged(tmp_path: Path) -> None:
     write_mcap(bag / "a.mcap", entries[::2])
     write_mcap(bag / "b.mcap", entries[1::2])
     assert read(bag)[0] == ALL
+
+
+def test_more_files_overlap_than_are_kept_open(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    bag.mkdir()
+    entries = camera(FRAMES)
+    parts = OPEN_FILES + 3
+    for number in range(parts):  # every part spans the whole time, in several chunks
+        write_mcap(bag / f"part_{number}.mcap", [*entries[number % 3 :: 3]], chunk_size=6000)
+    counts, recording = read(bag)
+    assert sum(counts.values()) == parts * FRAMES
+    assert recording.damage == []
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": zstandard.ZstdCompressor().compress,
+    "lz4": lz4.frame.compress,
+    "bz2": bz2.compress,
+}
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+def test_a_chunk_takes_no_more_memory_than_it_says(compression: str) -> None:
+    packed = PACKERS[compression](bytes(50_000_000))
+    tracemalloc.start()
+    assert chunked.decompress(packed, compression, 10, "a chunk") == bytes(10)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 5_000_000
 
 
 def test_messages_that_are_none_are_counted(tmp_path: Path) -> None:
