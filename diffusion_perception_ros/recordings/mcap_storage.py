@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import yaml
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.reader import make_reader
@@ -23,7 +21,7 @@ from mcap.records import Schema
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.recordings.chunked import Chunk, ChunkedStorage, Located, decompress
-from diffusion_perception_ros.recordings.storage import ROS1, Channel
+from diffusion_perception_ros.recordings.storage import ROS1, Channel, qos_is_latched
 from diffusion_perception_ros.recordings.type_names import ros2_name
 
 
@@ -172,12 +170,3 @@ def _is_latched(metadata: dict[str, str]) -> bool:
     if metadata.get("latching") in ("1", "true"):
         return True
     return qos_is_latched(metadata.get("offered_qos_profiles", ""))
-
-
-def qos_is_latched(profiles: object) -> bool:
-    """Whether QoS profiles, as rosbag2 stores them, include transient local."""
-    try:
-        listed: Any = yaml.safe_load(profiles) if isinstance(profiles, str) else profiles
-        return any(profile["durability"] in (1, "transient_local") for profile in listed or ())
-    except (yaml.YAMLError, KeyError, TypeError):
-        return False

@@ -11,6 +11,7 @@ from rosbags.typesys.store import Typestore
 
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.recordings.storage import READABLE_ENCODINGS, ROS1, Channel
+from diffusion_perception_ros.recordings.type_names import ros2_name
 
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -45,14 +46,14 @@ class MessageTypes:
     def problem(self, channel: Channel) -> str:
         """Why nothing can be made of a channel's bytes; empty if they are CDR, or can become it."""
         if not channel.type:
-            return f"has no schema, so that nobody knows the type of its {channel.encoding or 'unnamed'} messages"
+            return f"has no schema, so that the type of its {channel.encoding or 'unnamed'} messages is not known"
         if channel.encoding not in READABLE_ENCODINGS:
             return f"has the encoding '{channel.encoding}', which is not read (cdr and ros1 are)"
         if channel.encoding == ROS1:
             if channel.type not in self._known.fielddefs:
                 definition = "no definition of" if not channel.definition.strip() else "messages of"
                 return f"has {definition} its type {channel.type}, which ROS 2 does not know"
-            if not channel.definition.strip() and not self._is_image(channel.type):
+            if not channel.definition.strip() and channel.type not in (IMAGE, COMPRESSED, CAMERA_INFO):
                 return f"has no definition of its type {channel.type}"
         return ""
 
@@ -67,7 +68,7 @@ class MessageTypes:
         if channel.encoding != ROS1:
             return lambda data: data
         source = self._ros1_store(channel)
-        name = next((name for name in source.fielddefs if _renamed(name) == channel.type), channel.type)
+        name = next((name for name in source.fielddefs if ros2_name(name) == channel.type), channel.type)
         cache: dict[str, object] = {}
 
         def convert(data: bytes) -> bytes:
@@ -106,10 +107,6 @@ class MessageTypes:
                 self._stores[channel] = get_typestore(Stores.ROS1_NOETIC)
         return self._stores[channel]
 
-    @staticmethod
-    def _is_image(kind: str) -> bool:
-        return kind in (IMAGE, COMPRESSED, CAMERA_INFO)
-
 
 def _types_from_msg(name: str) -> Callable[[str], Any]:
     return lambda text: get_types_from_msg(text, name)
@@ -121,9 +118,3 @@ def _registered(store: Typestore, parse: Callable[[str], Any], channel: Channel)
     except Exception as error:  # the parser raises anything when it meets damaged text
         raise InputError(f"{channel.topic} has a definition of {channel.type} that cannot be read: {error}") from error
     return store
-
-
-def _renamed(name: str) -> str:
-    from diffusion_perception_ros.recordings.type_names import ros2_name
-
-    return ros2_name(name)

@@ -1,9 +1,7 @@
-"""sqlite3 files of rosbag2: also those whose recorder was killed (`-wal`, `-journal` beside them) or that were cut
-off.
+"""sqlite3 files of rosbag2, also of recorders that were killed (`-wal`, `-journal` beside them), and cut off ones.
 
 Nothing is written beside the recording: a write-ahead log is read through a connection that neither locks nor indexes
-it
-on disk, everything else that needs a change is done on a copy in the temporary folder.
+it on disk, everything else that needs a change is done on a copy in the temporary folder.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from diffusion_perception_ros.errors import InputError
-from diffusion_perception_ros.recordings.mcap_storage import qos_is_latched
-from diffusion_perception_ros.recordings.storage import Channel, Entry, Storage
+from diffusion_perception_ros.recordings.storage import Channel, Entry, Storage, qos_is_latched
 
 
 MAGIC = b"SQLite format 3\0"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 
 CDR, ROS1 = "cdr", "ros1"
 READABLE_ENCODINGS = (CDR, ROS1)
@@ -78,3 +80,12 @@ class Storage(ABC):
     @abstractmethod
     def close(self) -> None:
         """Lets go of the file."""
+
+
+def qos_is_latched(profiles: object) -> bool:
+    """Whether QoS profiles, as rosbag2 stores them, include transient local."""
+    try:
+        listed: Any = yaml.safe_load(profiles) if isinstance(profiles, str) else profiles
+        return any(profile["durability"] in (1, "transient_local") for profile in listed or ())
+    except (yaml.YAMLError, KeyError, TypeError):
+        return False
