@@ -213,7 +213,7 @@ def _with_progress(sources: Sequence[Frames], title: str) -> Iterator[tuple[str,
             for frame in source:
                 yield str(number), replace(frame, stem=stems.get(frame.name, frame.stem))
                 progress.advance(task)
-            for note in getattr(source, "notes", ()):
+            for note in source.notes:
                 _say(f"note: {note}")
 
 

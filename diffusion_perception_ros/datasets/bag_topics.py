@@ -59,6 +59,48 @@ class ImageTopic:
         return float(np.median(np.subtract(self.stamps, self.times))) if self.items else 0.0
 
 
+class Cameras:
+    """The CameraInfo of a recording's topics: of every topic the first calibrated one, else the first."""
+
+    def __init__(self) -> None:
+        self._infos: dict[str, Any] = {}
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._infos
+
+    def add(self, topic: str, info: Any) -> None:
+        """Takes up a message."""
+        known = self._infos.get(topic)
+        if known is None or (known.k[0] == 0 and info.k[0] != 0):
+            self._infos[topic] = info
+
+    def intrinsics(
+        self, topic: str, kind: str, frame_id: str, shape: tuple[int, ...], notes: list[str]
+    ) -> Intrinsics | None:
+        """Of an image, by the rule of the node: of its sibling topic, else of any camera with its frame_id.
+
+        Args:
+            topic, kind, frame_id: of the image message; `kind` is its type.
+            shape: (H, W, 3) of the image.
+            notes: gets the reason why the camera cannot be used, once.
+
+        Returns:
+            None without a camera, or with one that cannot be used.
+        """
+        names = (camera_info_topic(topic, kind), camera_info_topic(topic, IMAGE))
+        siblings = [self._infos[name] for name in names if name in self._infos]
+        alike = (info for info in self._infos.values() if info.header.frame_id == frame_id)
+        info = next(iter(siblings), None) or next(alike, None)
+        if info is None:
+            return None
+        try:
+            return image_intrinsics(info, shape[1], shape[0])
+        except InputError as error:
+            if str(error) not in notes:
+                notes.append(str(error))
+            return None
+
+
 @dataclass
 class ImageTopics:
     """What a recording has to offer."""
@@ -66,34 +108,8 @@ class ImageTopics:
     by_name: dict[str, ImageTopic] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
     """Image topics that are neither colour nor depth, and why."""
-    cameras: dict[str, Any] = field(default_factory=dict)
-    """The first calibrated CameraInfo of every topic, else the first."""
+    cameras: Cameras = field(default_factory=Cameras)
     notes: list[str] = field(default_factory=list)
-
-    def camera_of(self, topic: str, kind: str, frame_id: str) -> Any | None:
-        """The CameraInfo of the sibling topic, else of any camera with the image's frame_id."""
-        names = (camera_info_topic(topic, kind), camera_info_topic(topic, IMAGE))
-        sibling = next((self.cameras[name] for name in names if name in self.cameras), None)
-        return sibling or next((info for info in self.cameras.values() if info.header.frame_id == frame_id), None)
-
-
-class Cameras:
-    """Intrinsics of a recording's images, by the rule of the node."""
-
-    def __init__(self, notes: list[str]) -> None:
-        """`notes` gets the reason why a camera cannot be used, once."""
-        self._notes = notes
-
-    def intrinsics(self, info: Any | None, width: int, height: int) -> Intrinsics | None:
-        """Of an image of width x height; None without a camera, or with one that cannot be used."""
-        if info is None:
-            return None
-        try:
-            return image_intrinsics(info, width, height)
-        except InputError as error:
-            if str(error) not in self._notes:
-                self._notes.append(str(error))
-            return None
 
 
 def camera_info_topic(topic: str, kind: str) -> str:
@@ -114,9 +130,7 @@ def find_topics(recording: Recording) -> ImageTopics:
             recording.lose(item, str(error))
             continue
         if item.type == CAMERA_INFO:
-            known = found.cameras.get(item.topic)
-            if known is None or (known.k[0] == 0 and content.k[0] != 0):
-                found.cameras[item.topic] = content
+            found.cameras.add(item.topic, content)
             continue
         kind = kind_of(content, item.topic)
         kinds[item.topic][kind] += 1
@@ -134,7 +148,7 @@ def find_topics(recording: Recording) -> ImageTopics:
         found.by_name[name] = _topic(name, main, seen[name], found.notes, stampless)
     for state, names in stampless.items():
         found.notes.append(f"{state} of {', '.join(names)}: the times at which they were recorded are used instead")
-    found.notes += [f"{name} is left out: it {reason}" for name, reason in recording.left_out.items()]
+    found.notes += recording.left_out_notes
     return found
 
 
@@ -208,8 +222,7 @@ def comparable_stamps(first: ImageTopic, second: ImageTopic) -> tuple[list[int],
         first.times,
         second.times,
         f"the stamps of {first.name} and {second.name} come from clocks that differ by {seconds:.0f} s: they are "
-        f"paired "
-        "by the times at which they were recorded",
+        "paired by the times at which they were recorded",
     )
 
 

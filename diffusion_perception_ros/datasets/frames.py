@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset
-from diffusion_perception_ros.datasets.bag_topics import IMAGE_TYPES, Cameras, ImageTopics, stamp_of
+from diffusion_perception_ros.datasets.bag_topics import IMAGE_TYPES, Cameras, stamp_of
 from diffusion_perception_ros.datasets.open import open_dataset
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_messages import COLOR, color_of, kind_of
@@ -25,6 +24,7 @@ from diffusion_perception_ros.sample import Intrinsics, UInt8Image
 
 USUAL_RATE = 30.0
 """Frames per second of videos that do not say."""
+_NO_FRAME = "the video gives no frame for it: a packet may be missing"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class InputFrame:
 
 class Frames(Protocol):
     """A source of frames, which can be walked through once."""
+
+    notes: list[str]
+    """What a reader should know although nothing is left out; complete after the walk."""
 
     def __len__(self) -> int:
         """Number of frames, 0 if unknown; only for progress."""
@@ -111,6 +114,7 @@ class PictureFrames:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
+        self.notes: list[str] = []
 
     def __len__(self) -> int:
         return len(self.files)
@@ -131,6 +135,7 @@ class VideoFrames:
     """
 
     def __init__(self, path: Path) -> None:
+        self.notes: list[str] = []
         self._path = path
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
@@ -176,16 +181,11 @@ class BagFrames:
         if image_topic is not None and image_topic not in self._recording.topics:
             raise InputError(self._nothing(f"images on {image_topic}"))
         self._topic = image_topic
-        self.notes: list[str] = list(self._recording.notes)
-        self._topics = ImageTopics()
+        self.notes = [*self._recording.notes, *self._recording.left_out_notes]
         self._decoder: VideoDecoder | None = None
-        self._cameras = Cameras(self.notes)
-        for name, reason in self._recording.left_out.items():
-            self.notes.append(f"{name} is left out: it {reason}")
+        self._cameras = Cameras()
         for message in self._recording.messages(types={CAMERA_INFO}):
-            known = self._topics.cameras.get(message.topic)
-            if known is None or (known.k[0] == 0 and message.content.k[0] != 0):
-                self._topics.cameras[message.topic] = message.content
+            self._cameras.add(message.topic, message.content)
 
     def __len__(self) -> int:
         return 0
@@ -202,7 +202,7 @@ class BagFrames:
                 self._topic = message.topic
                 packet = packet_of(message.content)
                 if packet is None:
-                    yield self._frame(message, count, functools.partial(color_of, message.content))
+                    yield self._image(message, count)
                 else:
                     waiting[count] = message
                     yield from self._fed(packet, count, waiting)
@@ -229,44 +229,48 @@ class BagFrames:
                 if not packet.is_key:
                     raise InputError("it comes before the first key frame of the video")
                 self._decoder = VideoDecoder(packet.codec)
-            for done, rgb in self._decoder.feed(packet.data, number):
-                if done in waiting:
-                    yield self._frame(waiting.pop(done), done, functools.partial(_as_is, rgb))
+            yield from self._decoded(self._decoder.feed(packet.data, number), waiting)
         except InputError as error:
-            yield self._problem(waiting.pop(number), number, str(error))
+            if number in waiting:
+                yield self._problem(waiting.pop(number), number, str(error))
         for late in [ordinal for ordinal in waiting if ordinal <= number - MOST_DELAYED]:
-            yield self._problem(waiting.pop(late), late, "the video gives no frame for it: a packet may be missing")
+            yield self._problem(waiting.pop(late), late, _NO_FRAME)
 
     def _flushed(self, waiting: dict[int, Message]) -> Iterator[InputFrame]:
+        reason = _NO_FRAME
         if self._decoder is not None:
-            for done, rgb in self._decoder.flush():
-                if done in waiting:
-                    yield self._frame(waiting.pop(done), done, functools.partial(_as_is, rgb))
+            try:
+                yield from self._decoded(self._decoder.flush(), waiting)
+            except InputError as error:
+                reason = str(error)
         for number, message in sorted(waiting.items()):
-            yield self._problem(message, number, "the video gives no frame for it: a packet may be missing")
+            yield self._problem(message, number, reason)
+
+    def _decoded(self, done: Iterable[tuple[int, UInt8Image]], waiting: dict[int, Message]) -> Iterator[InputFrame]:
+        for number, rgb in done:
+            if number in waiting:
+                yield self._frame(waiting.pop(number), number, rgb)
 
     def _problem(self, message: Message, number: int, reason: str) -> InputFrame:
         name = f"{self._path} {message.topic} frame {number}"
         return InputFrame(name, f"{self._path.stem}_{number:06d}", problem=f"{name}: {reason}")
 
-    def _frame(self, message: Message, number: int, read: Callable[[], UInt8Image]) -> InputFrame:
-        stem = f"{self._path.stem}_{number:06d}"
-        header = header_of(message.content)
+    def _image(self, message: Message, number: int) -> InputFrame:
         try:
-            rgb = read()
+            rgb = color_of(message.content)
         except InputError as error:
             return self._problem(message, number, str(error))
+        return self._frame(message, number, rgb)
+
+    def _frame(self, message: Message, number: int, rgb: UInt8Image) -> InputFrame:
+        stem = f"{self._path.stem}_{number:06d}"
+        header = header_of(message.content)
         stamp = stamp_of(header)
         if stamp <= 0:
             note = f"header stamps of {message.topic} are 0: the times at which they were recorded are used instead"
             if note not in self.notes:
                 self.notes.append(note)
             stamp = message.time
-        info = self._topics.camera_of(message.topic, message.type, header.frame_id)
-        intrinsics = self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0])
+        intrinsics = self._cameras.intrinsics(message.topic, message.type, header.frame_id, rgb.shape, self.notes)
         name = f"{self._path} {message.topic} frame {number}"
         return InputFrame(name, stem, rgb, intrinsics=intrinsics, stamp=stamp * 1e-9)
-
-
-def _as_is(rgb: UInt8Image) -> UInt8Image:
-    return rgb

@@ -10,7 +10,6 @@ import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample, Skipped
 from diffusion_perception_ros.datasets.bag_topics import (
-    Cameras,
     ImageTopic,
     ImageTopics,
     camera_info_topic,
@@ -78,7 +77,6 @@ class BagDataset(EvaluationDataset):
         self._depth_factor = 1.0 if depth_scale is None else depth_scale / 0.001
         self.damage = [Skipped(self.name, sentence) for sentence in self._recording.damage]
         self.notes = [*self._recording.notes, *self._topics.notes]
-        self._cameras = Cameras(self.notes)
         for name, kind in ((image_topic, COLOR), (depth_topic, DEPTH)):
             _check_topic(self.path, self._topics, name, kind)
         pairing = _choose(self._topics, image_topic, depth_topic)
@@ -135,11 +133,10 @@ class BagDataset(EvaluationDataset):
         depth = None
         if pair.depth is not None and self._depth is not None:
             depth = self._read_depth(self._depth.items[pair.depth], name, rgb.shape)
-        info = self._topics.camera_of(item.topic, item.type, frame_id)
         return EvaluationSample(
             rgb=rgb,
             depth=depth,
-            intrinsics=self._cameras.intrinsics(info, rgb.shape[1], rgb.shape[0]),
+            intrinsics=self._topics.cameras.intrinsics(item.topic, item.type, frame_id, rgb.shape, self.notes),
             stamp=1e-9 * self.stamps[index],
             frame_id=frame_id,
             name=name,
@@ -225,8 +222,7 @@ def _unpaired(name: str, pairing: _Pairing) -> list[Skipped]:
     reason = (
         f"{len(far)} of the {len(pairing.gaps)} images of {pairing.image.name} have no depth on {pairing.depth.name} "
         f"within {MAX_STAMP_DIFFERENCE / 1e9:g} s and are left out, such as {ordinal:04d}, whose nearest is "
-        f"{gap / 1e9:.3f} s "
-        "away"
+        f"{gap / 1e9:.3f} s away"
     )
     return [Skipped(name, reason)]
 

@@ -123,6 +123,11 @@ class Recording:
         for number in list(self._opened):
             self._close_part(number)
 
+    @property
+    def left_out_notes(self) -> list[str]:
+        """A sentence per topic of `left_out`."""
+        return [f"{name} is left out: it {reason}" for name, reason in self.left_out.items()]
+
     def items(
         self, topics: Collection[str] | None = None, types: Collection[str] | None = None
     ) -> Iterator[RecordingItem]:
