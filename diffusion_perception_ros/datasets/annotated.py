@@ -54,9 +54,8 @@ def open_annotated(path: Path, background: str | None = None) -> AnnotatedDatase
         return open_labelme(path, labelme, background)
     raise InputError(
         f"{path} has no masks: it needs a COCO file, LabelMe's or X-AnyLabeling's JSON files beside the images, a "
-        f"file of "
-        f"CVAT (XML) or Label Studio (JSON), YOLO's data.yaml with labels/, or the folders images/ and {MASKS}/ with "
-        f"{CLASSES}"
+        "file of CVAT (XML) or Label Studio (JSON), YOLO's data.yaml with labels/, or the folders images/ and "
+        f"{MASKS}/ with {CLASSES}"
     )
 
 

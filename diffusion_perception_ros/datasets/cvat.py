@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 
 from diffusion_perception_ros.datasets.annotation_colors import read_color
 from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
-from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
+from diffusion_perception_ros.datasets.drawn_shapes import Mask, ellipse_mask, polygon_mask, rectangle_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
 
@@ -60,41 +58,22 @@ def _drawing(path: Path, image: ElementTree.Element) -> Drawing:
 
 
 def _mask(kind: str, fields: Mapping[str, str], name: str, size: tuple[int, int]) -> Mask:
-    height, width = size
     try:
+        turn = float(fields.get("rotation") or 0)
         if kind == "polygon":
             points = [float(value) for pair in fields["points"].split(";") for value in pair.split(",")]
-            return polygon_mask([points], width, height, name)
+            return polygon_mask([points], size[1], size[0], name)
         if kind == "box":
             left, top, right, bottom = (float(fields[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-            turn = math.radians(float(fields.get("rotation") or 0))
-            return polygon_mask([_turned(left, top, right, bottom, turn)], width, height, name)
+            return rectangle_mask((left, top, right - left, bottom - top), size, name, turn)
         if kind == "ellipse":
-            return _ellipse(fields, size)
+            x, y, a, b = (float(fields[key]) for key in ("cx", "cy", "rx", "ry"))
+            return ellipse_mask((x, y), (a, b), size, turn)
         if kind == "mask":
             return _run_lengths(fields, size, name)
     except (KeyError, ValueError) as error:
         raise InputError(f"{name} cannot be read: {error!r}") from error
     raise InputError(f"{name} has no area: polygon, box, ellipse and mask have one")
-
-
-def _turned(left: float, top: float, right: float, bottom: float, turn: float) -> list[float]:
-    """Corners of a box that is turned about its centre."""
-    x, y = (left + right) / 2, (top + bottom) / 2
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    sine, cosine = math.sin(turn), math.cos(turn)
-    return [
-        value
-        for u, v in corners
-        for value in (x + (u - x) * cosine - (v - y) * sine, y + (u - x) * sine + (v - y) * cosine)
-    ]
-
-
-def _ellipse(fields: Mapping[str, str], size: tuple[int, int]) -> Mask:
-    x, y, a, b = (float(fields[key]) for key in ("cx", "cy", "rx", "ry"))
-    canvas = np.zeros(size, np.uint8)
-    box = ((x, y), (2 * a, 2 * b), float(fields.get("rotation") or 0))
-    return np.asarray(cv2.ellipse(canvas, box, 1, -1), np.bool_)
 
 
 def _run_lengths(fields: Mapping[str, str], size: tuple[int, int], name: str) -> Mask:

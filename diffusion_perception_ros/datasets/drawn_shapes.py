@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_masks
@@ -91,6 +93,42 @@ def polygon_mask(polygons: Sequence[Sequence[float]], width: int, height: int, n
         raise InputError(f"{name} has no polygon of at least three points: an area is needed")
     pieces = coco_masks.frPyObjects([list(polygon) for polygon in polygons], height, width)
     return np.asarray(coco_masks.decode(coco_masks.merge(pieces)), np.bool_)
+
+
+def rectangle_mask(
+    box: Sequence[float],
+    size: tuple[int, int],
+    name: str,
+    degrees: float = 0.0,
+    about: tuple[float, float] | None = None,
+) -> Mask:
+    """Mask of a rectangle, clockwise turned in the image.
+
+    Args:
+        box: left, top, width and height in pixels before it is turned.
+        size: (H, W) of the image.
+        name: of the object, for errors.
+        degrees: by which it is turned.
+        about: x and y of the place about which it is turned; by default its centre.
+    """
+    left, top, width, height = box
+    x, y = (left + width / 2, top + height / 2) if about is None else about
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    turned = [
+        value
+        for u, v in corners
+        for value in (x + (u - x) * cosine - (v - y) * sine, y + (u - x) * sine + (v - y) * cosine)
+    ]
+    return polygon_mask([turned], size[1], size[0], name)
+
+
+def ellipse_mask(
+    centre: tuple[float, float], radii: tuple[float, float], size: tuple[int, int], degrees: float = 0.0
+) -> Mask:
+    """Mask of size (H, W) of an ellipse, clockwise turned in the image about its centre (x, y)."""
+    axes = 2 * radii[0], 2 * radii[1]
+    return np.asarray(cv2.ellipse(np.zeros(size, np.uint8), (centre, axes, degrees), 1, cv2.FILLED), np.bool_)
 
 
 def rle_mask(size: tuple[int, int], counts: str | list[int], shape: tuple[int, ...], name: str) -> Mask:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
-from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
+from diffusion_perception_ros.datasets.drawn_shapes import Mask, ellipse_mask, polygon_mask, rectangle_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture
 
@@ -80,15 +78,11 @@ def _mask(kind: str, value: Mapping[str, Any], name: str, size: tuple[int, int])
         turn = float(value.get("rotation") or 0)
         x, y = float(value["x"]) * width / 100, float(value["y"]) * height / 100
         if kind == "ellipselabels":
-            axes = 2 * value["radiusX"] * width / 100, 2 * value["radiusY"] * height / 100
-            return np.asarray(cv2.ellipse(np.zeros(size, np.uint8), ((x, y), axes, turn), 1, -1), np.bool_)
-        across, down = value["width"] * width / 100, value["height"] * height / 100
+            return ellipse_mask((x, y), (value["radiusX"] * width / 100, value["radiusY"] * height / 100), size, turn)
+        box = x, y, value["width"] * width / 100, value["height"] * height / 100
+        return rectangle_mask(box, size, name, turn, about=(x, y))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{name} cannot be read: {error!r}") from error
-    sine, cosine = math.sin(math.radians(turn)), math.cos(math.radians(turn))  # about the upper left corner
-    corners = [(0.0, 0.0), (across, 0.0), (across, down), (0.0, down)]
-    turned = [part for u, v in corners for part in (x + u * cosine - v * sine, y + u * sine + v * cosine)]
-    return polygon_mask([turned], width, height, name)
 
 
 def _brush(coded: Sequence[int], size: tuple[int, int], name: str) -> Mask:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from diffusion_perception_ros.datasets.drawings import Drawing, DrawnDataset, ObjectShape, find_image
-from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask
+from diffusion_perception_ros.datasets.drawn_shapes import Mask, polygon_mask, rectangle_mask
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.image_encodings import decode_compressed
 from diffusion_perception_ros.inference.picture_files import read_picture
@@ -45,8 +45,7 @@ class _File(BaseModel):
 
 
 def open_labelme(root: Path, files: Sequence[Path], background: str | None = None) -> DrawnDataset:
-    """Images annotated with LabelMe or X-AnyLabeling. Shapes lie over each other in the order in which they were
-    drawn.
+    """Images annotated with LabelMe or X-AnyLabeling; shapes lie over each other in the order of the file.
 
     Args:
         root: the folder.
@@ -84,16 +83,12 @@ def _drawing(root: Path, path: Path, content: _File, problems: list[str]) -> Dra
             problems.append(f"shape {place} of {path} cannot be read: {field}: {error.errors()[0]['msg']}")
             continue
         name = f"a shape '{shape.label}' of {path}"
-        draw = functools.partial(_draw, shape, name)
+        draw = functools.partial(_mask, shape, name)
         shapes.append(ObjectShape(shape.label, draw, _object_of(shape, place)))
     if content.shapes and not shapes:
         raise InputError(f"{path} has no object that can be used: {problems[-1]}")
     size = (content.width, content.height) if content.width and content.height else None
     return Drawing(f"{root.name}/{path.stem}", functools.partial(_picture, path, content), shapes, size)
-
-
-def _draw(shape: _Shape, name: str, size: tuple[int, int]) -> Mask:
-    return _mask(shape, size, name)
 
 
 def _object_of(shape: _Shape, place: int) -> tuple[str, int | None, int]:
@@ -127,15 +122,15 @@ def _picture(path: Path, content: _File) -> UInt8Image:
         raise InputError(f"the picture inside {path} cannot be decoded: {error}") from error
 
 
-def _mask(shape: _Shape, size: tuple[int, ...], name: str) -> Mask:
-    height, width = size[:2]
+def _mask(shape: _Shape, name: str, size: tuple[int, int]) -> Mask:
+    height, width = size
     points = shape.points
     if shape.shape_type in ("polygon", "rotation", "quadrilateral"):
         return polygon_mask([[value for point in points for value in point]], width, height, name)
     if shape.shape_type == "rectangle" and len(points) >= 2:
         xs, ys = zip(*points, strict=True)
         left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
-        return polygon_mask([[left, top, right, top, right, bottom, left, bottom]], width, height, name)
+        return rectangle_mask((left, top, right - left, bottom - top), (height, width), name)
     if shape.shape_type == "circle" and len(points) == 2:
         (x, y), edge = points
         u, v = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5

@@ -17,10 +17,10 @@ class Mixture(Sequence[Sample]):
 
     Args:
         parts: the datasets, each with at least one sample.
-        sizes: (width, height) that the samples of each are to be resized to; None where it does not matter.
         weights: share of each in an epoch, in any unit; None for a part's own length. An epoch always has as many
             samples as all parts together: parts with less weight than length are seen in part, the others several
             times.
+        sizes: (width, height) that the samples of each are to be resized to; None where it does not matter.
     """
 
     def __init__(
@@ -61,9 +61,10 @@ class Mixture(Sequence[Sample]):
         """Indices of one epoch.
 
         Args:
-            run: so many after each other are of one part, where parts have sizes of their own: a batch has one size.
             rng: the order follows from its state alone.
             lengths: how many samples of each part to draw from, for an epoch that began when there were fewer.
+            run: where parts have sizes of their own, so many after each other are of one part, as a batch has one
+                size; what is left of a part after its last full run is not in this epoch.
         """
         lengths = tuple(lengths or self.lengths)
         starts = [end - length for end, length in zip(self._ends, self.lengths, strict=True)]

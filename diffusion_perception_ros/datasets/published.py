@@ -1,9 +1,8 @@
 """RGB-D data sets in the layouts in which their authors publish them, told apart by their files.
 
 Every layout is a function from a folder to its items, or None where the folder is something else. Units are those of
-the
-authors' documentation: TUM 5000 per metre, KITTI 256, iBims-1 65535 / 50, ETH3D and DIODE floats in metres, the others
-millimetres.
+the authors' documentation: TUM 5000 per metre, KITTI 256, iBims-1 65535 / 50, ETH3D and DIODE floats in metres, the
+others millimetres.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from diffusion_perception_ros.datasets import EvaluationDataset, EvaluationSample
 from diffusion_perception_ros.datasets.depth_checks import check_depth
+from diffusion_perception_ros.datasets.nyu_matlab import CAMERA as NYU_CAMERA
 from diffusion_perception_ros.errors import InputError
 from diffusion_perception_ros.inference.picture_files import read_picture, read_values
 from diffusion_perception_ros.sample import FloatImage, Intrinsics
@@ -213,12 +213,15 @@ def _scannetpp(root: Path) -> PublishedLayout | None:
         folder = poses.parent
         try:
             frames: dict[str, Any] = json.loads(poses.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{poses} cannot be read: {error}") from error
+            cameras = {
+                name: (k[0][0], k[1][1], k[0][2], k[1][2])
+                for name, frame in frames.items()
+                if (k := frame.get("intrinsic"))
+            }
+        except (OSError, ValueError, AttributeError, TypeError, LookupError) as error:
+            raise InputError(f"{poses} cannot be read: {error!r}") from error
         for item in _same_stem(folder / "rgb", folder / "depth", scaled_png(1000.0), folder.parent.name, None):
-            k = frames.get(item.rgb.stem, {}).get("intrinsic")
-            camera = (k[0][0], k[1][1], k[0][2], k[1][2]) if k else None
-            items.append(PublishedItem(item.rgb, item.depth, item.read, item.group, camera))
+            items.append(replace(item, camera=cameras.get(item.rgb.stem)))
     return PublishedLayout("ScanNet++ (iPhone)", items) if items else None
 
 
@@ -292,8 +295,7 @@ def _ibims(root: Path) -> PublishedLayout | None:
     items = []
     for item in _same_stem(root / "rgb", root / "depth", read, "ibims1", None):
         calibration = root / "calib" / f"{item.rgb.stem}.txt"
-        camera = _matrix(calibration) if calibration.is_file() else None
-        items.append(PublishedItem(item.rgb, item.depth, read, item.group, camera))
+        items.append(replace(item, camera=_matrix(calibration) if calibration.is_file() else None))
     return PublishedLayout("iBims-1", items, "exact") if items else None
 
 
@@ -335,7 +337,7 @@ def _nyu_folder(root: Path) -> PublishedLayout | None:
             depth,
             scaled_png(1000.0),
             depth.parent.resolve().name,
-            (518.8579, 519.4696, 325.5824, 253.7362),
+            NYU_CAMERA,
         )
         for depth in sorted(root.rglob("sync_depth_*.png"))
     ]

@@ -72,11 +72,11 @@ class TaughtImages(Sequence[Sample]):
 
     def _taught(self, path: Path) -> Sample:
         rgb = _shrunk(read_picture(path))
-        said = self._estimator.predict(rgb, tasks=self._tasks)
+        prediction = self._estimator.predict(rgb, tasks=self._tasks)
         sample = Sample(rgb=rgb, name=os.fspath(path))
-        sample.depth = _positive(said) if "depth" in self._tasks else None
-        sample.normals = said.normals
-        sample.semantic = None if said.semantic is None else self._classes[said.semantic]
+        sample.depth = _positive(prediction) if "depth" in self._tasks else None
+        sample.normals = prediction.normals
+        sample.semantic = None if prediction.semantic is None else self._classes[prediction.semantic]
         if self._mirror:
             mirrored = self._estimator.predict(np.ascontiguousarray(rgb[:, ::-1]), tasks=self._tasks)
             _merge(sample, mirrored, self._classes)
@@ -132,9 +132,9 @@ def _shrunk(rgb: UInt8Image) -> UInt8Image:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _positive(said: Prediction) -> FloatImage:
+def _positive(prediction: Prediction) -> FloatImage:
     """Depth in any unit; NaN where there is none."""
-    depth = said.depth if said.depth is not None else said.depth_relative
+    depth = prediction.depth if prediction.depth is not None else prediction.depth_relative
     assert depth is not None
     return np.where(depth > 0, depth, np.nan).astype(np.float32)
 

@@ -40,8 +40,7 @@ class VirtualKitti2Dataset(Sequence[Sample]):
         root: folder that holds `Scene01` …
         scenes: only these, such as `Scene01`; Lotus validates on Scene01 and trains on the others.
         variations: only these, such as `clone` or `rain`.
-        benchmark_crop: the 1216 x 352 pixels in the middle of the lower edge, which the papers and KITTI's benchmark
-            take.
+        benchmark_crop: only the 1216 x 352 pixels in the middle of the lower edge, as in the papers.
         far: metres from which on everything counts as sky (+Inf), as the papers do with 80.
 
     Raises:

@@ -57,10 +57,13 @@ def _names(path: Path) -> list[str]:
     try:
         names: Any = yaml.safe_load(path.read_text(encoding="utf-8"))["names"]
         if isinstance(names, dict):
-            return [str(names[key]) for key in sorted(names)]
+            numbered = {int(number): str(name) for number, name in names.items()}
+            return [numbered[number] for number in range(len(names))]
         return [str(name) for name in names]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must name the classes (names: [a, b]): {error!r}") from error
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} must name the classes, numbered from 0 on (names: [a, b] or {{0: a, 1: b}}): {error!r}"
+        ) from error
 
 
 def _image(labels: Path, file: Path) -> Path | None:

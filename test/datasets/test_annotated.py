@@ -363,6 +363,30 @@ def test_yolo(tmp_path: Path) -> None:
     assert dataset.notes[0].startswith("3 object(s)")
 
 
+def test_boxes_that_are_turned(tmp_path: Path) -> None:
+    """CVAT turns them about their centre, Label Studio about the upper left corner; both clockwise."""
+    for name in ("cvat", "studio"):
+        write_picture(tmp_path / name / "images" / "a.png")
+    box = "<box label='door' xtl='10' ytl='10' xbr='20' ybr='14' rotation='90'/>"
+    (tmp_path / "cvat" / "a.xml").write_text(f"<annotations><image name='a.png'>{box}</image></annotations>")
+    value = {"x": 25, "y": 100 / 3, "width": 25, "height": 400 / 30, "rotation": 90, "rectanglelabels": ["door"]}
+    task = {"data": {"image": "a.png"}, "annotations": [{"result": [{"type": "rectanglelabels", "value": value}]}]}
+    (tmp_path / "studio" / "a.json").write_text(json.dumps([task]))
+    for name, rows, columns in (("cvat", (7, 17), (13, 17)), ("studio", (10, 20), (6, 10))):
+        (sample,) = open_annotated(tmp_path / name)
+        drawn = np.argwhere(sample.semantic == 0)
+        assert (*drawn.min(0), *(drawn.max(0) + 1)) == (rows[0], columns[0], rows[1], columns[1])
+        assert len(drawn) == 40
+
+
+@pytest.mark.parametrize("names", ["{'0': sign, '1': door, '10': wall}", "{1: sign, 2: door}", "5"])
+def test_yolo_classes_that_are_not_numbered_from_0(tmp_path: Path, names: str) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(InputError, match="must name the classes, numbered from 0 on"):
+        open_annotated(tmp_path)
+
+
 def test_x_anylabeling(tmp_path: Path) -> None:
     extra = {"flags": {}, "description": None, "difficult": False, "attributes": {}, "kie_linking": [], "score": None}
     shapes = [

@@ -188,6 +188,14 @@ def test_what_a_layout_lacks_is_said(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[]", '{"frame_000000": {"intrinsic": [1]}}', "{"])
+def test_poses_of_scannetpp_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    scannetpp(tmp_path)
+    words(tmp_path / "scene/iphone/pose_intrinsic_imu.json", content)
+    with pytest.raises(InputError, match=r"pose_intrinsic_imu\.json cannot be read"):
+        open_dataset(tmp_path)
+
+
 def test_kitti_without_its_colour_images(tmp_path: Path) -> None:
     depth(tmp_path / "val/2011_09_26_drive_0001_sync/proj_depth/groundtruth/image_02/0000000005.png", 256)
     with pytest.raises(InputError, match="put KITTI's raw drive 2011_09_26_drive_0001_sync"):
